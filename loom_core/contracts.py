@@ -1,0 +1,176 @@
+"""The protocols that factories fulfil: benchmark, metric, server, session, augmentation, strategy, tokenizer.
+
+Types only; the records they exchange are in `types`, what plugins register in `specs`. Optional methods have
+their default on the base classes `BenchmarkBase` and `MetricBase`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from loom_core.types import (
+    Arm,
+    DataSource,
+    Json,
+    Prompt,
+    Request,
+    Response,
+    Sample,
+    Scored,
+    Span,
+    Task,
+    Turn,
+)
+
+
+class Tokenizer(Protocol):
+    """Text to token ids of the evaluated model, and back."""
+
+    digest: str
+    template_digest: str
+    bos_id: int | None
+    adds_bos: bool
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Token ids. special: add what the tokenizer adds by itself (usually BOS)."""
+
+    def offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids without specials, and the character span of each."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text without special tokens."""
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> str | None:
+        """The messages through the chat template, up to where the assistant's turn begins; None without a template."""
+
+
+class Data(Protocol):
+    """The pinned files a benchmark may read: verified, cached, or taken from a mirror folder."""
+
+    def path(self, source: DataSource) -> Path:
+        """A local file with the pinned content. Raises DataError when it is missing or altered."""
+
+    def text(self, source: DataSource) -> str:
+        """The file's text, UTF-8."""
+
+
+class Metric(Protocol):
+    """A scorer of one prediction."""
+
+    def score(self, prediction: str, sample: Sample) -> Scored:
+        """The score of `prediction` against the sample's references."""
+
+
+class Benchmark(Protocol):
+    """A suite of tasks. Pure: the same options give the same samples, in the same order, in any process."""
+
+    def tasks(self, lengths: tuple[int, ...]) -> Sequence[Task]:
+        """The tasks that the options select. lengths: model tokens asked for by `--lengths`; empty = own levels."""
+
+    def samples(
+        self, task: Task, data: Data, tokenizer: Tokenizer | None, lengths: tuple[int, ...]
+    ) -> Iterator[Sample]:
+        """The samples of a task, lazily, seeded. Interleaved so that the first n are a fair subset."""
+
+    def follow_up(self, sample: Sample, responses: Sequence[Response]) -> Turn | None:
+        """The next turn after these responses; None when the job is done."""
+
+    def score(
+        self, sample: Sample, responses: Sequence[Response], metrics: Mapping[str, Metric]
+    ) -> Mapping[str, Scored]:
+        """One `Scored` for each metric of the task, by the official rule."""
+
+
+class BenchmarkBase:
+    """The defaults of a benchmark: one turn, every metric on the last response."""
+
+    def follow_up(self, sample: Sample, responses: Sequence[Response]) -> Turn | None:
+        """One turn only."""
+        return None
+
+    def score(
+        self, sample: Sample, responses: Sequence[Response], metrics: Mapping[str, Metric]
+    ) -> Mapping[str, Scored]:
+        """Each metric on the text of the last response."""
+        return {name: metric.score(responses[-1].text, sample) for name, metric in metrics.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What can be known of a model before its weights are loaded.
+
+    digest: of configuration, tokenizer and weights. window: most tokens of prompt and answer together; None =
+    unknown. kv_bytes_per_token: keys and values over all layers and KV heads. tokenizer: None where the server
+    keeps it to itself. facts: for the manifest (architecture, parameters, dtype, …).
+    """
+
+    name: str
+    path: str
+    digest: str
+    window: int | None
+    tokenizer: Tokenizer | None
+    kv_bytes_per_token: int | None = None
+    facts: Mapping[str, Json] = field(default_factory=dict)
+
+
+class Session(Protocol):
+    """One opened model."""
+
+    card: ModelCard
+
+    def generate(self, requests: Iterator[Request], arm: Arm) -> Iterator[Response]:
+        """Answer the requests, in any order, each response as soon as it is finished.
+
+        A request that fails is a response with `error` set; raising means that the session itself is lost.
+        """
+
+
+class Server(Protocol):
+    """A way to run models; built with its options."""
+
+    def describe(self, model: str, options: Any) -> ModelCard:
+        """The model's card; loads no weights and needs no GPU. options: the spec's `model_options`."""
+
+    def open(self, model: str, options: Any) -> AbstractContextManager[Session]:
+        """Load the model once for all arms."""
+
+
+class PromptAugmentation(Protocol):
+    """Rewrites the context segments of a prompt, on the full context, and nothing else."""
+
+    def open(self, tokenizer: Tokenizer | None) -> AbstractContextManager[None]:
+        """Acquire what it holds: an index, an encoder, an endpoint."""
+
+    def rewrite(self, prompt: Prompt, tokenizer: Tokenizer | None) -> Prompt:
+        """The prompt with other context texts."""
+
+
+class Strategy(Protocol):
+    """Several calls for one answer; each call is a recorded request."""
+
+    def solve(self, turn: Turn) -> Generator[Turn, Response, str]:
+        """Yield turns, receive their responses, return the final answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """A prompt as token ids (or as messages, where the server renders), with the spans of its segments.
+
+    bos: how many BOS tokens lead it; expected_bos: what the tokenizer's own convention says. n_dropped: tokens that
+    truncation removed; cut: which kinds of segment it removed them from.
+    """
+
+    token_ids: tuple[int, ...] | None
+    spans: tuple[Span, ...]
+    text: str
+    bos: int = 0
+    expected_bos: int = 0
+    n_dropped: int = 0
+    cut: tuple[str, ...] = ()
+
+
+Responses = Iterable[Response]

@@ -1,0 +1,85 @@
+"""The five ways a run can fail, each with a hint. Knows nothing but text.
+
+Every message answers four questions: what is wrong, where, why, and what to do next. The command line prints
+it without a traceback; anything that is not a `LoomError` is a bug in loom and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LoomError(Exception):
+    """A failure that a user can act on.
+
+    what: the one-line statement. where: file, option or record. why: the cause. hint: the next step.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", why: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what, self.where, self.why, self.hint = what, where, why, hint
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        lines += [f"  {label}: {text}" for label, text in self.parts() if text]
+        return "\n".join(lines)
+
+    def parts(self) -> list[tuple[str, str]]:
+        """The labelled lines below the statement, in the order they are printed."""
+        return [("where", self.where), ("why", self.why), ("next", self.hint)]
+
+    def to_json(self) -> dict[str, str]:
+        """The error as a record; `from_json` is its inverse."""
+        return {
+            "type": type(self).__name__,
+            "what": self.what,
+            "where": self.where,
+            "why": self.why,
+            "hint": self.hint,
+        }
+
+    @staticmethod
+    def from_json(record: dict[str, str]) -> LoomError:
+        """Rebuild an error that crossed a process border, as its own class."""
+        kinds = {kind.__name__: kind for kind in (UsageError, PluginError, DataError, RunError, ModelError)}
+        kind = kinds.get(record.get("type", ""), LoomError)
+        return kind(
+            record["what"],
+            where=record.get("where", ""),
+            why=record.get("why", ""),
+            hint=record.get("hint", ""),
+        )
+
+
+class UsageError(LoomError):
+    """A name, option or combination that cannot be meant. Exit code 2."""
+
+    exit_code = 2
+
+
+class PluginError(LoomError):
+    """A plugin that cannot be imported or breaks its contract."""
+
+
+class DataError(LoomError):
+    """A data file that is missing, altered or malformed."""
+
+
+class RunError(LoomError):
+    """A run folder that cannot be read, written or continued."""
+
+
+class ModelError(LoomError):
+    """A model that cannot be opened, or that cannot do what is asked of it."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint naming the known names closest to `name`, or all of them where none is close."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return "did you mean " + " or ".join(near) + "?"
+    return "known: " + ", ".join(known) if known else "none is installed"

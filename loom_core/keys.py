@@ -1,0 +1,79 @@
+"""Content keys: canonical JSON and sha256. No rank, worker, batch or time ever enters a key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from loom_core.types import Json, Prompt
+
+
+def plain(value: Any) -> Json:
+    """A value as JSON types: dataclasses and mappings become objects, tuples and (sorted) sets become lists."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(plain(v) for v in value)
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise TypeError(f"{type(value).__name__} is no JSON value: {value!r}")
+
+
+def canonical(value: Any) -> str:
+    """One text for one value: sorted keys, no spaces, no NaN; equal values give equal texts on every machine."""
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """sha256 (hex) of the canonical text."""
+    return hashlib.sha256(canonical(value).encode("ascii")).hexdigest()
+
+
+def prompt_digest(prompt: Prompt) -> str:
+    """sha256 of a prompt's segments: kinds, roles and texts."""
+    return digest([[s.kind, s.role, s.text] for s in prompt.segments])
+
+
+def job_key(
+    *,
+    sample: str,
+    source_digest: str,
+    task: Mapping[str, Json],
+    repeat: int,
+    model: Mapping[str, Json],
+    arm: Json,
+    protocol: str,
+) -> str:
+    """The key of a planned answer.
+
+    task: name, version, generation, truncation and template use. model: digests of weights, tokenizer and template,
+    model and server options. arm: names, versions and options of the stack.
+    """
+    return digest(
+        {
+            "sample": sample,
+            "source": source_digest,
+            "task": task,
+            "repeat": repeat,
+            "model": model,
+            "arm": arm,
+            "protocol": protocol,
+        }
+    )
+
+
+def call_key(job: str, step: int, rendered: Json, generation: Any) -> str:
+    """The key of one call of a job: `rendered` is the token ids, or the messages where the server renders."""
+    return digest({"job": job, "step": step, "rendered": rendered, "generation": generation})
+
+
+def seed_of(key: str) -> int:
+    """A 63-bit seed drawn from a key: the same job draws the same numbers wherever it runs."""
+    return int(hashlib.sha256(key.encode()).hexdigest()[:16], 16) >> 1

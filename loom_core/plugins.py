@@ -1,0 +1,196 @@
+"""Find plugins, load them one at a time, name the origin of what they register. Imports no factory until it is used.
+
+A plugin that raises is listed as broken with its reason and stops nobody; two plugins that claim one name are told
+apart by their distributions, and the later one is refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import pluggy
+
+from loom_core import hookspecs
+from loom_core.errors import PluginError, UsageError, nearest
+from loom_core.specs import (
+    AugmentationSpec,
+    BenchmarkSpec,
+    MetricSpec,
+    ModelSpec,
+    ReportSpec,
+    ServerSpec,
+    Spec,
+    SuiteSpec,
+)
+
+GROUP = "loom"
+S = TypeVar("S", bound=Spec)
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A plugin, or one of its specs, that cannot be used, and why."""
+
+    name: str
+    distribution: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[S]):
+    """A spec and the distribution it comes from."""
+
+    spec: S
+    distribution: str
+    distribution_version: str
+
+
+class Kind(Generic[S]):
+    """All registered specs of one kind, by name."""
+
+    def __init__(self, noun: str, hook: str, spec_type: type[S]) -> None:
+        self.noun, self.hook, self.spec_type = noun, hook, spec_type
+        self._found: dict[str, Found[S]] = {}
+
+    def __iter__(self) -> Iterator[Found[S]]:
+        return iter(sorted(self._found.values(), key=lambda found: found.spec.name))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._found
+
+    def add(self, found: Found[S]) -> None:
+        """Register; raises PluginError where the name is taken or the spec is of another type."""
+        if not isinstance(found.spec, self.spec_type):
+            raise PluginError(f"{self.hook} returned {found.spec!r}, not a {self.spec_type.__name__}")
+        if other := self._found.get(found.spec.name):
+            raise PluginError(
+                f"{self.noun} {found.spec.name!r} is already registered by {other.distribution}",
+                hint=f"uninstall {found.distribution} or {other.distribution}",
+            )
+        self._found[found.spec.name] = found
+
+    def get(self, name: str) -> Found[S]:
+        """The spec of that name; raises UsageError with near names."""
+        if name not in self._found:
+            raise UsageError(
+                f"unknown {self.noun} {name!r}",
+                hint=nearest(name, self._found) + f" (loom list {self.noun}s)",
+            )
+        return self._found[name]
+
+
+@dataclass
+class Catalog:
+    """Everything that is installed."""
+
+    benchmarks: Kind[BenchmarkSpec] = field(default_factory=lambda: Kind("benchmark", "loom_benchmarks", BenchmarkSpec))
+    servers: Kind[ServerSpec] = field(default_factory=lambda: Kind("server", "loom_servers", ServerSpec))
+    augmentations: Kind[AugmentationSpec] = field(
+        default_factory=lambda: Kind("augmentation", "loom_augmentations", AugmentationSpec)
+    )
+    metrics: Kind[MetricSpec] = field(default_factory=lambda: Kind("metric", "loom_metrics", MetricSpec))
+    models: Kind[ModelSpec] = field(default_factory=lambda: Kind("model", "loom_models", ModelSpec))
+    suites: Kind[SuiteSpec] = field(default_factory=lambda: Kind("suite", "loom_suites", SuiteSpec))
+    reports: Kind[ReportSpec] = field(default_factory=lambda: Kind("report", "loom_reports", ReportSpec))
+    broken: list[Broken] = field(default_factory=list)
+    manager: pluggy.PluginManager = field(default_factory=lambda: new_manager())
+
+    @property
+    def kinds(self) -> tuple[Kind[Any], ...]:
+        """All kinds, in the order `loom list` prints them."""
+        return (
+            self.benchmarks,
+            self.servers,
+            self.augmentations,
+            self.metrics,
+            self.models,
+            self.suites,
+            self.reports,
+        )
+
+    def load(self, found: Found[Any]) -> Any:
+        """Import the factory of a spec. Raises PluginError naming the distribution and the reason."""
+        try:
+            return resolve(found.spec.factory)
+        except Exception as error:
+            raise PluginError(
+                f"{found.spec.name!r} cannot be loaded",
+                where=f"{found.distribution} {found.distribution_version}, {found.spec.factory}",
+                why=f"{type(error).__name__}: {error}",
+                hint=f"pip install --upgrade {found.distribution}, or uninstall it",
+            ) from error
+
+    def register(self, plugin: Any, name: str, distribution: str, version: str) -> None:
+        """Register one plugin module or object and collect its specs; failures go to `broken`."""
+        try:
+            self.manager.register(plugin, name=name)
+            self.manager.check_pending()
+        except Exception as error:  # noqa: BLE001 - a plugin that breaks the hook contract must stop nobody
+            self._break(name, distribution, error)
+            return
+        others = [p for p in self.manager.get_plugins() if p is not plugin]
+        for kind in self.kinds:
+            try:
+                caller = self.manager.subset_hook_caller(kind.hook, remove_plugins=others)
+                for spec in (spec for specs in caller() for spec in specs):
+                    kind.add(Found(spec, distribution, version))
+            except Exception as error:  # noqa: BLE001 - as above
+                self._break(name, distribution, error)
+
+    def _break(self, name: str, distribution: str, error: Exception) -> None:
+        why = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+        self.broken.append(Broken(name, distribution, why.splitlines()[0] if why else type(error).__name__))
+
+    def observe(self, hook: str, **arguments: Any) -> None:
+        """Call an observing hook on each plugin; what one raises is printed and stops nobody."""
+        for name, plugin in self.manager.list_name_plugin():
+            function: Callable[..., Any] | None = getattr(plugin, hook, None)
+            if function is None or plugin is hookspecs:
+                continue
+            try:
+                function(**arguments)
+            except Exception as error:  # noqa: BLE001 - observers may not stop a run
+                print(f"loom: plugin {name}: {hook} raised {type(error).__name__}: {error}", file=sys.stderr)
+
+
+def new_manager() -> pluggy.PluginManager:
+    """A plugin manager with loom's hooks; LOOM_TRACE_PLUGINS=1 prints every hook call."""
+    manager = pluggy.PluginManager("loom")
+    manager.add_hookspecs(hookspecs)
+    if os.environ.get("LOOM_TRACE_PLUGINS"):
+        manager.trace.root.setwriter(lambda text: print(text, end="", file=sys.stderr))
+        manager.enable_tracing()
+    return manager
+
+
+def resolve(path: str) -> Any:
+    """The object that "package.module:name" names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def load_all(group: str = GROUP) -> Catalog:
+    """A fresh catalog of every installed plugin; entry points are loaded one at a time."""
+    catalog = Catalog()
+    for point in sorted(importlib.metadata.entry_points(group=group), key=lambda p: (p.name, p.value)):
+        distribution = point.dist.name if point.dist else "?"
+        try:
+            plugin = point.load()
+        except Exception as error:  # noqa: BLE001 - the reason is shown by `loom list`
+            catalog._break(point.name, distribution, error)
+            continue
+        catalog.register(plugin, point.name, distribution, point.dist.version if point.dist else "?")
+    return catalog
+
+
+@functools.cache
+def installed() -> Catalog:
+    """The catalog of this process."""
+    return load_all()

@@ -1,0 +1,29 @@
+"""Edits of prompts that keep their parts apart. Knows segments; knows no tokens, no template, no model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from loom_core.types import Prompt, Role, Segment, SegmentKind
+
+
+def segment(kind: SegmentKind, text: str, role: Role | None = None) -> Segment:
+    """A segment with the role its kind usually has: system, assistant for a prefill, else user."""
+    usual: dict[str, Role] = {"system": "system", "prefill": "assistant"}
+    return Segment(kind=kind, text=text, role=role or usual.get(kind, "user"))
+
+
+def with_texts(prompt: Prompt, texts: dict[int, str]) -> Prompt:
+    """The prompt with the texts of some segments (by index) replaced."""
+    return Prompt(segments=tuple(replace(s, text=texts[i]) if i in texts else s for i, s in enumerate(prompt.segments)))
+
+
+def context_indices(prompt: Prompt) -> tuple[int, ...]:
+    """The indices of the context segments: the only ones that truncation and augmentations may change."""
+    return tuple(i for i, s in enumerate(prompt.segments) if s.kind == "context")
+
+
+def only_context_changed(before: Prompt, after: Prompt) -> bool:
+    """True if `after` differs from `before` in the texts of context segments alone."""
+    rest = [(s.kind, s.role, s.text) for s in before.segments if s.kind != "context"]
+    return rest == [(s.kind, s.role, s.text) for s in after.segments if s.kind != "context"]

@@ -1,0 +1,125 @@
+"""What plugins register: small frozen records that import nothing heavy. The factory string is imported on use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from loom_core.options import NoOptions
+from loom_core.types import Saves
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkSpec:
+    """A benchmark. factory: "package.module:Class" of a `Benchmark`, called with the options.
+
+    version: changes when any sample, prompt or score changes. generated: samples are made for any `--lengths`.
+    tasks: the names of all tasks it can have (options may choose among them).
+    """
+
+    name: str
+    version: str
+    summary: str
+    factory: str
+    tasks: tuple[str, ...]
+    options: type = NoOptions
+    capability: str = ""
+    generated: bool = False
+    licence: str = ""
+    status: str = "ok"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSpec:
+    """A way to run models. capabilities: "local_model", "token_ids", "prefix_cache", "stream", "device", …
+
+    oracle: "package.module:function" that checks methods against recorded results, where the server has one.
+    """
+
+    name: str
+    version: str
+    summary: str
+    factory: str
+    capabilities: frozenset[str]
+    options: type = NoOptions
+    model_options: type = NoOptions
+    oracle: str = ""
+    status: str = "ok"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentationSpec:
+    """A change of how a request is answered: a model, prompt or strategy augmentation (design §1).
+
+    requires: server capabilities. saves: whether memory is really freed. query_aware: the question steers what is
+    kept. phase: when it acts. extends_context: works beyond the trained length. shares_prefix: questions on one
+    context may continue one prefix. source: paper, formula, and repository path of the definition.
+    oracle: "package.module:function", which maps an oracle row to options (`loom check --oracle`).
+    """
+
+    name: str
+    version: str
+    summary: str
+    factory: str
+    kind: Literal["model", "prompt", "strategy"]
+    options: type = NoOptions
+    requires: frozenset[str] = frozenset()
+    saves: Saves = "none"
+    query_aware: bool = False
+    phase: Literal["prefill", "decode", "both", "prompt"] = "prefill"
+    extends_context: bool = False
+    shares_prefix: bool = False
+    source: str = ""
+    oracle: str = ""
+    status: str = "ok"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSpec:
+    """A metric. low, high: its range. factory: "package.module:Class" of a `Metric`."""
+
+    name: str
+    version: str
+    summary: str
+    factory: str
+    low: float = 0.0
+    high: float = 1.0
+    higher_is_better: bool = True
+    status: str = "ok"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A model that is installed as a package. factory: "package.module:function", which returns its folder."""
+
+    name: str
+    version: str
+    summary: str
+    factory: str
+    server: str
+    status: str = "ok"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteSpec:
+    """A named selection. factory: "package.module:function", which returns the path of its TOML file."""
+
+    name: str
+    version: str
+    summary: str
+    factory: str
+    status: str = "ok"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportSpec:
+    """A further report format. factory: "package.module:function" from report.json's dict to text."""
+
+    name: str
+    version: str
+    summary: str
+    factory: str
+    status: str = "ok"
+
+
+Spec: TypeAlias = BenchmarkSpec | ServerSpec | AugmentationSpec | MetricSpec | ModelSpec | SuiteSpec | ReportSpec

@@ -1,0 +1,340 @@
+"""The run folder: append-only JSON lines, contexts stored once by digest, one writer at a time.
+
+JSON lines are the truth; every index here is derived and may be rebuilt. A SIGKILL loses no record that was
+appended, a power cut at most a second of them; a torn last line is set aside and asked again. Knows no benchmark
+and no model.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from loom_core.errors import RunError
+from loom_core.keys import plain
+from loom_core.prompt import context_indices, with_texts
+from loom_core.types import Evidence, Job, Json, Prompt, Sample, Segment
+
+CALL_FIELDS = frozenset(("job", "step", "last", "finish"))
+"""What a response record must have to be counted; the rest is `types.Response` and the sample's coordinates."""
+
+
+def to_line(record: Mapping[str, Json]) -> str:
+    """One JSON line. Lone surrogates and control characters are escaped, so a line is always one line."""
+    return json.dumps(record, ensure_ascii=True, separators=(",", ":"), allow_nan=False) + "\n"
+
+
+def write_json(path: Path, value: Json) -> None:
+    """Write a JSON file whole or not at all: its existence means that it is complete."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file; raises RunError naming it when it cannot be read."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path.name} cannot be read", where=str(path), why=str(error)) from error
+
+
+@dataclass
+class Damage:
+    """Lines of a store that are no records, by number (from 1); they are passed over and kept where they are."""
+
+    lines: list[int] = field(default_factory=list)
+    torn_bytes: int = 0
+    foreign: int = 0
+
+    def __str__(self) -> str:
+        texts = []
+        if self.lines:
+            shown = ", ".join(map(str, self.lines[:5])) + (", …" if len(self.lines) > 5 else "")
+            texts.append(
+                f"{len(self.lines)} unreadable line(s) passed over (line {shown}); what they held is asked again"
+            )
+        if self.torn_bytes:
+            texts.append(
+                f"a torn last line of {self.torn_bytes} bytes was set aside in responses.torn and is asked again"
+            )
+        if self.foreign:
+            texts.append(f"{self.foreign} record(s) of another kind passed over")
+        return "; ".join(texts)
+
+
+def read_lines(path: Path, damage: Damage | None = None) -> Iterator[tuple[int, dict[str, Json]]]:
+    """(byte offset, record) of each line, streaming. Lines that are no records go to `damage`, or raise without one."""
+    if not path.exists():
+        return
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            record = _parse(line)
+            if record is not None:
+                yield offset, record
+            elif damage is not None:
+                damage.lines.append(number)
+            elif line.strip():
+                raise RunError(f"line {number} is no record", where=str(path), why="the file was altered or torn")
+            offset += len(line)
+
+
+def _parse(line: bytes) -> dict[str, Json] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and line.endswith(b"\n") else None
+
+
+class Appender:
+    """Appends records to a file; each is flushed, and synced to disk at most a second later and at close."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: TextIO = path.open("a", encoding="ascii")
+        self._synced = time.monotonic()
+
+    def append(self, record: Mapping[str, Json]) -> None:
+        """Write one record."""
+        self._file.write(to_line(record))
+        self._file.flush()
+        if time.monotonic() - self._synced >= 1.0:
+            self.sync()
+
+    def sync(self) -> None:
+        """Force everything appended so far onto the disk."""
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Sync and close."""
+        self.sync()
+        self._file.close()
+
+
+def set_torn_tail_aside(path: Path) -> int:
+    """Cut an unfinished last line (a writer was killed) into NAME.torn; returns how many bytes it had."""
+    if not path.exists() or path.stat().st_size == 0:
+        return 0
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        end, tail = size, b""
+        while end > 0 and b"\n" not in tail:
+            start = max(0, end - 65536)
+            file.seek(start)
+            tail = file.read(end - start) + tail
+            end = start
+        keep = end + tail.rfind(b"\n") + 1
+        if keep == size:
+            return 0
+        with path.with_suffix(".torn").open("ab") as aside:
+            aside.write(tail[tail.rfind(b"\n") + 1 :] + b"\n")
+        file.truncate(keep)
+    return size - keep
+
+
+class Responses:
+    """The recorded calls of a run, by job and step; of several records of a call the latest that is no error wins."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.damage = path, Damage()
+        self._offsets: dict[str, dict[int, tuple[int, bool, bool]]] = {}
+        for offset, record in read_lines(path, self.damage):
+            if record.keys() >= CALL_FIELDS:
+                self.add(offset, record)
+            else:
+                self.damage.foreign += 1
+
+    def add(self, offset: int, record: Mapping[str, Json]) -> None:
+        """Take note of a record that stands at `offset`."""
+        steps = self._offsets.setdefault(record["job"], {})
+        failed = record["finish"] == "error"
+        earlier = steps.get(record["step"])
+        if earlier is None or earlier[1] or not failed:
+            steps[record["step"]] = (offset, failed, bool(record["last"]))
+
+    def ended(self, job: str) -> bool:
+        """True if the job's last call is recorded and none of its calls failed."""
+        steps = self._offsets.get(job, {})
+        return any(last for _, _, last in steps.values()) and not any(failed for _, failed, _ in steps.values())
+
+    def failed(self, job: str) -> bool:
+        """True if the newest word on a call of this job is an error."""
+        return any(failed for _, failed, _ in self._offsets.get(job, {}).values())
+
+    def of(self, job: str) -> list[dict[str, Json]]:
+        """The records of a job, by step."""
+        steps = self._offsets.get(job, {})
+        if not steps:
+            return []
+        with self.path.open("rb") as file:
+            rows = []
+            for step in sorted(steps):
+                file.seek(steps[step][0])
+                rows.append(json.loads(file.readline()))
+        return rows
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+
+class RunFolder:
+    """One run: where its files are, who may write, and its samples and jobs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest, self.plan = path / "manifest.json", path / "plan.json"
+        self.samples, self.jobs = path / "samples.jsonl", path / "jobs.jsonl.gz"
+        self.responses, self.contexts = path / "responses.jsonl", path / "contexts"
+        self.report_json, self.report_html, self.report_md = (path / f"report.{end}" for end in ("json", "html", "md"))
+        self.logs = path / "logs"
+
+    @property
+    def prepared(self) -> bool:
+        """True once the plan stands: plan.json is written last."""
+        return self.plan.exists()
+
+    def scores(self, metric: str, version: str) -> Path:
+        """The file with the scores of one metric version."""
+        return self.path / f"scores-{metric}@{version}.jsonl"
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the folder for writing; raises RunError while another process holds it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = (self.path / ".lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            lock.close()
+            raise RunError(
+                "another loom is writing to this run",
+                where=str(self.path),
+                why=f"process {holder} holds its lock",
+                hint="wait for it, or choose another folder with --out",
+            ) from None
+        try:
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+        finally:
+            lock.close()
+
+    def write_samples(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        """Write samples as they pass, each context once; yields them on without their contexts' texts in memory."""
+        self.contexts.mkdir(parents=True, exist_ok=True)
+        with self.samples.open("w", encoding="ascii") as file:
+            for sample in samples:
+                file.write(to_line(self._without_contexts(sample)))
+                yield sample
+
+    def _without_contexts(self, sample: Sample) -> dict[str, Json]:
+        record: dict[str, Json] = plain(sample)
+        record["prompt"]["digest"] = sample.prompt.context_digest
+        for i in context_indices(sample.prompt):
+            segment = record["prompt"]["segments"][i]
+            segment["stored"] = self.store_context(segment.pop("text"))
+        return record
+
+    def store_context(self, text: str) -> str:
+        """Store a text once, under its sha256; returns the digest."""
+        data = text.encode("utf-8", "surrogatepass")
+        digest = hashlib.sha256(data).hexdigest()
+        path = self.contexts / f"{digest}.gz"
+        if not path.exists():
+            partial = path.with_suffix(f".{os.getpid()}")
+            with gzip.GzipFile(filename="", fileobj=partial.open("wb"), mode="wb", compresslevel=1, mtime=0) as file:
+                file.write(data)
+            os.replace(partial, path)
+        return digest
+
+    def context(self, digest: str) -> str:
+        """A stored text; raises RunError where it is missing or unreadable."""
+        try:
+            return gzip.decompress((self.contexts / f"{digest}.gz").read_bytes()).decode("utf-8", "surrogatepass")
+        except (OSError, EOFError, ValueError) as error:
+            raise RunError(
+                "a stored context cannot be read",
+                where=str(self.contexts / f"{digest}.gz"),
+                why=str(error),
+                hint="delete plan.json in the run folder and run again: contexts are prepared anew",
+            ) from error
+
+    def read_samples(self) -> Samples:
+        """The samples of this run, read on demand."""
+        return Samples(self)
+
+    def write_jobs(self, jobs: Iterable[Job]) -> int:
+        """Write the planned jobs; returns how many."""
+        with gzip.open(self.jobs, "wt", encoding="ascii", compresslevel=3) as file:
+            return sum(1 for job in jobs if file.write(to_line(plain(job))))
+
+    def read_jobs(self) -> Iterator[Job]:
+        """The planned jobs, in the order of the plan."""
+        with gzip.open(self.jobs, "rt", encoding="ascii") as file:
+            for line in file:
+                yield Job(**json.loads(line))
+
+
+class Samples:
+    """A run's samples by task and id, read from disk on demand; only byte offsets are kept in memory."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._offsets = {(row["task"], row["id"]): offset for offset, row in read_lines(folder.samples)}
+
+    def light(self, task: str, sample: str) -> Sample:
+        """The sample with empty context texts: enough for tables, references and levels."""
+        record = self._record(task, sample)
+        for segment in record["prompt"]["segments"]:
+            if segment.pop("stored", None):
+                segment["text"] = ""
+        return sample_from(record)
+
+    def full(self, task: str, sample: str) -> Sample:
+        """The sample with its contexts."""
+        record = self._record(task, sample)
+        texts = {}
+        for i, segment in enumerate(record["prompt"]["segments"]):
+            if stored := segment.pop("stored", None):
+                texts[i] = self._folder.context(stored)
+                segment["text"] = ""
+        light = sample_from(record)
+        return replace(light, prompt=with_texts(light.prompt, texts))
+
+    def _record(self, task: str, sample: str) -> dict[str, Json]:
+        with self._folder.samples.open("rb") as file:
+            file.seek(self._offsets[task, sample])
+            record: dict[str, Json] = json.loads(file.readline())
+        return record
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+
+def sample_from(record: Mapping[str, Json]) -> Sample:
+    """A sample from its JSON record (whose segments hold their texts); the inverse of `keys.plain`."""
+    values = dict(record)
+    segments = tuple(Segment(**segment) for segment in values["prompt"]["segments"])
+    values["prompt"] = Prompt(segments=segments)
+    values["evidence"] = tuple(Evidence(**row) for row in values["evidence"])
+    for name in ("references", "negatives", "documents"):
+        values[name] = tuple(values[name])
+    return Sample(**values)
