@@ -1,0 +1,114 @@
+"""Segments to token ids: chat template or plain text, where each segment lies, and an audit of the BOS token.
+
+Rendering happens once, here, so that every server sees the same ids. Knows a tokenizer's contract, no model.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Literal
+
+from loom_core.contracts import Rendered, Tokenizer
+from loom_core.types import Prompt, Segment, Span
+
+Chat = Literal["template", "completion"]
+
+
+def render(prompt: Prompt, tokenizer: Tokenizer, *, chat: Chat) -> Rendered:
+    """The prompt as token ids.
+
+    chat "template": the segments as messages through the model's template, a prefill after it; a model without a
+    template gets plain text. chat "completion": the plain concatenation. BOS is added exactly where the tokenizer's
+    own convention adds it; a template brings its own.
+    """
+    text = tokenizer.chat(messages(prompt)) if chat == "template" else None
+    if text is None:
+        text, lead = prompt.text, [tokenizer.bos_id] if tokenizer.adds_bos and tokenizer.bos_id is not None else []
+        located = _concatenated(prompt.segments)
+    else:
+        lead = []
+        located = _locate(prompt, text)
+        if prefill := prefill_text(prompt):
+            located.append((len(text), len(text) + len(prefill), "prefill"))
+            text += prefill
+    plain_ids, offsets = tokenizer.offsets(text)
+    ids = (*lead, *plain_ids)
+    starts = [start for start, _ in offsets]
+    bos = next((i for i, token in enumerate(ids) if token != tokenizer.bos_id), len(ids))
+    return Rendered(
+        token_ids=ids,
+        spans=_token_spans(located, starts, len(lead)),
+        text=text,
+        bos=bos if tokenizer.bos_id is not None else 0,
+        expected_bos=int(tokenizer.adds_bos),
+    )
+
+
+def messages(prompt: Prompt) -> list[dict[str, str]]:
+    """The segments as chat messages: consecutive equal roles form one; a trailing prefill is left out."""
+    rows: list[dict[str, str]] = []
+    for segment in prompt.segments:
+        if segment.kind == "prefill":
+            continue
+        if rows and rows[-1]["role"] == segment.role:
+            rows[-1]["content"] += segment.text
+        else:
+            rows.append({"role": segment.role, "content": segment.text})
+    return rows
+
+
+def prefill_text(prompt: Prompt) -> str:
+    """The start of the assistant's answer that the prompt already gives."""
+    return "".join(segment.text for segment in prompt.segments if segment.kind == "prefill")
+
+
+Located = tuple[int, int, str]
+
+
+def _concatenated(segments: Sequence[Segment], start: int = 0) -> list[Located]:
+    located = []
+    for segment in segments:
+        located.append((start, start + len(segment.text), segment.kind))
+        start += len(segment.text)
+    return located
+
+
+def _locate(prompt: Prompt, text: str) -> list[Located]:
+    """Where the segments stand in a rendered text. Templates may strip a message; then its ends move inwards."""
+    located: list[Located] = []
+    cursor, parts = 0, [s for s in prompt.segments if s.kind != "prefill"]
+    for message in messages(prompt):
+        content = message["content"]
+        taken: list[Segment] = []
+        while parts and sum(len(s.text) for s in taken) < len(content):
+            taken.append(parts.pop(0))
+        stripped = content.strip()
+        at = text.find(content, cursor)
+        shift, length = 0, len(content)
+        if at < 0:
+            at, shift, length = text.find(stripped, cursor), content.find(stripped), len(stripped)
+        if at < 0:
+            continue
+        for start, end, kind in _concatenated(taken):
+            low, high = max(start, shift), min(end, shift + length)
+            if low < high:
+                located.append((at + low - shift, at + high - shift, kind))
+        cursor = at + length
+    return located
+
+
+def _token_spans(located: Sequence[Located], starts: list[int], lead: int) -> tuple[Span, ...]:
+    """Character spans as token spans (a token belongs where it starts); the template fills the gaps."""
+    spans: list[Span] = []
+    done = 0
+    for start, end, kind in sorted(located):
+        first, last = bisect_left(starts, start) + lead, bisect_left(starts, end) + lead
+        if first > done:
+            spans.append(Span(kind="template", start=done, end=first))
+        if last > first:
+            spans.append(Span(kind=kind, start=first, end=last))  # type: ignore[arg-type]
+        done = max(done, last)
+    if len(starts) + lead > done:
+        spans.append(Span(kind="template", start=done, end=len(starts) + lead))
+    return tuple(spans)

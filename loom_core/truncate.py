@@ -1,0 +1,106 @@
+"""Make a prompt fit: policies that shrink the context, or cut the raw prompt as some benchmark authors do.
+
+A cut is made in the text, at token borders, and rendered anew; what was removed is counted. Only `context` segments
+shrink unless the policy's scope is "prompt". Knows a tokenizer's contract, no model.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import replace
+
+from loom_core.contracts import Rendered, Tokenizer
+from loom_core.errors import ModelError
+from loom_core.prompt import context_indices, with_texts
+from loom_core.render import Chat, render
+from loom_core.types import Prompt, Truncation
+
+
+def fit(
+    prompt: Prompt, tokenizer: Tokenizer, *, chat: Chat, truncation: Truncation, limit: int, budget: int | None = None
+) -> tuple[Prompt, Rendered]:
+    """The prompt, cut so that it renders to at most `limit` tokens, and its rendering.
+
+    budget: an even smaller number of tokens for the whole prompt (the `truncate` baseline). Raises ModelError with the
+    arithmetic when what may not be cut is already too long.
+    """
+    limit = min(limit, budget) if budget is not None else limit
+    whole = render(prompt, tokenizer, chat=chat)
+    n_whole, original = _length(whole), prompt
+    if truncation.scope == "prompt":
+        prompt = _cut_prompt(prompt, tokenizer, truncation.side, truncation.limit or limit)
+        whole = whole if prompt is original else render(prompt, tokenizer, chat=chat)
+    final, rendered, excess = prompt, whole, 0
+    while (over := _length(rendered) - limit) > 0:
+        # The joint of a cut may tokenise differently, so the excess grows until the prompt fits.
+        excess += over
+        shorter = _cut_context(prompt, tokenizer, truncation.side, excess)
+        if shorter is None:
+            raise ModelError(
+                "the prompt does not fit even with an empty context",
+                why=f"{n_whole} tokens in all, {limit} allowed, {excess} must go, and the context has fewer",
+                hint="choose a larger budget or window, or fewer new tokens",
+            )
+        final, rendered = shorter, render(shorter, tokenizer, chat=chat)
+    dropped = max(0, n_whole - _length(rendered))
+    return final, replace(rendered, n_dropped=dropped, cut=tuple(sorted(_changed(original, final))))
+
+
+def keep_ends(n: int, keep: int, side: str) -> tuple[int, int]:
+    """The range [start, end) to remove from `n` items so that `keep` stay; side names the part that goes."""
+    drop = n - keep
+    start = {"middle": (keep + 1) // 2, "left": 0, "right": keep}[side]
+    return start, start + drop
+
+
+def _length(rendered: Rendered) -> int:
+    assert rendered.token_ids is not None
+    return len(rendered.token_ids)
+
+
+def _changed(before: Prompt, after: Prompt) -> set[str]:
+    pairs = zip(before.segments, after.segments, strict=True)
+    return {old.kind for old, new in pairs if old.text != new.text}
+
+
+def _cut_context(prompt: Prompt, tokenizer: Tokenizer, side: str, excess: int) -> Prompt | None:
+    """Remove `excess` tokens from the concatenated context; None when it has no more than that."""
+    indices = context_indices(prompt)
+    ids, offsets = tokenizer.offsets(prompt.context)
+    if excess > len(ids) or not indices:
+        return None
+    first, last = keep_ends(len(ids), len(ids) - excess, side)
+    start = offsets[first][0] if first < len(ids) else len(prompt.context)
+    end = offsets[last][0] if last < len(ids) else len(prompt.context)
+    texts, at = {}, 0
+    for i in indices:
+        text = prompt.segments[i].text
+        low, high = min(max(start - at, 0), len(text)), min(max(end - at, 0), len(text))
+        texts[i] = text[:low] + text[high:]
+        at += len(text)
+    return with_texts(prompt, texts)
+
+
+def _cut_prompt(prompt: Prompt, tokenizer: Tokenizer, side: str, limit: int) -> Prompt:
+    """Cut the tokenised raw prompt to `limit` tokens, BOS counted, wherever that falls (LongBench pred.py's rule:
+    the first and the last half)."""
+    text = prompt.text
+    ids, offsets = tokenizer.offsets(text)
+    lead = int(tokenizer.adds_bos)
+    if len(ids) + lead <= limit:
+        return prompt
+    half = limit // 2
+    head, tail = {"middle": (half - lead, half), "right": (limit - lead, 0), "left": (0, limit - lead)}[side]
+    start = offsets[head][0] if head < len(ids) else len(text)
+    end = offsets[len(ids) - tail][0] if tail else len(text)
+    bounds, at = [], 0
+    for segment in prompt.segments:
+        bounds.append(at)
+        at += len(segment.text)
+    texts = {}
+    for i in range(max(0, bisect_right(bounds, start) - 1), len(bounds)):
+        segment_text = prompt.segments[i].text
+        low = min(max(start - bounds[i], 0), len(segment_text))
+        high = min(max(end - bounds[i], 0), len(segment_text))
+        texts[i] = segment_text[:low] + segment_text[high:]
+    return with_texts(prompt, texts)
