@@ -1,0 +1,22 @@
+"""Registers loom-tiny. Imports nothing but loom_core."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from loom_core.hookspecs import hookimpl
+from loom_core.specs import ModelSpec
+
+
+@hookimpl
+def loom_models() -> Sequence[ModelSpec]:
+    """The embedded default model."""
+    return (
+        ModelSpec(
+            name="loom-tiny",
+            version="1",
+            summary="2 M-parameter Llama with grouped-query attention that retrieves keys up to 8k tokens",
+            factory="loom_model_tiny:path",
+            server="hf",
+        ),
+    )
