@@ -20,21 +20,23 @@ from loom_core.types import Budget
 class HFServerOptions:
     """How the server works; nothing here changes an answer beyond floating-point rounding."""
 
-    batch: int = option(8, help="most requests answered together; halved when memory runs out", low=1)
-    prefill_chunk: int = option(2048, help="prompt tokens read in one forward pass", low=1)
-    threads: int | None = option(None, help="CPU threads of torch; none = LOOM_THREADS, else torch's own choice", low=1)
+    batch: int = option(8, help="most requests answered together; halved when memory runs out", low=1, how=True)
+    prefill_chunk: int = option(2048, help="prompt tokens read in one forward pass", low=1, how=True)
+    threads: int | None = option(
+        None, help="CPU threads of torch; none = LOOM_THREADS, else torch's own choice", low=1, how=True
+    )
 
 
 @dataclass(frozen=True)
 class HFModelOptions:
-    """What is loaded, and how. Every option here is part of the model's identity in keys and manifests."""
+    """What is loaded. Every option but the device is part of the model's identity in keys and manifests."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto", help="number format of weights and cache; auto = the one the model was saved in"
     )
-    device: str = option("auto", help="auto (a GPU where there is one), cpu, cuda or cuda:N")
+    device: str = option("auto", help="auto (a GPU where there is one), cpu, cuda or cuda:N", how=True)
     rope_theta: float | None = option(None, help="base of the rotary embedding; none = the model's own", low=1)
-    rope_type: Literal["linear", "dynamic", "yarn"] | None = option(
+    rope_type: Literal["linear", "yarn"] | None = option(
         None, help="rotary scaling, replaces the model's own; needs rope_factor"
     )
     rope_factor: float | None = option(None, help="how many times longer the window becomes; needs rope_type", low=1)
