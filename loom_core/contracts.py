@@ -57,6 +57,12 @@ class Data(Protocol):
     def text(self, source: DataSource) -> str:
         """The file's text, UTF-8."""
 
+    def used(self) -> Sequence[Any]:
+        """What was read so far (`data.Used`): pins, digests, and whether a file was an extract."""
+
+    def constants(self, source: DataSource, names: Iterable[str]) -> dict[str, Any]:
+        """Constants of an upstream Python file, read through `ast` and never executed (see `literals.constants`)."""
+
 
 class Metric(Protocol):
     """A scorer of one prediction."""
@@ -86,7 +92,12 @@ class Benchmark(Protocol):
 
 
 class BenchmarkBase:
-    """The defaults of a benchmark: one turn, every metric on the last response."""
+    """The defaults of a benchmark: one turn, every metric on the last response.
+
+    Two further methods are looked for and have no default. `sources() -> Sequence[DataSource]`: every file that any
+    of its options need (`loom data fetch NAME`), where that is more than its tasks with default options say.
+    `score_gold(row) -> Json`: the official score of a gold row (`testing.gold`).
+    """
 
     def follow_up(self, sample: Sample, responses: Sequence[Response]) -> Turn | None:
         """One turn only."""

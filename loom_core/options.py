@@ -31,9 +31,13 @@ def option(
     help: str,
     low: float | None = None,
     high: float | None = None,
+    how: bool = False,
 ) -> Any:
-    """A dataclass field with its help text and inclusive range; without a default it is required."""
-    return field(default=default, metadata={"help": help, "low": low, "high": high})
+    """A dataclass field with its help text and inclusive range; without a default it is required.
+
+    how: the option says how the work is done, not what is asked (a batch size); it enters no key.
+    """
+    return field(default=default, metadata={"help": help, "low": low, "high": high, "how": how})
 
 
 def number(text: str) -> int:
@@ -182,6 +186,11 @@ def show(value: Any) -> str:
 def as_json(options: Any) -> Json:
     """The options as JSON; `build` reads it back."""
     return plain(options)
+
+
+def identity(options: Any) -> Json:
+    """The options that change what is asked, as JSON: what enters a key."""
+    return {f.name: plain(getattr(options, f.name)) for f in fields(options) if not f.metadata.get("how")}
 
 
 def alternatives(text: str) -> list[str]:

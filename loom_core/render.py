@@ -13,6 +13,7 @@ from loom_core.contracts import Rendered, Tokenizer
 from loom_core.types import Prompt, Segment, Span
 
 Chat = Literal["template", "completion"]
+Located = tuple[int, int, str]
 
 
 def render(prompt: Prompt, tokenizer: Tokenizer, *, chat: Chat) -> Rendered:
@@ -63,11 +64,8 @@ def prefill_text(prompt: Prompt) -> str:
     return "".join(segment.text for segment in prompt.segments if segment.kind == "prefill")
 
 
-Located = tuple[int, int, str]
-
-
 def _concatenated(segments: Sequence[Segment], start: int = 0) -> list[Located]:
-    located = []
+    located: list[Located] = []
     for segment in segments:
         located.append((start, start + len(segment.text), segment.kind))
         start += len(segment.text)

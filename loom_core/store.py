@@ -12,9 +12,10 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -236,6 +237,16 @@ class RunFolder:
             yield
         finally:
             lock.close()
+
+    def discard(self) -> None:
+        """Remove what was prepared, where nothing was answered yet: a refused plan leaves nothing behind."""
+        if self.responses.exists():
+            return
+        for path in (self.manifest, self.plan, self.samples, self.jobs, self.path / ".lock"):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.contexts, ignore_errors=True)
+        with suppress(OSError):
+            self.path.rmdir()
 
     def write_samples(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         """Write samples as they pass, each context once; yields them on without their contexts' texts in memory."""

@@ -188,14 +188,18 @@ class Arm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One planned answer: a sample, an arm and a repeat. It may take several calls."""
+    """One planned answer: a sample, an arm and a repeat. It may take several calls.
+
+    group: digest of the context, equal for jobs that may share a prefix. length: the source prompt's tokens.
+    """
 
     key: str
     sample: str
     task: str
     arm: str
     repeat: int
-    source_digest: str
+    group: str
+    length: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

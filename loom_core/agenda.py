@@ -1,0 +1,73 @@
+"""Which jobs are left, and in which bundles they are handed out. Knows keys and lengths; runs nothing.
+
+Whole context groups go together, the longest first; the arms of a chunk follow each other, so that a run that is cut
+short has paired answers. A group is split only when it is larger than what is left divided by the workers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from loom_core.types import Job
+
+
+@dataclass
+class Bundle:
+    """Jobs of one arm for one worker. attempts: how often a worker died over it. calls: those made of unended jobs."""
+
+    id: int
+    arm: str
+    jobs: list[Job]
+    attempts: int = 0
+    left: dict[str, Job] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.left = {job.key: job for job in self.jobs}
+
+
+class Agenda:
+    """The unfinished jobs of a run, in the order they are handed out."""
+
+    def __init__(self, jobs: Iterable[Job], *, size: int, workers: int) -> None:
+        ordered = sorted(jobs, key=lambda job: (-job.length, job.group))
+        self._groups: deque[list[Job]] = deque(list(g) for _, g in groupby(ordered, key=lambda job: job.group))
+        self._ready: deque[Bundle] = deque()
+        self._left, self._size, self._workers = len(ordered), size, workers
+        self._ids: Iterator[int] = iter(range(1, 1 << 62))
+
+    def __len__(self) -> int:
+        """Jobs not yet handed out."""
+        return self._left
+
+    def take(self) -> Bundle | None:
+        """The next bundle; None when nothing is left."""
+        if not self._ready:
+            self._fill()
+        if not self._ready:
+            return None
+        bundle = self._ready.popleft()
+        self._left -= len(bundle.left)
+        return bundle
+
+    def give_back(self, bundle: Bundle) -> None:
+        """Put what a dead worker left undone first in line."""
+        again = Bundle(bundle.id, bundle.arm, list(bundle.left.values()), bundle.attempts + 1, calls=bundle.calls)
+        self._ready.appendleft(again)
+        self._left += len(again.jobs)
+
+    def _fill(self) -> None:
+        """Make bundles of the next chunk of groups: one for each arm, split where a share would be unfair."""
+        by_arm: dict[str, list[Job]] = {}
+        most = 0
+        while self._groups and most < self._size:
+            for job in self._groups.popleft():
+                by_arm.setdefault(job.arm, []).append(job)
+            most = max(len(jobs) for jobs in by_arm.values())
+        share = max(1, -(-self._left // self._workers))
+        for arm, jobs in by_arm.items():
+            for start in range(0, len(jobs), share):
+                self._ready.append(Bundle(next(self._ids), arm, jobs[start : start + share]))

@@ -1,0 +1,90 @@
+"""The command line: one file a command, imported when it is called, so that `loom --help` stays instant.
+
+A `LoomError` ends in its message and its exit code; anything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+
+import click
+
+from loom_core import __version__
+from loom_core.errors import LoomError
+
+COMMANDS = {
+    "run": "Run benchmarks on a model, or continue a run.",
+    "plan": "Show what would run, what is refused and why.",
+    "score": "Score the recorded answers of a run again.",
+    "report": "Write and show the report of a run.",
+    "list": "List what is installed.",
+    "info": "Describe one benchmark, server, augmentation, metric, model or suite.",
+    "data": "Fetch, lock and verify pinned data files.",
+    "check": "Check an installed plugin, or methods against oracle results.",
+}
+
+
+class LazyGroup(click.Group):
+    """Commands by name; a command's module is imported when the command is used."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Built-in commands in the order of a run, then those of plugins."""
+        return [*COMMANDS, *sorted(set(self.commands) - set(COMMANDS))]
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The command, imported now."""
+        if name in COMMANDS:
+            module = importlib.import_module(f"loom_core.cli.{name}")
+            command: click.Command = getattr(module, name if name != "list" else "list_")
+            return command
+        self._load_plugins()
+        return super().get_command(context, name)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """The command list, without importing any command."""
+        self._load_plugins()
+        rows = list(COMMANDS.items())
+        rows += [(name, command.get_short_help_str()) for name, command in sorted(self.commands.items())]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def _load_plugins(self) -> None:
+        """Let plugins of the group `loom.commands` add their commands; one that raises is named and passed over."""
+        for point in importlib.metadata.entry_points(group="loom.commands"):
+            try:
+                point.load().loom_commands(self)
+            except Exception as error:  # noqa: BLE001 - one broken plugin must not take the command line away
+                click.echo(f"loom: plugin {point.name} is broken: {type(error).__name__}: {error}", err=True)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="loom")
+def cli() -> None:
+    """Evaluate long-context language models: any benchmark, any server, any acceleration.
+
+    \b
+    loom run                                     the embedded model, no download
+    loom run passkey --model PATH --accel snapkv:budget=1024 --lengths 4k,16k
+    loom run runs/NAME                           continue a run
+    """
+
+
+def main() -> None:
+    """The entry point `loom`."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except LoomError as error:
+        click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("stopped", err=True)
+        sys.exit(3)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,54 @@
+"""`loom check`: the conformance kit for an installed plugin, and methods against recorded oracle results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command(short_help="Check an installed plugin, or methods against oracle results.")
+@click.argument("package", required=False)
+@click.option("--oracle", type=click.Path(path_type=Path), help="Folder with models/, prompts.json and expected/.")
+@click.option("--server", default="hf", show_default=True, help="The server whose methods are checked.")
+@click.option("--verbose", "-v", is_flag=True, help="Show the rows that differ.")
+def check(package: str | None, oracle: Path | None, server: str, verbose: bool) -> int:
+    """Check what PACKAGE registers against its contracts, or installed methods against the rows of an oracle folder.
+
+    Prints one line a check; exit code 1 when anything fails or differs.
+    """
+    from loom_core.errors import UsageError
+
+    if oracle is not None:
+        return _oracle(oracle, package, server, verbose)
+    if package is None:
+        raise UsageError("nothing to check", hint="loom check PACKAGE, or loom check --oracle FOLDER")
+    from loom_core.testing.conformance import check_package
+
+    failed = 0
+    for row in check_package(package):
+        failed += not row.passed
+        mark = click.style("ok  ", fg="green") if row.passed else click.style("FAIL", fg="red")
+        click.echo(f"{mark} {row.subject}: {row.check}" + (f"\n     {row.why}" if row.why else ""))
+    click.echo("all checks passed" if not failed else f"{failed} checks failed")
+    return int(failed > 0)
+
+
+def _oracle(folder: Path, method: str | None, server: str, verbose: bool) -> int:
+    from loom_core.errors import UsageError
+    from loom_core.plugins import installed, resolve
+
+    found = installed().servers.get(server)
+    if not found.spec.oracle:
+        raise UsageError(f"server {server} has no oracle check", hint="loom check --oracle FOLDER --server hf")
+    if not (folder / "expected").is_dir():
+        raise UsageError("this is no oracle folder", where=str(folder), why="it has no folder expected/")
+    rows: list[Any] = resolve(found.spec.oracle)(folder, [method] if method else None)
+    width = max((len(row.method) for row in rows), default=0)
+    for row in rows:
+        text = f"{row.method:<{width}}  {row.agree:>4} agree  {row.differ:>4} differ  {row.not_covered:>4} not covered"
+        click.echo(click.style(text, fg="red" if row.differ else "yellow" if row.not_covered else None))
+        for detail in row.details if verbose or row.differ else ():
+            click.echo(f"    {detail}")
+    return int(any(row.differ for row in rows))

@@ -1,0 +1,100 @@
+"""`loom data`: fetch, lock and verify the pinned files of a benchmark. Knows plugins by their specs only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import click
+
+from loom_core.data import DataDir, Pin
+from loom_core.errors import LoomError
+from loom_core.names import parse_benchmark
+from loom_core.plugins import installed
+from loom_core.types import DataSource
+
+
+@click.group()
+def data() -> None:
+    """Fetch, lock and verify the files that a benchmark reads.
+
+    Files come from a mirror folder (--data-dir, LOOM_DATA), from the cache (LOOM_CACHE), or from their authors.
+    """
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    command = click.option("--offline", is_flag=True, help="Ask no network (LOOM_OFFLINE=1).")(command)
+    command = click.option("--data-dir", metavar="FOLDER", help="Mirror folder: FOLDER/NAME/PATH-IN-UPSTREAM.")(command)
+    return click.argument("bench")(command)
+
+
+@data.command()
+@_options
+def fetch(bench: str, data_dir: str | None, offline: bool) -> None:
+    """Fetch what BENCH needs, verified.
+
+    BENCH is a benchmark, or benchmark@option=value,… for the files of these options only. A damaged file in the
+    cache is fetched anew.
+    """
+    files = DataDir.from_environment(data_dir, offline or None).for_benchmark(bench)
+    _each(bench, files, files.fetch)
+
+
+@data.command()
+@_options
+@click.option("--renew", is_flag=True, help="Forget the recorded digests first: the upstream changed on purpose.")
+def lock(bench: str, data_dir: str | None, offline: bool, renew: bool) -> None:
+    """Record the digests of BENCH's files that are pinned without one; they are checked from then on."""
+    files = DataDir.from_environment(data_dir, offline or None).for_benchmark(bench)
+    open_pins = [source.pin for source in sources_of(bench) if not source.sha256]
+    if renew:
+        files.forget(open_pins)
+    _each(bench, files, files.fetch)
+    recorded = files.locked()
+    for pin in open_pins:
+        if pin in recorded:
+            click.echo(f"locked {recorded[pin]['sha256']} {pin}")
+    click.echo(f"{len(open_pins)} of {bench}'s files are pinned without a digest; lock file: {files.lock_file}")
+
+
+@data.command()
+@_options
+def verify(bench: str, data_dir: str | None, offline: bool) -> None:
+    """Check the files of BENCH that are here; fetches nothing."""
+    files = DataDir.from_environment(data_dir, offline=True).for_benchmark(bench)
+    _each(bench, files, files.path)
+
+
+def sources_of(bench: str) -> tuple[DataSource, ...]:
+    """The files of a benchmark as typed: of its tasks, and of any options where none are given."""
+    catalog = installed()
+    choice = parse_benchmark(bench, catalog)
+    benchmark = catalog.load(choice.found)(choice.options)
+    tasks = [task for task in benchmark.tasks(()) if not choice.tasks or task.name in choice.tasks]
+    found = {source.pin: source for task in tasks for source in task.sources}
+    everything: Callable[[], Iterable[DataSource]] | None = getattr(benchmark, "sources", None)
+    if everything is not None and "@" not in bench and not choice.tasks:
+        found |= {source.pin: source for source in everything()}
+    return tuple(found.values())
+
+
+def _each(bench: str, files: DataDir, get: Callable[[DataSource], object]) -> None:
+    """Get every file, name those that fail, and end with exit code 1 where any did."""
+    sources = sources_of(bench)
+    failed: list[LoomError] = []
+    for source in sources:
+        try:
+            get(source)
+        except LoomError as error:
+            failed.append(error)
+            click.echo(f"failed {Pin.parse(source.pin).upstream_path}: {error.what}", err=True)
+    used = files.used()
+    for row in used:
+        label = " (extract)" if row.extract else ""
+        where = f"{row.folder}/{Pin.parse(row.pin).upstream_path}"
+        click.echo(f"{row.origin:8} {row.n_bytes:>12,} bytes  {row.sha256[:16]}  {where}{label}")
+    cut = sum(row.extract for row in used)
+    summary = f"{len(used)} of {len(sources)} files of {bench}, {sum(row.n_bytes for row in used):,} bytes"
+    click.echo(summary + (f", {cut} of them extracts" if cut else "") if sources else f"{bench} needs no files")
+    if failed:
+        click.echo(str(failed[0]), err=True)
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,63 @@
+"""`loom info`: what one installed thing is, and every option it takes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+
+import click
+
+
+@click.command(short_help="Describe one benchmark, server, augmentation, metric, model or suite.")
+@click.argument("name")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def info(name: str, form: str) -> int:
+    """Describe everything installed under NAME: what it declares, where it comes from, and its options."""
+    from loom_core.errors import UsageError, nearest
+    from loom_core.plugins import installed
+
+    catalog = installed()
+    hits = [(kind.noun, kind.get(name)) for kind in catalog.kinds if name in kind]
+    if not hits:
+        known = [found.spec.name for kind in catalog.kinds for found in kind]
+        raise UsageError(f"nothing named {name!r} is installed", hint=nearest(name, known))
+    rows = [_described(noun, found) for noun, found in hits]
+    if form == "json":
+        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+    else:
+        for row in rows:
+            _show(row)
+    return 0
+
+
+def _described(noun: str, found: Any) -> dict[str, Any]:
+    from loom_core.keys import plain
+    from loom_core.options import describe
+
+    spec, tables = found.spec, {}
+    row: dict[str, Any] = {"kind": noun, "distribution": f"{found.distribution} {found.distribution_version}"}
+    for f in fields(spec):
+        value = getattr(spec, f.name)
+        if isinstance(value, type):
+            tables[f.name] = describe(value)
+        else:
+            row[f.name] = plain(value)
+    return {**row, **tables}
+
+
+def _show(row: dict[str, Any]) -> None:
+    click.echo(click.style(f"{row['kind']} {row['name']} {row['version']}", bold=True) + f"  ({row['distribution']})")
+    for name, value in row.items():
+        if name in ("kind", "name", "version", "distribution", "factory", "oracle") or value in ("", [], None):
+            continue
+        if name in ("options", "model_options"):
+            click.echo(f"  {name.replace('_', ' ')}:")
+            for option in value:
+                low, high = option["low"], option["high"]
+                span = f", {low if low is not None else '…'} to {high if high is not None else '…'}"
+                span = span if (low, high) != (None, None) else ""
+                click.echo(f"    {option['name']}={option['default']}  ({option['type']}{span})  {option['help']}")
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            click.echo(f"  {name.replace('_', ' ')}: {shown}")

@@ -1,0 +1,50 @@
+"""`loom run`: start or continue a run, with a progress bar, and show its report."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from loom_core.cli.settings import config_from, settings
+
+
+@click.command(short_help="Run benchmarks on a model, or continue a run.")
+@settings
+@click.option("--workers", "-w", help="Worker processes, one model each.  [default: 1]")
+@click.option("--out", "-o", help="The run folder.  [default: runs/NAME, named by what is asked]")
+@click.option("--quiet", "-q", is_flag=True, help="No progress, only the result.")
+def run(what: tuple[str, ...], quiet: bool, **flags: Any) -> int:
+    """Run benchmarks on a model with and without accelerations, and report quality and cost.
+
+    The same command again continues the same run: what is recorded is not asked again. Exit code 0: every
+    planned question was answered; 3: some were not (run again to retry them); 1 and 2: an error.
+    """
+    from loom_core.cli.progress import progress_for
+    from loom_core.pipeline import run as start
+    from loom_core.plugins import installed
+    from loom_core.report.terminal import show
+
+    config = config_from(what, flags)
+    console, progress = progress_for(quiet=quiet)
+    result = start(config, installed(), sys.argv, progress)
+    show(result.report, console)
+    _closing(result, console)
+    return result.exit_code
+
+
+def _closing(result: Any, console: Any) -> None:
+    """Where the report lies, and how to go on with a run that is not complete."""
+    outcome, folder = result.outcome, result.folder
+    console.print(f"report: {folder.report_html}", highlight=False, soft_wrap=True)
+    if outcome.complete:
+        return
+    left = outcome.planned - outcome.ended
+    why = "stopped" if outcome.interrupted else f"{outcome.failed} failed"
+    console.print(
+        f"[bold]incomplete[/]: {left} of {outcome.planned} answers are missing ({why}); what was answered is stored.\n"
+        f"continue: loom run {folder.path}",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,77 @@
+"""The settings that `run` and `plan` share: flags, study file or run folder into one config that remembers origins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (("--suite",), {"help": "A named selection of benchmarks (loom list suites)."}),
+    (("--model", "-m"), {"help": "An installed model's name, a model folder, or a hub id.  [default: loom-tiny]"}),
+    (("--model-option", "model_options"), {"multiple": True, "metavar": "NAME=VALUE", "help": "Repeatable."}),
+    (("--server", "-s"), {"help": "The server that runs the model.  [default: hf]"}),
+    (("--server-option", "server_options"), {"multiple": True, "metavar": "NAME=VALUE", "help": "Repeatable."}),
+    (
+        ("--accel", "-a"),
+        {"multiple": True, "metavar": "ARM", "help": "method[:option=value,…], stacked with +; {a,b} makes a grid."},
+    ),
+    (("--lengths", "-l"), {"metavar": "4k,32k", "help": "Prompt lengths in tokens of the model."}),
+    (("--limit", "-n"), {"help": "At most this many samples of each task, a fair subset."}),
+    (("--seed",), {"help": "Seed of generated samples.  [default: 0]"}),
+    (("--repeats",), {"help": "Ask each question this many times.  [default: 1]"}),
+    (
+        ("--overlength",),
+        {"metavar": "error|skip|truncate", "help": "Prompts longer than the window.  [default: error]"},
+    ),
+    (("--data-dir",), {"help": "Mirror folder of data files (or LOOM_DATA)."}),
+    (("--offline",), {"is_flag": True, "default": None, "help": "Download nothing."}),
+)
+
+
+def settings(function: F) -> F:
+    """Add the shared flags to a command."""
+    for names, arguments in reversed(FLAGS):
+        function = click.option(*names, **arguments)(function)
+    return click.argument("what", nargs=-1, metavar="[BENCHMARK… | STUDY.toml | RUN]")(function)
+
+
+def config_from(what: tuple[str, ...], flags: dict[str, Any]) -> Any:
+    """The `RunConfig` of a command line. `what`: benchmarks, one study file, or one run folder to continue."""
+    from loom_core.config import RunConfig, from_toml
+    from loom_core.errors import UsageError
+    from loom_core.pipeline import stored_config
+    from loom_core.store import RunFolder
+
+    given = {name: _value(name, value) for name, value in flags.items() if value not in (None, ())}
+    origin = "command line"
+    if len(what) == 1 and what[0].endswith(".toml"):
+        return from_toml(Path(what[0])).merged(given, origin)
+    if len(what) == 1 and _is_folder(what[0]):
+        changed = sorted(set(given) - {"workers", "server_options", "data_dir", "offline"})
+        if changed:
+            raise UsageError(
+                f"--{changed[0].replace('_', '-')} cannot be changed in an existing run",
+                where=what[0],
+                hint="continue it without the option, or start another run",
+            )
+        stored = stored_config(RunFolder(Path(what[0])))
+        return stored.merged({**given, "out": what[0]}, origin)
+    return RunConfig().merged({**({"benchmarks": list(what)} if what else {}), **given}, origin)
+
+
+def _is_folder(text: str) -> bool:
+    path = Path(text)
+    return (path / "manifest.json").exists() or (path.is_dir() and ("/" in text or text == "."))
+
+
+def _value(name: str, value: Any) -> Any:
+    from loom_core.options import assignments
+
+    if name in ("model_options", "server_options"):
+        return assignments(",".join(value), where=f"--{name[:-1].replace('_', '-')}")
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,148 @@
+"""What a run is asked to do: TOML and command line into one `RunConfig` that remembers where each value came from.
+
+Values stay as the user wrote them; names are resolved against the installed plugins in `selection`. Knows no plugin.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from loom_core.errors import UsageError, nearest
+from loom_core.keys import plain
+from loom_core.options import SECRET, number
+from loom_core.types import PROTOCOLS, Json, Protocol
+
+OVERLENGTH = ("error", "skip", "truncate")
+HOW = frozenset(("server_options", "workers", "out", "data_dir", "offline", "origins"))
+"""Fields that say how to run, not what: they may change when a run is continued. (Server options that do change what is
+asked are told apart by the server's own options class, see `options.identity`.)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """A run as it was asked for. Every field not in `HOW` is part of its identity."""
+
+    benchmarks: tuple[str, ...] = ()
+    suite: str | None = None
+    model: str | None = None
+    model_options: Mapping[str, str] = field(default_factory=dict)
+    server: str | None = None
+    server_options: Mapping[str, str] = field(default_factory=dict)
+    accel: tuple[str, ...] = ()
+    lengths: tuple[int, ...] = ()
+    limit: int | None = None
+    seed: int = 0
+    repeats: int = 1
+    overlength: Literal["error", "skip", "truncate"] = "error"
+    protocol: Protocol = "query-aware"
+    workers: int = 1
+    out: str | None = None
+    data_dir: str | None = None
+    offline: bool = False
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> dict[str, Json]:
+        """What the run asks, without how it is carried out."""
+        return {k: v for k, v in plain(self).items() if k not in HOW}
+
+    def to_json(self) -> dict[str, Json]:
+        """All fields, for the manifest; `from_json` reads them back."""
+        record: dict[str, Json] = plain(self)
+        return record
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Json]) -> RunConfig:
+        """The config that `to_json` wrote."""
+        return _typed({f.name: record[f.name] for f in fields(cls) if f.name in record}, where="manifest.json")
+
+    def merged(self, values: Mapping[str, Any], origin: str) -> RunConfig:
+        """This config with some values replaced, each remembered as coming from `origin`."""
+        if not values:
+            return self
+        _typed(values, where=origin)
+        origins = {**self.origins, **dict.fromkeys(values, origin)}
+        return _typed({**self.to_json(), **values, "origins": origins}, where=origin)
+
+
+def from_toml(path: Path) -> RunConfig:
+    """A study file: the fields of `RunConfig`, options as tables. Raises UsageError naming file and key."""
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError("the study file cannot be read", where=str(path), why=str(error)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError("the study file is no TOML", where=str(path), why=str(error)) from error
+    return RunConfig().merged(values, str(path))
+
+
+def _typed(values: Mapping[str, Any], *, where: str) -> RunConfig:
+    known = {f.name for f in fields(RunConfig)}
+    converted: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise UsageError(f"unknown setting {name!r}", where=where, hint=nearest(name, known - {"origins"}))
+        try:
+            converted[name] = _value(name, value)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"bad value for {name!r}", where=where, why=str(error)) from None
+    return replace(RunConfig(), **converted)
+
+
+def _value(name: str, value: Any) -> Any:
+    if name in ("benchmarks", "accel"):
+        items = [value] if isinstance(value, str) else list(value)
+        return tuple(_text(item) for item in items)
+    if name == "lengths":
+        items = value.split(",") if isinstance(value, str) else list(value)
+        return tuple(_whole(item, least=1) for item in items)
+    if name in ("model_options", "server_options", "origins"):
+        return {str(k): _option(name, str(k), v) for k, v in dict(value).items()}
+    if name in ("limit", "repeats", "workers"):
+        return None if value is None and name == "limit" else _whole(value, least=1)
+    if name == "seed":
+        return _whole(value, least=0)
+    if name == "offline":
+        if not isinstance(value, bool):
+            raise ValueError(f"{value!r} is neither true nor false")
+        return value
+    choices: dict[str, tuple[str, ...]] = {"overlength": OVERLENGTH, "protocol": PROTOCOLS}
+    if name in choices and value not in choices[name]:
+        raise ValueError(f"{value!r} is none of {', '.join(choices[name])}")
+    return None if value is None else _text(value)
+
+
+def _option(table: str, name: str, value: Any) -> str:
+    if table != "origins" and SECRET.search(name):
+        raise ValueError(f"option {name!r} looks like a secret; give secrets in the environment")
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _whole(value: Any, *, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise TypeError(f"{value!r} is no whole number")
+    result = number(value) if isinstance(value, str) else value
+    if result < least:
+        raise ValueError(f"{result} is below {least}")
+    return result
+
+
+def difference(before: RunConfig, after: RunConfig) -> list[str]:
+    """The settings in which two configs differ, as `name: old → new` lines."""
+    old, new = before.identity, after.identity
+    return [f"{name}: {_short(old[name])} → {_short(new[name])}" for name in old if old[name] != new[name]]
+
+
+def _short(value: Json) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text or "(none)"

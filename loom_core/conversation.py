@@ -1,0 +1,266 @@
+"""A job as a deterministic generator of calls, and the loop that drives many of them through one session.
+
+Prompt augmentation → truncation → rendering → call, for each turn; recorded calls are replayed instead of asked again.
+Knows contracts, no process, no store and no model.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from loom_core.contracts import Benchmark, PromptAugmentation, Rendered, Session, Strategy, Tokenizer
+from loom_core.errors import LoomError, ModelError, PluginError
+from loom_core.keys import call_key, digest, plain, prompt_digest, seed_of
+from loom_core.prompt import only_context_changed
+from loom_core.render import render
+from loom_core.selection import Selection
+from loom_core.store import sample_from
+from loom_core.truncate import fit
+from loom_core.types import Arm, Json, KVUse, Part, Prompt, Request, Response, Sample, Task, Timing, Turn
+
+RENDERINGS_KEPT = 64
+MOST_CALLS = 64
+"""Calls one job may make; a strategy that asks for more is stopped with an error."""
+
+
+@dataclass
+class Step:
+    """A job in flight: its generator, the call that is open, and what is needed to record it."""
+
+    job: Mapping[str, Json]
+    sample: Sample
+    task: Task
+    turns: Generator[Turn, Response, str]
+    replay: dict[int, Mapping[str, Json]]
+    turn: Turn
+    number: int = 0
+    request: Request | None = None
+    rendered: Rendered | None = None
+    prepared_seconds: float = 0.0
+
+
+def converse(
+    benchmark: Benchmark, sample: Sample, task: Task, strategies: Iterable[Strategy]
+) -> Generator[Turn, Response, str]:
+    """The turns of a job. Each turn of the benchmark may be solved by a strategy in several calls."""
+    strategy = next(iter(strategies), None)
+    answered: list[Response] = []
+    turn: Turn | None = Turn(prompt=sample.prompt, generation=task.generation)
+    while turn is not None:
+        if strategy is None:
+            response = yield turn
+        else:
+            last: list[Response] = []
+            answer = yield from _remember(strategy.solve(turn), last)
+            response = replace(last[-1], text=answer)
+        answered.append(response)
+        turn = benchmark.follow_up(sample, answered)
+    return answered[-1].text
+
+
+def _remember(turns: Generator[Turn, Response, str], seen: list[Response]) -> Generator[Turn, Response, str]:
+    try:
+        turn = next(turns)
+        while True:
+            seen.append((yield turn))
+            turn = turns.send(seen[-1])
+    except StopIteration as end:
+        return str(end.value)
+
+
+class Conversations:
+    """Drives jobs through a session; opened once, it holds the arms' prompt augmentations open."""
+
+    def __init__(self, selection: Selection, session: Session) -> None:
+        self._selection, self._session = selection, session
+        self._stack = ExitStack()
+        self._augmentations: dict[str, Any] = {}
+        self._rendered: OrderedDict[tuple[str, str], tuple[Prompt, Rendered | None]] = OrderedDict()
+
+    def __enter__(self) -> Conversations:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def run(self, arm: Arm, jobs: Iterable[Json], stopping: threading.Event) -> Iterator[dict[str, Json]]:
+        """Records of the calls of these jobs, as they finish. Stops between calls once `stopping` is set."""
+        waiting: list[Step] = []
+        for job in jobs:
+            yield from self._start(arm, job, waiting)
+        if see := getattr(self._session, "see_samples", None):
+            see({step.job["key"]: step.sample for step in waiting})
+        while waiting and not stopping.is_set():
+            asked = {step.request.key: step for step in waiting if step.request is not None}
+            waiting = []
+            requests = iter([step.request for step in asked.values() if step.request is not None])
+            for response in self._session.generate(requests, arm):
+                yield from self._advance(arm, asked.pop(response.key), response, waiting)
+                if stopping.is_set():
+                    return
+            for step in asked.values():
+                yield self._failure(step, "the server gave no answer to this request")
+
+    def _start(self, arm: Arm, order: Json, waiting: list[Step]) -> Iterator[dict[str, Json]]:
+        job, sample = order["job"], sample_from(order["sample"])
+        chosen, task = self._selection.task(job["task"])
+        strategies = [self._augmentation(part) for part in arm.of_kind("strategy")]
+        turns = converse(chosen.benchmark, sample, task, strategies)
+        replay = {record["step"]: record for record in order["replay"]}
+        step = Step(job, sample, task, turns, replay, next(turns))
+        yield from self._prepare(arm, step, waiting)
+
+    def _prepare(self, arm: Arm, step: Step, waiting: list[Step]) -> Iterator[dict[str, Json]]:
+        """Make the request of the open turn, or replay its recorded response; what fails is recorded."""
+        began = time.perf_counter()
+        try:
+            if step.number >= MOST_CALLS:
+                raise PluginError("a job may not make more calls", why=f"the limit is {MOST_CALLS}")
+            step.request, step.rendered = self._request(arm, step)
+        except LoomError as error:
+            step.request, step.rendered = None, None
+            yield self._failure(step, str(error))
+            return
+        step.prepared_seconds = time.perf_counter() - began
+        recorded = step.replay.get(step.number)
+        if recorded is not None and recorded["key"] == step.request.key and recorded["finish"] != "error":
+            yield from self._advance(arm, step, response_from(recorded), waiting, replayed=True)
+        else:
+            waiting.append(step)
+
+    def _advance(
+        self, arm: Arm, step: Step, response: Response, waiting: list[Step], *, replayed: bool = False
+    ) -> Iterator[dict[str, Json]]:
+        """Hand a response to its job; record it, and prepare the job's next turn if it has one."""
+        answer, turn = None, None
+        if response.finish != "error":
+            try:
+                turn = step.turns.send(response)
+            except StopIteration as end:
+                answer = str(end.value)
+        if not replayed:
+            yield self._record(step, response, last=turn is None, answer=answer)
+        if turn is not None:
+            step.turn, step.number = turn, step.number + 1
+            yield from self._prepare(arm, step, waiting)
+
+    def _request(self, arm: Arm, step: Step) -> tuple[Request, Rendered | None]:
+        turn, task, job = step.turn, step.task, str(step.job["key"])
+        prompt, rendered = self._render(arm, turn, task)
+        seen: Json = list(rendered.token_ids or ()) if rendered else [[s.role, s.text] for s in prompt.segments]
+        return (
+            Request(
+                key=call_key(job, step.number, seen, turn.generation),
+                job=job,
+                step=step.number,
+                prompt=prompt,
+                generation=turn.generation,
+                group=prompt.context_digest,
+                seed=seed_of(f"{job}:{step.number}:{turn.generation.seed}"),
+                chat=task.chat,
+                token_ids=rendered.token_ids if rendered else None,
+                spans=rendered.spans if rendered else (),
+                n_dropped=rendered.n_dropped if rendered else 0,
+            ),
+            rendered,
+        )
+
+    def _render(self, arm: Arm, turn: Turn, task: Task) -> tuple[Prompt, Rendered | None]:
+        """Augment, truncate and render a prompt; kept for the arms that ask the same prompt next."""
+        rewriting = "+".join(part.text for part in arm.of_kind("prompt"))
+        place = (prompt_digest(turn.prompt), f"{rewriting} {turn.generation.max_tokens} {task.chat}")
+        if place not in self._rendered:
+            self._rendered[place] = self._render_anew(arm, turn, task)
+            if len(self._rendered) > RENDERINGS_KEPT:
+                self._rendered.popitem(last=False)
+        return self._rendered[place]
+
+    def _render_anew(self, arm: Arm, turn: Turn, task: Task) -> tuple[Prompt, Rendered | None]:
+        tokenizer, prompt = self._session.card.tokenizer, self._rewrite(arm, turn.prompt)
+        if tokenizer is None:
+            return prompt, None
+        final, rendered = self._fit(prompt, turn, task, tokenizer)
+        if prompt is not turn.prompt:
+            n_source = _count(render(turn.prompt, tokenizer, chat=task.chat))
+            rendered = replace(rendered, n_dropped=max(0, n_source - _count(rendered)))
+        return final, rendered
+
+    def _rewrite(self, arm: Arm, prompt: Prompt) -> Prompt:
+        """The prompt after the arm's prompt augmentations, which see the full context."""
+        for part in arm.of_kind("prompt"):
+            rewritten = self._augmentation(part).rewrite(prompt, self._session.card.tokenizer)
+            if not only_context_changed(prompt, rewritten):
+                raise PluginError(f"{part.name} changed more than the context", where=f"arm {arm.name}")
+            prompt = rewritten
+        return prompt
+
+    def _fit(self, prompt: Prompt, turn: Turn, task: Task, tokenizer: Tokenizer) -> tuple[Prompt, Rendered]:
+        """The rendered prompt, cut to the window where the policies allow it."""
+        rendered, window = render(prompt, tokenizer, chat=task.chat), self._session.card.window
+        limit = _count(rendered) if window is None else window - turn.generation.max_tokens
+        too_long = _count(rendered) > limit
+        if task.truncation.scope == "prompt" or (too_long and self._selection.config.overlength == "truncate"):
+            return fit(prompt, tokenizer, chat=task.chat, truncation=task.truncation, limit=limit)
+        if too_long:
+            raise ModelError(
+                "the prompt is longer than the model's window",
+                why=f"{_count(rendered)} tokens + {turn.generation.max_tokens} new > {window}",
+                hint="--overlength truncate",
+            )
+        return prompt, rendered
+
+    def _augmentation(self, part: Part) -> Any:
+        """The opened prompt augmentation or strategy of a part; opened on first use, closed with the worker."""
+        if part.text not in self._augmentations:
+            made = self._selection.catalog.load(self._selection.catalog.augmentations.get(part.name))(part.options)
+            if part.kind == "prompt":
+                augmentation: PromptAugmentation = made
+                self._stack.enter_context(augmentation.open(self._session.card.tokenizer))
+            self._augmentations[part.text] = made
+        return self._augmentations[part.text]
+
+    def _record(self, step: Step, response: Response, *, last: bool, answer: str | None) -> dict[str, Json]:
+        rendered = step.rendered
+        return {
+            "job": step.job["key"],
+            "step": step.number,
+            "last": last,
+            "sample": step.sample.id,
+            "task": step.job["task"],
+            "arm": step.job["arm"],
+            "repeat": step.job["repeat"],
+            "prompt_digest": digest(list(rendered.token_ids)) if rendered and rendered.token_ids else None,
+            "bos": rendered.bos if rendered else None,
+            "cut": list(rendered.cut) if rendered else [],
+            "answer": answer if answer is not None and answer != response.text else None,
+            "prepared_seconds": round(step.prepared_seconds, 6),
+            **plain(response),
+        }
+
+    def _failure(self, step: Step, why: str) -> dict[str, Json]:
+        now = time.perf_counter()
+        key = step.request.key if step.request else call_key(str(step.job["key"]), step.number, None, None)
+        timing = Timing(queued=now, started=now, first_token=None, ended=now)
+        response = Response(key=key, text="", finish="error", n_in=0, n_out=0, timing=timing, error=why)
+        return self._record(step, response, last=True, answer=None)
+
+
+def _count(rendered: Rendered) -> int:
+    return len(rendered.token_ids or ())
+
+
+def response_from(record: Mapping[str, Json]) -> Response:
+    """The response that a record holds."""
+    fields = {name: record[name] for name in Response.__dataclass_fields__}
+    fields["timing"] = Timing(**fields["timing"])
+    if fields["kv"] is not None:
+        fields["kv"] = KVUse(**{**fields["kv"], "notes": tuple(fields["kv"]["notes"])})
+    if fields["token_ids"] is not None:
+        fields["token_ids"] = tuple(fields["token_ids"])
+    return Response(**fields)

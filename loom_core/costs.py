@@ -1,0 +1,109 @@
+"""What the answers of a cell cost: times, peak bytes, KV bytes. Knows ledger rows; reads no file and prints nothing.
+
+Times are medians over answers that ran under one condition: the same batch size, and either all or none of them on a
+prefix that was computed for another request. Arms are compared under a condition that all of them have; where there is
+none, each shows its own most frequent one and is marked as not comparable.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, median
+from typing import NamedTuple
+
+from loom_core.ledger import Answer
+from loom_core.types import Json
+
+
+class Condition(NamedTuple):
+    """Under which a request ran: requests in its batch, and whether its prefix was computed for another request."""
+
+    batch: int
+    forked: bool
+
+
+def condition(answer: Answer) -> Condition | None:
+    """The condition of all calls of an answer; None where it has no calls or they differ."""
+    found = {Condition(call.batch, call.forked) for call in answer.calls}
+    return found.pop() if len(found) == 1 else None
+
+
+def shared_condition(arms: Mapping[str, Sequence[Answer]]) -> Condition | None:
+    """The condition that most answers of every arm ran under; None where the arms have none in common."""
+    counts = [Counter(condition(a) for a in rows if a.state == "answered") for rows in arms.values()]
+    counts = [count for count in counts if count]
+    if not counts:
+        return None
+    common = [key for key in counts[0] if key is not None and all(count[key] for count in counts)]
+    return max(common, key=lambda key: (min(count[key] for count in counts), not key.forked, -key.batch), default=None)
+
+
+def cost(answers: Sequence[Answer], shared: Condition | None) -> dict[str, Json]:
+    """The costs of a cell. seconds_to_first_token counts from the start of the request's batch; of an answer of several
+    calls it is that of the first one. peak_bytes is the largest of any call, KV values are means over answers.
+    """
+    done = [answer for answer in answers if answer.state == "answered"]
+    conditions = Counter(condition(answer) for answer in done)
+    chosen = shared
+    if chosen is None:
+        known = [key for key in conditions if key is not None]
+        chosen = max(known, key=lambda key: (conditions[key], not key.forked, -key.batch), default=None)
+    timed = [answer for answer in done if chosen is not None and condition(answer) == chosen]
+    peaks = [call.peak_bytes for answer in timed for call in answer.calls if call.peak_bytes is not None]
+    return {
+        "seconds_to_first_token": _median(answer.calls[0].to_first_token for answer in timed),
+        "seconds_per_token": _median(map(_seconds_per_token, timed)),
+        "seconds": _median(sum(call.seconds for call in answer.calls) for answer in timed),
+        "n_timed": len(timed),
+        "batch": chosen.batch if chosen else None,
+        "forked": chosen.forked if chosen else None,
+        "comparable": shared is not None,
+        "conditions": [
+            {"batch": key.batch if key else None, "forked": key.forked if key else None, "n": n}
+            for key, n in conditions.most_common()
+        ],
+        "peak_bytes": max(peaks, default=None),
+        "kv": _kv(done),
+        "n_calls": sum(len(answer.calls) for answer in done),
+        "tokens_in": _mean(sum(call.n_in for call in answer.calls) for answer in done),
+        "tokens_out": _mean(sum(call.n_out for call in answer.calls) for answer in done),
+        "tokens_cached": _mean(sum(call.n_cached for call in answer.calls) for answer in done),
+    }
+
+
+def _seconds_per_token(answer: Answer) -> float | None:
+    """Decoding seconds per token after the first, over all calls of an answer."""
+    known = [call for call in answer.calls if call.decoding is not None and call.n_out > 1]
+    tokens = sum(call.n_out - 1 for call in known)
+    return sum(call.decoding or 0.0 for call in known) / tokens if tokens else None
+
+
+def _kv(done: Sequence[Answer]) -> dict[str, Json] | None:
+    """Mean KV bytes and kept share over answers; of an answer of several calls, those of its largest cache."""
+    calls = []
+    for answer in done:
+        caches = [call for call in answer.calls if call.bytes_held is not None]
+        if caches:
+            calls.append(max(caches, key=lambda call: call.bytes_held or 0))
+    if not calls:
+        return None
+    held, dense = _mean(call.bytes_held for call in calls), _mean(call.bytes_dense for call in calls)
+    return {
+        "bytes_held": held,
+        "bytes_dense": dense,
+        "held_share": held / dense if held is not None and dense else None,
+        "kept": _mean(call.kept for call in calls),
+        "saves": sorted({call.saves for call in calls if call.saves is not None}),
+        "n": len(calls),
+    }
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

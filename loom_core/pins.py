@@ -1,0 +1,99 @@
+"""Pins: which upstream file at which revision. Parses them and says where they lie; reads only a plugin's pins.toml."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+from urllib.parse import quote
+
+from loom_core.errors import DataError
+from loom_core.types import DataSource
+
+BASES: Mapping[str, str] = {"github": "https://raw.githubusercontent.com", "hf": "https://huggingface.co"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """A parsed pin. path: the file upstream. member: what to take from it, where it is an archive."""
+
+    host: Literal["github", "hf"]
+    repo: str
+    revision: str
+    path: str
+    member: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Pin:
+        """`github:owner/repo@commit:path` or `hf:dataset@revision:path`, the path perhaps `archive.zip#member`."""
+        match = re.fullmatch(r"(github|hf):([^@\s]+)@([^:\s]+):(.+)", text)
+        path, hash_sign, member = match[4].partition("#") if match else ("", "", "")
+        if not match or not all(_is_plain(part) for part in (match[2], match[3], path, member if hash_sign else "x")):
+            raise DataError(
+                "a pin is malformed",
+                where=repr(text),
+                hint="write github:owner/repo@commit:path or hf:name@revision:path",
+            )
+        host = cast(Literal["github", "hf"], match[1])
+        return cls(host=host, repo=match[2], revision=match[3], path=path, member=member if hash_sign else None)
+
+    @property
+    def upstream_path(self) -> str:
+        """The path as the pin writes it, member included."""
+        return self.path if self.member is None else f"{self.path}#{self.member}"
+
+    def url(self, bases: Mapping[str, str]) -> str:
+        """Where the whole file is downloaded from."""
+        base = bases[self.host].rstrip("/")
+        repo, revision, path = quote(self.repo), quote(self.revision, safe=""), quote(self.path)
+        if self.host == "github":
+            return f"{base}/{repo}/{revision}/{path}"
+        return f"{base}/datasets/{repo}/resolve/{revision}/{path}"
+
+    def cached_at(self, cache: Path) -> Path:
+        """Where the cache keeps the file; a member lies beside its archive."""
+        folder = cache / "data" / self.host / self.repo.replace("/", "--") / self.revision
+        return folder / self.path if self.member is None else folder / f"{self.path}.members" / self.member
+
+
+def read_pins(package_file: Path) -> dict[str, DataSource]:
+    """The pins a plugin ships in `pins.toml`, by "FOLDER/PATH".
+
+    package_file: the plugin's `__file__`, whose folder holds pins.toml, or a TOML file itself. One table a mirror
+    folder: `repo` and `commit` (GitHub) or `dataset` and `revision` (hub), `licence`, and `files`, a list of `path`,
+    `sha256` ("" = not known yet) and `bytes` (-1 = not known). `folder` names the mirror folder where it is not the
+    table's own name.
+    """
+    file = package_file if package_file.suffix == ".toml" else package_file.parent / "pins.toml"
+    try:
+        tables = tomllib.loads(file.read_text("utf-8"))
+        pins: dict[str, DataSource] = {}
+        for name, table in tables.items():
+            hub = "dataset" in table
+            origin = (
+                f"hf:{table['dataset']}@{table['revision']}" if hub else f"github:{table['repo']}@{table['commit']}"
+            )
+            folder = str(table.get("folder", name))
+            for row in table["files"]:
+                source = DataSource(
+                    pin=f"{origin}:{row['path']}",
+                    folder=folder,
+                    sha256=str(row["sha256"]),
+                    n_bytes=row["bytes"] if row["bytes"] >= 0 else None,
+                    licence=str(table.get("licence", "")),
+                )
+                Pin.parse(source.pin)
+                pins[f"{folder}/{row['path']}"] = source
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        why = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise DataError("the pins of a plugin cannot be read", where=str(file), why=why) from error
+    return pins
+
+
+def _is_plain(path: str) -> bool:
+    """True for a relative path that stays below where it starts."""
+    parts = path.split("/")
+    return all(part not in ("", ".", "..") for part in parts) and not any(c in path for c in "\\\0\n\r")

@@ -1,0 +1,122 @@
+"""A run from its config to its report: prepare, generate, score, report. Starts it, continues it, or refuses.
+
+The run folder is named by what is asked, so the same command continues the same run. Knows stages, no model.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from loom_core import manifest as manifests
+from loom_core import report
+from loom_core.config import RunConfig, difference
+from loom_core.data import DataDir
+from loom_core.errors import RunError
+from loom_core.keys import plain
+from loom_core.plan import make_plan
+from loom_core.plugins import Catalog
+from loom_core.runner import Outcome, Progress, Runner
+from loom_core.score import score_run
+from loom_core.selection import Selection, select
+from loom_core.store import RunFolder, read_json, set_torn_tail_aside, write_json
+from loom_core.types import Json
+
+RUNS = Path("runs")
+
+
+@dataclass
+class Result:
+    """What a run came to. report is None where nothing could be scored."""
+
+    folder: RunFolder
+    outcome: Outcome
+    report: dict[str, Json]
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every planned job ended, else 3."""
+        return 0 if self.outcome.complete else 3
+
+
+def run(config: RunConfig, catalog: Catalog, command: list[str], progress: Progress) -> Result:
+    """Start or continue the run that this config asks for, up to its report."""
+    selection = select(config, catalog)
+    folder = RunFolder(Path(config.out) if config.out else RUNS / default_name(selection))
+    with folder.writing():
+        plan = prepare(folder, selection, command)
+        if torn := set_torn_tail_aside(folder.responses):
+            progress.note(f"a torn last line of {torn} bytes was set aside; its question is asked again")
+        catalog.observe("loom_run_started", folder=folder.path, manifest=read_json(folder.manifest))
+        outcome = Runner(folder, selection, plan["model"]["digest"], progress).run()
+        _remember(folder, outcome)
+        score_run(folder, selection)
+        result = Result(folder, outcome, report.write(folder))
+        summary = {"planned": outcome.planned, "ended": outcome.ended, "failed": outcome.failed}
+        catalog.observe("loom_run_ended", folder=folder.path, summary=summary)
+    return result
+
+
+def prepare(folder: RunFolder, selection: Selection, command: list[str]) -> dict[str, Json]:
+    """The plan of a run folder: made now, or read and checked against the config. Refuses another configuration."""
+    if folder.prepared:
+        plan: dict[str, Json] = read_json(folder.plan)
+        if plan["config_digest"] != selection.digest:
+            raise RunError(
+                "this run folder was made by another configuration",
+                where=str(folder.path),
+                why="; ".join(difference(stored_config(folder), selection.config)) or "its server options differ",
+                hint=f"choose another folder with --out, or continue it as it is: loom run {folder.path}",
+            )
+        card = selection.describe()
+        if card.digest != plan["model"]["digest"]:
+            raise RunError(
+                "the model changed since this run began",
+                where=card.path,
+                why=f"digest {card.digest[:12]}…, the run was made with {plan['model']['digest'][:12]}…",
+                hint="choose another folder with --out",
+            )
+        return plan
+    data = open_data(selection.config)
+    write_json(folder.manifest, manifests.build(selection, command))
+    try:
+        plan = make_plan(selection, selection.describe(), data, folder)
+    except BaseException:
+        folder.discard()
+        raise
+    write_json(folder.manifest, {**read_json(folder.manifest), "data": plain(data.used())})
+    return plan
+
+
+def open_data(config: RunConfig) -> DataDir:
+    """The data of a run: mirror folder, cache, offline or not."""
+    return DataDir.from_environment(config.data_dir, config.offline or None)
+
+
+def stored_config(folder: RunFolder) -> RunConfig:
+    """The config of an existing run folder; raises RunError when it is none."""
+    if not folder.manifest.exists():
+        raise RunError(
+            "this is no run folder",
+            where=str(folder.path),
+            why="it has no manifest.json",
+            hint="loom run starts one; runs are kept below runs/",
+        )
+    return RunConfig.from_json(read_json(folder.manifest)["config"])
+
+
+def default_name(selection: Selection) -> str:
+    """A readable name, unique to what is asked: benchmarks, model and eight digits of the digest."""
+    benchmarks = "-".join(dict.fromkeys(chosen.name for chosen in selection.chosen))
+    model = selection.config.model or Path(selection.model).parent.name
+    text = f"{benchmarks}-{Path(model).name}-{selection.digest[:8]}"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
+
+
+def _remember(folder: RunFolder, outcome: Outcome) -> None:
+    """Add what happened to the manifest: workers, deaths, damage. Earlier passes stay."""
+    record = read_json(folder.manifest)
+    record["workers"] = [*record.get("workers", []), *outcome.workers]
+    record["events"] = [*record.get("events", []), *outcome.events]
+    write_json(folder.manifest, record)

@@ -1,0 +1,286 @@
+"""What would run: samples measured, jobs keyed, overlong prompts counted. Needs no GPU and loads no weights.
+
+Streams: no more than one sample's context is in memory. Knows contracts and the selection, no benchmark and no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+from loom_core.contracts import ModelCard
+from loom_core.data import DataDir, Unavailable
+from loom_core.errors import DataError, PluginError, UsageError
+from loom_core.keys import job_key, plain, prompt_digest
+from loom_core.names import arm_identity
+from loom_core.render import render
+from loom_core.selection import Chosen, Selection, plan_arm
+from loom_core.store import RunFolder, write_json
+from loom_core.types import Job, Json, Sample, Task
+
+CHARACTERS_PER_TOKEN = 4
+"""The estimate used where the server keeps its tokenizer to itself; such lengths are labelled as estimates."""
+
+
+@dataclass
+class Level:
+    """The counts of one length level of a task."""
+
+    n: int = 0
+    n_over: int = 0
+    tokens_min: int | None = None
+    tokens_max: int | None = None
+
+    def add(self, length: int, over: bool) -> None:
+        """Count one sample of that many tokens."""
+        self.n += 1
+        self.n_over += over
+        self.tokens_min = length if self.tokens_min is None else min(self.tokens_min, length)
+        self.tokens_max = length if self.tokens_max is None else max(self.tokens_max, length)
+
+
+@dataclass
+class Tally:
+    """What is learnt about the tasks while their samples stream by."""
+
+    levels: dict[str, dict[str, Level]] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    bos: dict[tuple[int, int], int] = field(default_factory=dict)
+    longest: int = 0
+    n_samples: int = 0
+    n_over: int = 0
+    n_jobs: int = 0
+    over_example: str = ""
+    estimated: bool = False
+    extracts: set[str] = field(default_factory=set)
+
+
+def make_plan(selection: Selection, card: ModelCard, data: DataDir, folder: RunFolder | None) -> dict[str, Json]:
+    """The plan as plan.json holds it. With a folder, samples, contexts and jobs are written to it, plan.json last.
+
+    Raises UsageError when prompts are too long under `--overlength error`, DataError when no task is available.
+    """
+    tally = Tally()
+    samples: Iterable[Sample] = _measured(selection, card, data, tally)
+    if folder is not None:
+        samples = folder.write_samples(samples)
+    jobs = _jobs(selection, card, samples, tally)
+    if folder is not None:
+        tally.n_jobs = folder.write_jobs(jobs)
+    else:
+        tally.n_jobs = sum(1 for _ in jobs)
+    tally.extracts = {used.pin for used in data.used() if used.extract}
+    plan = _as_json(selection, card, tally)
+    if folder is not None:
+        refuse(plan)
+        write_json(folder.plan, plan)
+    return plan
+
+
+def refuse(plan: dict[str, Json]) -> None:
+    """Raise what stops this plan from running; a plan that may run passes."""
+    over = plan["overlength"]
+    if over["policy"] == "error" and over["n_over"]:
+        raise UsageError(
+            f"{over['n_over']} of {plan['n_samples']} prompts are longer than the model's window",
+            where=over["example"],
+            why=f"the longest has {over['longest']} tokens; the window is {plan['model']['window']}, answer included",
+            hint="choose --overlength truncate or --overlength skip, or shorter --lengths",
+        )
+    if not plan["n_jobs"]:
+        reasons = [f"{t['name']}: {t['unavailable']}" for t in plan["tasks"] if t["unavailable"]]
+        if reasons:
+            raise DataError("no task is available here", why="\n        ".join(reasons), hint="see loom data fetch")
+        raise UsageError("nothing is left to run", why="every sample was skipped or limited away")
+
+
+def _measured(selection: Selection, card: ModelCard, data: DataDir, tally: Tally) -> Iterator[Sample]:
+    """Every sample of every task under its full task name, with its measured length."""
+    for chosen, task, name in selection.tasks():
+        tally.levels[name] = {}
+        seen: set[str] = set()
+        try:
+            for sample in _samples(selection, chosen, task, card, data):
+                if sample.id in seen:
+                    raise PluginError(
+                        f"two samples are named {sample.id!r}", where=name, hint="report it to the author"
+                    )
+                seen.add(sample.id)
+                yield _measure(replace(sample, task=name, level=sample.level or "all"), task, card, tally)
+        except Unavailable as error:
+            tally.unavailable[name] = str(error.what) + (f" ({error.where})" if error.where else "")
+
+
+def _samples(selection: Selection, chosen: Chosen, task: Task, card: ModelCard, data: DataDir) -> Iterator[Sample]:
+    config = selection.config
+    return islice(
+        chosen.benchmark.samples(task, data.for_benchmark(chosen.name), card.tokenizer, config.lengths), config.limit
+    )
+
+
+def _measure(sample: Sample, task: Task, card: ModelCard, tally: Tally) -> Sample:
+    if card.tokenizer is not None:
+        rendered = render(sample.prompt, card.tokenizer, chat=task.chat)
+        assert rendered.token_ids is not None
+        length = len(rendered.token_ids)
+        audit = (rendered.bos, rendered.expected_bos)
+        tally.bos[audit] = tally.bos.get(audit, 0) + 1
+    else:
+        length, tally.estimated = len(sample.prompt.text) // CHARACTERS_PER_TOKEN, True
+    over = card.window is not None and length + task.generation.max_tokens > card.window
+    tally.levels[sample.task].setdefault(sample.level or "all", Level()).add(length, over)
+    tally.n_samples += 1
+    if over:
+        tally.n_over += 1
+        tally.over_example = tally.over_example or (
+            f"{sample.task}, sample {sample.id}: {length} + {task.generation.max_tokens} new tokens > {card.window}"
+        )
+    tally.longest = max(tally.longest, length)
+    return replace(sample, length=length)
+
+
+def _jobs(selection: Selection, card: ModelCard, samples: Iterable[Sample], tally: Tally) -> Iterator[Job]:
+    identities = {arm.name: arm_identity(arm) for arm in selection.arms}
+    model = selection.model_identity(card)
+    tasks = {name: (task, _task_identity(chosen, task)) for chosen, task, name in selection.tasks()}
+    for sample in samples:
+        task, identity = tasks[sample.task]
+        source, group = prompt_digest(sample.prompt), sample.prompt.context_digest
+        for arm in selection.arms:
+            if skipped(sample, task, arm.of_kind("prompt") != (), card.window, selection.config.overlength):
+                continue
+            for repeat in range(task.generation.repeats):
+                key = job_key(
+                    sample=sample.id,
+                    source_digest=source,
+                    task=identity,
+                    repeat=repeat,
+                    model=model,
+                    arm=identities[arm.name],
+                    protocol=selection.config.protocol,
+                )
+                yield Job(
+                    key=key,
+                    sample=sample.id,
+                    task=sample.task,
+                    arm=arm.name,
+                    repeat=repeat,
+                    group=group,
+                    length=sample.length or 0,
+                )
+
+
+def skipped(sample: Sample, task: Task, rewritten: bool, window: int | None, policy: str) -> bool:
+    """True if `--overlength skip` leaves this sample out; a rewritten prompt may yet fit and is never skipped here."""
+    over = window is not None and (sample.length or 0) + task.generation.max_tokens > window
+    return policy == "skip" and over and not rewritten
+
+
+def _task_identity(chosen: Chosen, task: Task) -> dict[str, Json]:
+    return {
+        "benchmark": [chosen.name, chosen.choice.found.spec.version],
+        "task": [task.name, task.version],
+        "generation": plain(task.generation),
+        "truncation": plain(task.truncation),
+        "chat": task.chat,
+    }
+
+
+def _as_json(selection: Selection, card: ModelCard, tally: Tally) -> dict[str, Json]:
+    config = selection.config
+    return {
+        "config": config.identity,
+        "config_digest": selection.digest,
+        "model": {
+            "name": card.name,
+            "path": card.path,
+            "digest": card.digest,
+            "window": card.window,
+            "kv_bytes_per_token": card.kv_bytes_per_token,
+            "facts": plain(card.facts),
+        },
+        "server": {
+            "name": selection.server.spec.name,
+            "version": selection.server.spec.version,
+            "distribution": selection.server.distribution,
+            "options": plain(selection.server_options),
+            "model_options": plain(selection.model_options),
+        },
+        "protocol": config.protocol,
+        "tasks": [_task_json(selection, chosen, task, name, tally) for chosen, task, name in selection.tasks()],
+        "arms": [plan_arm(arm, selection.catalog) for arm in selection.arms],
+        "overlength": {
+            "policy": config.overlength,
+            "n_over": tally.n_over,
+            "longest": tally.longest,
+            "example": tally.over_example,
+            "estimated": tally.estimated,
+        },
+        "bos": [{"found": found, "expected": expected, "n": n} for (found, expected), n in tally.bos.items()],
+        "n_jobs": tally.n_jobs,
+        "n_samples": tally.n_samples,
+        "longest_kv_bytes": tally.longest * card.kv_bytes_per_token if card.kv_bytes_per_token else None,
+        "notes": _notes(selection, card, tally),
+    }
+
+
+def _task_json(selection: Selection, chosen: Chosen, task: Task, name: str, tally: Tally) -> dict[str, Json]:
+    levels = tally.levels.get(name, {})
+    metrics = [
+        {
+            "name": found.spec.name,
+            "version": found.spec.version,
+            "low": found.spec.low,
+            "high": found.spec.high,
+            "higher_is_better": found.spec.higher_is_better,
+        }
+        for found in selection.metric_specs(task)
+    ]
+    return {
+        "name": name,
+        "benchmark": chosen.name,
+        "benchmark_version": chosen.choice.found.spec.version,
+        "distribution": f"{chosen.choice.found.distribution} {chosen.choice.found.distribution_version}",
+        "options": plain(chosen.choice.options),
+        "version": task.version,
+        "capability": task.capability,
+        "language": task.language,
+        "metrics": metrics,
+        "chance": task.chance,
+        "chat": task.chat,
+        "generation": plain(task.generation),
+        "truncation": plain(task.truncation),
+        "licence": task.licence,
+        "unavailable": tally.unavailable.get(name),
+        "extract": any(source.pin in tally.extracts for source in task.sources),
+        "n_samples": sum(level.n for level in levels.values()),
+        "levels": [
+            {
+                "level": key,
+                "n": level.n,
+                "n_over": level.n_over,
+                "n_skipped": level.n_over if selection.config.overlength == "skip" else 0,
+                "tokens_min": level.tokens_min,
+                "tokens_max": level.tokens_max,
+            }
+            for key, level in levels.items()
+        ],
+    }
+
+
+def _notes(selection: Selection, card: ModelCard, tally: Tally) -> list[str]:
+    notes = []
+    if tally.estimated:
+        notes.append(
+            f"lengths are estimates, {CHARACTERS_PER_TOKEN} characters a token: the server keeps its tokenizer"
+        )
+    templated = any(task.chat == "template" for _, task, _ in selection.tasks())
+    if templated and card.tokenizer is not None and not card.tokenizer.template_digest:
+        notes.append("the model has no chat template: prompts are plain text")
+    for (found, expected), n in tally.bos.items():
+        if found != expected:
+            notes.append(f"{n} prompts start with {found} BOS tokens where the tokenizer's convention is {expected}")
+    for name, reason in tally.unavailable.items():
+        notes.append(f"{name} is unavailable here: {reason}")
+    return notes

@@ -1,0 +1,232 @@
+"""Planned keys minus recorded keys, through worker processes, into the store. The parent alone writes.
+
+A dead worker is replaced and its jobs handed out again; a job over which workers keep dying is recorded as an error.
+Knows processes and keys; no model, no benchmark, no score.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from loom_core.agenda import Agenda, Bundle
+from loom_core.errors import LoomError, ModelError
+from loom_core.keys import call_key, plain
+from loom_core.manifest import redact, secrets
+from loom_core.names import arm_to_json
+from loom_core.process import WorkerProcess
+from loom_core.selection import Selection
+from loom_core.store import Appender, Responses, RunFolder
+from loom_core.types import Job, Json, Response, Timing
+
+SILENCE_SECONDS = 180.0
+"""A worker that gives no sign of life for this long is taken for dead."""
+ATTEMPTS = 3
+DEFAULT_BUNDLE = 64
+
+
+class Progress(Protocol):
+    """What watches a run."""
+
+    def begin(self, total: int, done: int) -> None:
+        """Generation starts: jobs in all, jobs already ended."""
+
+    def response(self, record: Mapping[str, Json]) -> None:
+        """A response was recorded."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def end(self) -> None:
+        """Generation is over."""
+
+
+@dataclass
+class Outcome:
+    """How generation went. interrupted: the user asked to stop."""
+
+    planned: int = 0
+    ended: int = 0
+    failed: int = 0
+    interrupted: bool = False
+    events: list[str] = field(default_factory=list)
+    workers: list[Json] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """True if every planned job ended."""
+        return self.ended == self.planned
+
+
+class Runner:
+    """One generation phase over one run folder, whose lock the caller holds."""
+
+    def __init__(self, folder: RunFolder, selection: Selection, model_digest: str, progress: Progress) -> None:
+        self._folder, self._selection, self._progress = folder, selection, progress
+        self._model_digest, self._hidden = model_digest, secrets()
+        self._arms = {arm.name: arm for arm in selection.arms}
+        self._events: queue.Queue[tuple[WorkerProcess, dict[str, Any]]] = queue.Queue()
+        self._busy: dict[WorkerProcess, Bundle | None] = {}
+        self._recorded = Responses(folder.responses)
+        self._samples = folder.read_samples()
+        self._interrupts, self._deaths, self._started = 0, 0, 0
+        self.outcome = Outcome()
+
+    def run(self) -> Outcome:
+        """Answer every unfinished job. Raises the worker's own error when a model cannot be opened."""
+        jobs = list(self._folder.read_jobs())
+        left = [job for job in jobs if not self._recorded.ended(job.key)]
+        self.outcome.planned, self.outcome.ended = len(jobs), len(jobs) - len(left)
+        if damage := str(self._recorded.damage):
+            self._note(damage)
+        if not left:
+            return self.outcome
+        workers = max(1, min(self._selection.config.workers, len(left)))
+        self._agenda = Agenda(left, size=self._bundle_size(), workers=workers)
+        self._progress.begin(len(jobs), self.outcome.ended)
+        self._out = Appender(self._folder.responses)
+        before = signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            for number in range(1, workers + 1):
+                self._start(number, workers)
+            while self._busy:
+                self._step(workers)
+        finally:
+            signal.signal(signal.SIGINT, before)
+            for worker in list(self._busy):
+                worker.kill()
+            self._out.close()
+            self._progress.end()
+        self.outcome.interrupted = self._interrupts > 0
+        return self.outcome
+
+    def _bundle_size(self) -> int:
+        batch = getattr(self._selection.server_options, "batch", None)
+        return 2 * batch if isinstance(batch, int) else DEFAULT_BUNDLE
+
+    def _start(self, number: int, workers: int) -> None:
+        self._folder.logs.mkdir(exist_ok=True)
+        self._started += 1
+        order = {"op": "open", "config": self._selection.config.to_json(), "model_digest": self._model_digest}
+        log = self._folder.logs / f"worker-{number}.log"
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        worker = WorkerProcess(number, order, self._events, log, threads=threads, hidden=self._hidden)
+        self._busy[worker] = None
+
+    def _interrupt(self, *_: object) -> None:
+        self._interrupts += 1
+        for worker in self._busy:
+            worker.stop() if self._interrupts == 1 else worker.kill()
+
+    def _step(self, workers: int) -> None:
+        """Handle one event, or look for workers that fell silent."""
+        try:
+            worker, event = self._events.get(timeout=1.0)
+        except queue.Empty:
+            for worker in list(self._busy):
+                if time.monotonic() - worker.last_sign > SILENCE_SECONDS:
+                    self._note(
+                        f"worker {worker.number} gave no sign of life for {SILENCE_SECONDS:.0f} s and was killed"
+                    )
+                    worker.kill()
+            return
+        if worker not in self._busy:
+            return
+        op = event["op"]
+        if op == "ready":
+            worker.ready = True
+            self.outcome.workers.append({"number": worker.number, **event["info"]})
+            self._hand_out(worker)
+        elif op == "response":
+            self._record(worker, event["record"])
+        elif op == "done":
+            self._busy[worker] = None
+            self._hand_out(worker)
+        elif op == "failed":
+            self._failed(worker, LoomError.from_json(event["error"]))
+        elif op == "gone":
+            self._gone(worker, workers)
+
+    def _hand_out(self, worker: WorkerProcess) -> None:
+        bundle = None if self._interrupts else self._agenda.take()
+        self._busy[worker] = bundle
+        if bundle is None:
+            del self._busy[worker]
+            worker.stop()
+            worker.close(seconds=30)
+            return
+        jobs = [
+            {
+                "job": plain(job),
+                "sample": plain(self._samples.full(job.task, job.sample)),
+                "replay": self._recorded.of(job.key),
+            }
+            for job in bundle.jobs
+        ]
+        worker.send({"op": "bundle", "id": bundle.id, "arm": arm_to_json(self._arms[bundle.arm]), "jobs": jobs})
+
+    def _record(self, worker: WorkerProcess | None, record: dict[str, Json]) -> None:
+        if record["error"]:
+            record["error"] = redact(record["error"], self._hidden)
+        self._out.append(record)
+        bundle = self._busy.get(worker) if worker else None
+        if not record["last"] and bundle is not None:
+            bundle.calls[record["job"]] = record["step"] + 1
+        if record["last"]:
+            if bundle is not None:
+                bundle.left.pop(record["job"], None)
+            failed = record["finish"] == "error"
+            self.outcome.failed += failed
+            self.outcome.ended += not failed
+        self._deaths = 0
+        self._progress.response(record)
+        self._selection.catalog.observe("loom_response", record=record)
+
+    def _failed(self, worker: WorkerProcess, error: LoomError) -> None:
+        """A worker says why it ends: before it was ready that is the run's failure, later a death like any other."""
+        if not worker.ready and self._started <= self._selection.config.workers:
+            raise error
+        worker.last_lines.append(str(error).replace("\n", " "))
+
+    def _gone(self, worker: WorkerProcess, workers: int) -> None:
+        bundle = self._busy.pop(worker)
+        if self._interrupts or (bundle is None and not len(self._agenda)):
+            return
+        self._deaths += 1
+        reason = f"worker {worker.number} died: {worker.death()}"
+        self._note(redact(reason, self._hidden))
+        if bundle is not None and bundle.left:
+            if bundle.attempts + 1 >= ATTEMPTS:
+                for job in list(bundle.left.values()):
+                    self._record(None, _lost(job, bundle.calls.get(job.key, 0), reason))
+            else:
+                self._agenda.give_back(bundle)
+        if self._deaths >= ATTEMPTS * workers:
+            raise ModelError(
+                "workers keep dying",
+                where=str(self._folder.logs),
+                why=reason,
+                hint="what was answered is stored; `loom run` again continues",
+            )
+        if len(self._agenda):
+            self._start(worker.number, workers)
+
+    def _note(self, text: str) -> None:
+        self.outcome.events.append(text)
+        self._progress.note(text)
+
+
+def _lost(job: Job, step: int, reason: str) -> dict[str, Json]:
+    """The record of a job over which workers kept dying; `step` is the call that none of them finished."""
+    timing = Timing(queued=0.0, started=0.0, first_token=None, ended=0.0)
+    key = call_key(job.key, step, None, None)
+    response = Response(key=key, text="", finish="error", n_in=0, n_out=0, timing=timing, error=reason)
+    record: dict[str, Json] = {"job": job.key, "step": step, "last": True}
+    record |= {"sample": job.sample, "task": job.task, "arm": job.arm, "repeat": job.repeat}
+    record |= {"prompt_digest": None, "bos": None, "cut": [], "answer": None, "prepared_seconds": 0.0}
+    return {**record, **plain(response)}

@@ -1,0 +1,96 @@
+"""Recorded responses to scores, by the benchmark's official rule. Reads the store, writes one file a metric version.
+
+A scorer that raises costs its sample the value, never the sample: the reason stands in the score's detail.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from loom_core.contracts import Metric
+from loom_core.conversation import response_from
+from loom_core.keys import plain
+from loom_core.selection import Chosen, Selection
+from loom_core.store import Responses, RunFolder, to_line
+from loom_core.types import Job, Json, Response, Sample, Score, Scored, Task
+
+
+def score_run(folder: RunFolder, selection: Selection, progress: Callable[[], None] = lambda: None) -> int:
+    """Score every ended job anew; returns how many answers were scored. Each scores file is replaced whole."""
+    responses, samples = Responses(folder.responses), folder.read_samples()
+    metrics = {name: selection.metrics(task) for _, task, name in selection.tasks()}
+    writers: dict[Path, _Writer] = {}
+    n = 0
+    try:
+        for job in folder.read_jobs():
+            if not responses.ended(job.key):
+                continue
+            chosen, task = selection.task(job.task)
+            sample = samples.light(job.task, job.sample)
+            answers = [_answer(record) for record in responses.of(job.key)]
+            scored = _scored(chosen, sample, answers, metrics[job.task])
+            for score in _scores(selection, task, job, scored):
+                path = folder.scores(score.metric, score.metric_version)
+                writers.setdefault(path, _Writer(path)).write(plain(score))
+            n += 1
+            progress()
+    except BaseException:
+        for writer in writers.values():
+            writer.discard()
+        raise
+    for writer in writers.values():
+        writer.finish()
+    return n
+
+
+class _Writer:
+    """A file that appears whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._partial = path, path.with_name(path.name + ".partial")
+        self._file = self._partial.open("w", encoding="ascii")
+
+    def write(self, record: Mapping[str, Json]) -> None:
+        self._file.write(to_line(record))
+
+    def finish(self) -> None:
+        self._file.close()
+        os.replace(self._partial, self._path)
+
+    def discard(self) -> None:
+        self._file.close()
+        self._partial.unlink(missing_ok=True)
+
+
+def _scores(selection: Selection, task: Task, job: Job, scored: Mapping[str, Scored]) -> list[Score]:
+    return [
+        Score(
+            key=job.key,
+            metric=found.spec.name,
+            metric_version=found.spec.version,
+            value=scored[found.spec.name].value,
+            detail={"extracted": scored[found.spec.name].extracted, **scored[found.spec.name].detail},
+        )
+        for found in selection.metric_specs(task)
+    ]
+
+
+def _answer(record: Mapping[str, Json]) -> Response:
+    """The response as scored: with the strategy's answer where one was made of it."""
+    response = response_from(record)
+    return response if record["answer"] is None else replace(response, text=record["answer"])
+
+
+def _scored(
+    chosen: Chosen, sample: Sample, answers: list[Response], metrics: Mapping[str, Metric]
+) -> dict[str, Scored]:
+    try:
+        given = chosen.benchmark.score(sample, answers, metrics)
+    except Exception as error:  # noqa: BLE001 - a scorer's failure is a fact about this sample, recorded with it
+        reason = Scored(value=None, detail={"error": f"{type(error).__name__}: {error}"})
+        return dict.fromkeys(metrics, reason)
+    missing = Scored(value=None, detail={"error": "the benchmark gave no value for this metric"})
+    return {name: given.get(name, missing) for name in metrics}

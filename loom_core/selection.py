@@ -1,0 +1,190 @@
+"""Resolve a config against what is installed: benchmarks, model, server, arms, and what is refused.
+
+Imports benchmark and server factories; loads no weights. Everything here is done again, equally, in each worker.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from loom_core.config import RunConfig
+from loom_core.contracts import Benchmark, Metric, ModelCard, Server
+from loom_core.errors import DataError, UsageError
+from loom_core.keys import digest, plain
+from loom_core.names import Choice, parse_arms, parse_benchmark, refusal
+from loom_core.options import build, identity
+from loom_core.plugins import Catalog, Found, resolve
+from loom_core.specs import MetricSpec, ServerSpec
+from loom_core.types import Arm, Json, Task
+
+DEFAULT_SUITE, DEFAULT_MODEL, DEFAULT_SERVER = "quickstart", "loom-tiny", "hf"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A benchmark opened with its options, and the tasks chosen."""
+
+    choice: Choice
+    benchmark: Benchmark
+    tasks: tuple[Task, ...]
+
+    @property
+    def name(self) -> str:
+        """The benchmark's name."""
+        return self.choice.found.spec.name
+
+    def full_name(self, task: Task) -> str:
+        """`benchmark:task`, the name used in tables and records."""
+        return f"{self.name}:{task.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A config with every name resolved."""
+
+    config: RunConfig
+    catalog: Catalog
+    chosen: tuple[Chosen, ...]
+    server: Found[ServerSpec]
+    server_options: Any
+    model_options: Any
+    model: str
+    arms: tuple[Arm, ...]
+
+    def open_server(self) -> Server:
+        """The server, built with its options."""
+        server: Server = self.catalog.load(self.server)(self.server_options)
+        return server
+
+    def describe(self) -> ModelCard:
+        """The model's card: digests, window, tokenizer; no weights."""
+        return self.open_server().describe(self.model, self.model_options)
+
+    def model_identity(self, card: ModelCard) -> dict[str, Json]:
+        """What of the model and server enters a job's key."""
+        tokenizer = card.tokenizer
+        return {
+            "digest": card.digest,
+            "tokenizer": tokenizer.digest if tokenizer else None,
+            "template": tokenizer.template_digest if tokenizer else None,
+            "server": [self.server.spec.name, self.server.spec.version],
+            "model_options": identity(self.model_options),
+            "server_options": identity(self.server_options),
+        }
+
+    @property
+    def digest(self) -> str:
+        """sha256 of what the run asks: equal digests may share a run folder."""
+        return digest([self.config.identity, identity(self.server_options)])
+
+    def tasks(self) -> Iterator[tuple[Chosen, Task, str]]:
+        """Every chosen task with its benchmark and full name."""
+        for chosen in self.chosen:
+            for task in chosen.tasks:
+                yield chosen, task, chosen.full_name(task)
+
+    def task(self, full_name: str) -> tuple[Chosen, Task]:
+        """The task of that full name."""
+        return next((chosen, task) for chosen, task, name in self.tasks() if name == full_name)
+
+    def metric_specs(self, task: Task) -> tuple[Found[MetricSpec], ...]:
+        """The metrics of a task, the primary one first."""
+        return tuple(self.catalog.metrics.get(name) for name in task.metrics)
+
+    def metrics(self, task: Task) -> Mapping[str, Metric]:
+        """The metrics of a task, opened."""
+        return {found.spec.name: self.catalog.load(found)() for found in self.metric_specs(task)}
+
+
+def select(config: RunConfig, catalog: Catalog) -> Selection:
+    """Resolve every name of a config. Raises UsageError for what is unknown, out of range or refused."""
+    config = _with_suite(config, catalog)
+    model, server_name = _model(config, catalog)
+    server = catalog.servers.get(server_name)
+    arms = parse_arms(config.accel, catalog)
+    for arm in arms:
+        if problem := refusal(arm, server.spec.capabilities, server_name, catalog):
+            raise problem
+    choices = [parse_benchmark(text, catalog) for text in config.benchmarks]
+    return Selection(
+        config=config,
+        catalog=catalog,
+        chosen=tuple(_open(choice, config, catalog) for choice in choices),
+        server=server,
+        server_options=build(server.spec.options, config.server_options, owner=f"server {server_name}"),
+        model_options=build(server.spec.model_options, config.model_options, owner=f"model on server {server_name}"),
+        model=model,
+        arms=arms,
+    )
+
+
+def _open(choice: Choice, config: RunConfig, catalog: Catalog) -> Chosen:
+    name = choice.found.spec.name
+    factory = catalog.load(choice.found)
+    benchmark: Benchmark = factory(_seeded(choice.options, config.seed))
+    tasks = [t for t in benchmark.tasks(config.lengths) if not choice.tasks or t.name in choice.tasks]
+    if not tasks:
+        offered = ", ".join(t.name for t in benchmark.tasks(config.lengths))
+        raise UsageError(
+            f"no task of {name} is left", where=choice.text, why=f"these options give: {offered}", hint="drop the task"
+        )
+    repeated = [replace(t, generation=replace(t.generation, repeats=config.repeats)) for t in tasks]
+    return Chosen(choice, benchmark, tuple(repeated) if config.repeats > 1 else tuple(tasks))
+
+
+def _seeded(options: Any, seed: int) -> Any:
+    """The run's `--seed` becomes the benchmark's, where it has one and none was given."""
+    if seed and getattr(options, "seed", None) == 0:
+        return replace(options, seed=seed)
+    return options
+
+
+def _model(config: RunConfig, catalog: Catalog) -> tuple[str, str]:
+    """The model's path or id, and the server's name."""
+    name = config.model or DEFAULT_MODEL
+    if name in catalog.models:
+        found = catalog.models.get(name)
+        return str(catalog.load(found)()), config.server or found.spec.server
+    if config.model is None:
+        catalog.models.get(name)
+    return name, config.server or DEFAULT_SERVER
+
+
+def _with_suite(config: RunConfig, catalog: Catalog) -> RunConfig:
+    """The config with the settings of its suite, which the user's own settings override."""
+    name = config.suite or (None if config.benchmarks else DEFAULT_SUITE)
+    if name is None:
+        return config
+    if name == DEFAULT_SUITE and name not in catalog.suites:
+        raise UsageError("no benchmark was named", hint="loom run BENCHMARK --model MODEL (loom list benchmarks)")
+    path = Path(resolve(catalog.suites.get(name).spec.factory)())
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"suite {name} cannot be read", where=str(path), why=str(error)) from error
+    values = {k: v for k, v in values.items() if not config.origins.get(k)}
+    return config.merged(values, f"suite {name}")
+
+
+def plan_arm(arm: Arm, catalog: Catalog) -> dict[str, Json]:
+    """An arm as plan.json shows it: each part with what its method declares."""
+    rows = []
+    for part in arm.parts:
+        spec = catalog.augmentations.get(part.name).spec
+        declared = {"saves": spec.saves, "query_aware": spec.query_aware, "phase": spec.phase}
+        rows.append(
+            {
+                "name": part.name,
+                "version": part.version,
+                "kind": part.kind,
+                "options": plain(part.options),
+                "text": part.text,
+                "extends_context": spec.extends_context,
+                **declared,
+            }
+        )
+    return {"name": arm.name, "parts": rows}

@@ -1,0 +1,124 @@
+"""Doubles: a server that answers by rule and a tokenizer of bytes. They stand in for models where none is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from loom_core.contracts import ModelCard
+from loom_core.keys import digest
+from loom_core.testing.plugin import DoubleOptions, ToyModelOptions
+from loom_core.types import Arm, Json, Request, Response, Sample, Timing
+
+BOS = 256
+ECHOED_WORDS = 8
+
+
+def toy_model() -> Path:
+    """The toy model has no files; its name is its content."""
+    return Path("toy")
+
+
+class ToyTokenizer:
+    """One token a byte of UTF-8, a BOS in front, and a plain chat template."""
+
+    digest = digest("toy bytes")
+    template_digest = digest("toy template")
+    bos_id: int | None = BOS
+    adds_bos = True
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """The bytes of the text."""
+        return [BOS] * special + list(text.encode("utf-8", "surrogatepass"))
+
+    def offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The bytes, each with the span of its character."""
+        if text.isascii():
+            return list(text.encode()), [(i, i + 1) for i in range(len(text))]
+        spans = [(i, i + 1) for i, char in enumerate(text) for _ in char.encode("utf-8", "surrogatepass")]
+        return list(text.encode("utf-8", "surrogatepass")), spans
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text; bytes that are none become replacement characters."""
+        return bytes(i for i in ids if i < BOS).decode("utf-8", "replace")
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> str | None:
+        """Messages one after the other, named by role."""
+        return "".join(f"[{m['role']}]{m['content']}\n" for m in messages) + "[assistant]"
+
+
+class DoubleServer:
+    """Answers by rule. See `DoubleOptions`."""
+
+    capabilities = frozenset({"token_ids"})
+
+    def __init__(self, options: DoubleOptions) -> None:
+        self._options = options
+
+    def describe(self, model: str, options: ToyModelOptions) -> ModelCard:
+        """The toy model's card."""
+        facts = {"architecture": "double"}
+        return ModelCard(
+            name=model, path=model, digest=digest(model), window=options.window, tokenizer=ToyTokenizer(), facts=facts
+        )
+
+    @contextmanager
+    def open(self, model: str, options: ToyModelOptions) -> Iterator[DoubleSession]:
+        """A session that runs no model."""
+        yield DoubleSession(self._options, self.describe(model, options))
+
+
+class DoubleSession:
+    """Answers requests in order."""
+
+    def __init__(self, options: DoubleOptions, card: ModelCard) -> None:
+        self.card, self._options = card, options
+        self._samples: dict[str, Sample] = {}
+        self._answered = 0
+        self._draw = random.Random(f"{os.getpid()}-{time.time_ns()}")
+
+    def see_samples(self, samples: Mapping[str, Sample]) -> None:
+        """The samples of the jobs to come: only a double may look at references."""
+        self._samples = dict(samples)
+
+    def generate(self, requests: Iterator[Request], arm: Arm) -> Iterator[Response]:
+        """Answer each request by the rule."""
+        for request in requests:
+            queued = time.perf_counter()
+            if self._options.seconds:
+                time.sleep(self._options.seconds)
+            if self._options.die_after is not None and self._answered >= self._options.die_after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self._answered += 1
+            failed = self._draw.random() < self._options.errors
+            text = "" if failed else self._text(request)
+            now = time.perf_counter()
+            yield Response(
+                key=request.key,
+                text=text,
+                finish="error" if failed else "stop",
+                n_in=len(request.token_ids or ()),
+                n_out=len(text.split()),
+                n_dropped=request.n_dropped,
+                timing=Timing(queued=queued, started=queued, first_token=None if failed else now, ended=now),
+                error="the double was told to fail" if failed else None,
+            )
+
+    def _text(self, request: Request) -> str:
+        if self._options.answers == "null":
+            return ""
+        if self._options.answers == "echo":
+            return " ".join(request.prompt.text[-200:].split()[-ECHOED_WORDS:])
+        return oracle_text(self._samples[request.job])
+
+
+def oracle_text(sample: Sample) -> str:
+    """The answer that deserves the full score: the first reference, as text."""
+    reference: Json = sample.references[0] if sample.references else ""
+    return reference if isinstance(reference, str) else json.dumps(reference, ensure_ascii=False)
