@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from loom_core.types import (
     Arm,
@@ -156,8 +156,10 @@ class PromptAugmentation(Protocol):
     def open(self, tokenizer: Tokenizer | None) -> AbstractContextManager[None]:
         """Acquire what it holds: an index, an encoder, an endpoint."""
 
-    def rewrite(self, prompt: Prompt, tokenizer: Tokenizer | None) -> Prompt:
-        """The prompt with other context texts."""
+    def rewrite(
+        self, prompt: Prompt, tokenizer: Tokenizer | None, *, chat: Literal["template", "completion"] = "template"
+    ) -> Prompt:
+        """The prompt with other context texts. chat: how it will be rendered, for those who count its tokens."""
 
 
 class Strategy(Protocol):

@@ -18,7 +18,7 @@ from loom_core.contracts import Benchmark, PromptAugmentation, Rendered, Session
 from loom_core.errors import LoomError, ModelError, PluginError
 from loom_core.keys import call_key, digest, plain, prompt_digest, seed_of
 from loom_core.prompt import only_context_changed
-from loom_core.render import render
+from loom_core.render import Chat, render
 from loom_core.selection import Selection
 from loom_core.store import sample_from
 from loom_core.truncate import fit
@@ -182,7 +182,7 @@ class Conversations:
         return self._rendered[place]
 
     def _render_anew(self, arm: Arm, turn: Turn, task: Task) -> tuple[Prompt, Rendered | None]:
-        tokenizer, prompt = self._session.card.tokenizer, self._rewrite(arm, turn.prompt)
+        tokenizer, prompt = self._session.card.tokenizer, self._rewrite(arm, turn.prompt, task.chat)
         if tokenizer is None:
             return prompt, None
         final, rendered = self._fit(prompt, turn, task, tokenizer)
@@ -191,10 +191,10 @@ class Conversations:
             rendered = replace(rendered, n_dropped=max(0, n_source - _count(rendered)))
         return final, rendered
 
-    def _rewrite(self, arm: Arm, prompt: Prompt) -> Prompt:
+    def _rewrite(self, arm: Arm, prompt: Prompt, chat: Chat) -> Prompt:
         """The prompt after the arm's prompt augmentations, which see the full context."""
         for part in arm.of_kind("prompt"):
-            rewritten = self._augmentation(part).rewrite(prompt, self._session.card.tokenizer)
+            rewritten = self._augmentation(part).rewrite(prompt, self._session.card.tokenizer, chat=chat)
             if not only_context_changed(prompt, rewritten):
                 raise PluginError(f"{part.name} changed more than the context", where=f"arm {arm.name}")
             prompt = rewritten

@@ -19,9 +19,14 @@ NO_ROPE_HINT = "leave the rope options out; this model encodes positions in anot
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """rope: the rotary parameters to load with; None = as configured. window: None = unknown. note: why it is less."""
+    """What the options make of a model's positions.
+
+    rope: the rotary parameters to load with; None = as configured. length: `max_position_embeddings` to load with;
+    None = as configured. window: most tokens of prompt and answer; None = unknown. note: why it is held shorter.
+    """
 
     rope: Mapping[str, Any] | None
+    length: int | None
     window: int | None
     note: str = ""
 
@@ -35,22 +40,22 @@ def positions(
     Raises ModelError for overrides that this model cannot take.
     """
     rope = _override(name, configured, window, options)
-    limit, note = window, ""
+    limit, length, note = window, None, ""
     if options.rope_factor is not None and configured and window:
-        limit = int(_trained(configured, window) * options.rope_factor)
+        limit = length = int(_trained(configured, window) * options.rope_factor)
     fixed = _fixed_up_to(configured if rope is None else rope, window)
     if fixed is not None and limit is not None:
         limit = min(limit, fixed)
         note = f"beyond {fixed} tokens its rotary frequencies depend on the length of the longest input of a batch"
     if options.window is None:
-        return Positions(rope, limit, note)
+        return Positions(rope, length, limit, note)
     if limit is not None and options.window > limit and (fixed is not None or not configured):
         raise ModelError(
             f"window={options.window} is more than {name} can hold",
             why=note or f"it has learned positions for {limit} tokens",
             hint=f"window={limit} or less",
         )
-    return Positions(rope, options.window, note)
+    return Positions(rope, length, options.window, note)
 
 
 def _override(
