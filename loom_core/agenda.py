@@ -16,7 +16,7 @@ from loom_core.types import Job
 
 @dataclass
 class Bundle:
-    """Jobs of one arm for one worker. attempts: how often a worker died over it. calls: those made of unended jobs."""
+    """Jobs of one arm for one worker. attempts: deaths over it in a row. calls: recorded calls of unended jobs."""
 
     id: int
     arm: str
@@ -54,10 +54,17 @@ class Agenda:
         return bundle
 
     def give_back(self, bundle: Bundle) -> None:
-        """Put what a dead worker left undone first in line."""
-        again = Bundle(bundle.id, bundle.arm, list(bundle.left.values()), bundle.attempts + 1, calls=bundle.calls)
-        self._ready.appendleft(again)
-        self._left += len(again.jobs)
+        """Put what a dead worker left undone first in line.
+
+        Where it had made no progress the rest is halved, so that one deadly job ends up alone.
+        """
+        jobs = list(bundle.left.values())
+        stuck = len(jobs) == len(bundle.jobs) and not bundle.calls
+        half = -(-len(jobs) // 2) if stuck else len(jobs)
+        for part in reversed([jobs[start : start + half] for start in range(0, len(jobs), half)]):
+            attempts = bundle.attempts + 1 if stuck else 0
+            self._ready.appendleft(Bundle(next(self._ids), bundle.arm, part, attempts))
+        self._left += len(jobs)
 
     def _fill(self) -> None:
         """Make bundles of the next chunk of groups: one for each arm, split where a share would be unfair."""

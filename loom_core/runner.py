@@ -27,6 +27,9 @@ from loom_core.types import Job, Json, Response, Timing
 SILENCE_SECONDS = 180.0
 """A worker that gives no sign of life for this long is taken for dead."""
 ATTEMPTS = 3
+"""Deaths over one job alone before it is recorded as an error."""
+DEATHS_IN_A_ROW = 10
+"""Deaths without any answer between them before the run gives up."""
 DEFAULT_BUNDLE = 64
 
 
@@ -173,7 +176,7 @@ class Runner:
     def _record(self, worker: WorkerProcess | None, record: dict[str, Json]) -> None:
         if record["error"]:
             record["error"] = redact(record["error"], self._hidden)
-        self._out.append(record)
+        self._recorded.add(self._out.append(record), record)
         bundle = self._busy.get(worker) if worker else None
         if not record["last"] and bundle is not None:
             bundle.calls[record["job"]] = record["step"] + 1
@@ -201,12 +204,12 @@ class Runner:
         reason = f"worker {worker.number} died: {worker.death()}"
         self._note(redact(reason, self._hidden))
         if bundle is not None and bundle.left:
-            if bundle.attempts + 1 >= ATTEMPTS:
+            if bundle.attempts + 1 >= ATTEMPTS and len(bundle.left) == 1:
                 for job in list(bundle.left.values()):
                     self._record(None, _lost(job, bundle.calls.get(job.key, 0), reason))
             else:
                 self._agenda.give_back(bundle)
-        if self._deaths >= ATTEMPTS * workers:
+        if self._deaths >= (DEATHS_IN_A_ROW if worker.ready else ATTEMPTS):
             raise ModelError(
                 "workers keep dying",
                 where=str(self._folder.logs),

@@ -34,7 +34,9 @@ def score_run(folder: RunFolder, selection: Selection, progress: Callable[[], No
             scored = _scored(chosen, sample, answers, metrics[job.task])
             for score in _scores(selection, task, job, scored):
                 path = folder.scores(score.metric, score.metric_version)
-                writers.setdefault(path, _Writer(path)).write(plain(score))
+                if path not in writers:
+                    writers[path] = _Writer(path)
+                writers[path].write(plain(score))
             n += 1
             progress()
     except BaseException:

@@ -107,14 +107,18 @@ class Appender:
 
     def __init__(self, path: Path) -> None:
         self._file: TextIO = path.open("a", encoding="ascii")
+        self._end = path.stat().st_size
         self._synced = time.monotonic()
 
-    def append(self, record: Mapping[str, Json]) -> None:
-        """Write one record."""
-        self._file.write(to_line(record))
+    def append(self, record: Mapping[str, Json]) -> int:
+        """Write one record; returns its byte offset."""
+        line, offset = to_line(record), self._end
+        self._file.write(line)
         self._file.flush()
+        self._end += len(line)
         if time.monotonic() - self._synced >= 1.0:
             self.sync()
+        return offset
 
     def sync(self) -> None:
         """Force everything appended so far onto the disk."""

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from loom_core import keys
 from loom_core.contracts import ModelCard
-from loom_core.keys import digest
 from loom_core.testing.plugin import DoubleOptions, ToyModelOptions
 from loom_core.types import Arm, Json, Request, Response, Sample, Timing
 
@@ -28,8 +28,8 @@ def toy_model() -> Path:
 class ToyTokenizer:
     """One token a byte of UTF-8, a BOS in front, and a plain chat template."""
 
-    digest = digest("toy bytes")
-    template_digest = digest("toy template")
+    digest = keys.digest("toy bytes")
+    template_digest = keys.digest("toy template")
     bos_id: int | None = BOS
     adds_bos = True
 
@@ -63,9 +63,13 @@ class DoubleServer:
 
     def describe(self, model: str, options: ToyModelOptions) -> ModelCard:
         """The toy model's card."""
-        facts = {"architecture": "double"}
         return ModelCard(
-            name=model, path=model, digest=digest(model), window=options.window, tokenizer=ToyTokenizer(), facts=facts
+            name=model,
+            path=model,
+            digest=keys.digest(model),
+            window=options.window,
+            tokenizer=ToyTokenizer(),
+            facts={"architecture": "double"},
         )
 
     @contextmanager

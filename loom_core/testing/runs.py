@@ -216,7 +216,7 @@ def _record(job: Job, sample: Sample, arm: MadeArm, made: Made, clock: float) ->
         error=made.error,
     )
     where = {"sample": job.sample, "task": job.task, "arm": job.arm, "repeat": job.repeat}
-    rest = {"prompt_digest": None, "bos": None, "cut": [], "answer": None, "prepared_seconds": 0.001}
+    rest: dict[str, Json] = {"prompt_digest": None, "bos": None, "cut": [], "answer": None, "prepared_seconds": 0.001}
     return {"job": job.key, "step": 0, "last": True, **where, **rest, **plain(response)}
 
 
