@@ -1,0 +1,289 @@
+"""Prefill and decode of one batch on one loaded model. Knows token ids; nothing of text, requests or arms.
+
+The dense baseline runs through the same loop and the same preallocated store as every method.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from loom_core.errors import LoomError, UsageError
+from loom_core.types import KVUse
+from loom_server_hf.kv.check import Examined, examine, examine_rope
+from loom_server_hf.kv.host import Session, attached, forward
+from loom_server_hf.kv.policy import Geometry, Policy
+from loom_server_hf.kv.rope import Rope
+from loom_server_hf.memory import PeakMemory
+from loom_server_hf.sampling import Sampler
+
+STREAM_CHUNK = 512
+"""Most tokens of a streamed prefill's chunk: its attention is a band of chunk x (budget + chunk)."""
+ROOM = 128
+"""Most tokens that a storage grows by at a time while decoding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One prompt of a batch. seed: of draws by sampling and by methods. stop: asked after each token, with all
+    generated ids, whether the answer is complete (stop strings)."""
+
+    ids: tuple[int, ...]
+    max_tokens: int
+    seed: int
+    eos_ids: frozenset[int]
+    min_tokens: int = 0
+    temperature: float = 0.0
+    top_p: float = 1.0
+    stop: Callable[[Sequence[int]], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowResult:
+    """The answer to a row. token_ids includes the end-of-sequence token where one was generated.
+
+    started, first_token, ended: `time.perf_counter` seconds; started is the batch's. kv: measured at the end of the
+    prompt, after compression. peak_bytes: most memory during the batch (see `memory`). error: why there is no answer.
+    """
+
+    token_ids: tuple[int, ...]
+    finish: Literal["stop", "length"]
+    started: float
+    first_token: float
+    ended: float
+    kv: KVUse
+    peak_bytes: int | None
+    error: str | None = None
+
+
+class Pass:
+    """One batch on its way through an attached model: `prefill`, then `feed` for each further step."""
+
+    def __init__(
+        self,
+        model: Any,
+        geometry: Geometry,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        policy: Policy | None,
+        *,
+        chunk: int,
+        room: int = ROOM,
+        rope: Rope | None = None,
+        repeat_heads: bool = False,
+    ) -> None:
+        self.model, self.chunk = model, chunk
+        self.device = geometry.device
+        lengths = [len(prompt) for prompt in prompts]
+        self.session = Session(
+            geometry, lengths, seeds, policy, room=max(1, room), rope=rope, repeat_heads=repeat_heads
+        )
+        width = max(lengths)
+        padded = [[0] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+        self.ids = torch.tensor(padded, device=self.device)
+        self.next = torch.tensor(lengths, device=self.device)[:, None]
+
+    @torch.inference_mode()
+    def prefill(self) -> tuple[Tensor, dict[int, LoomError]]:
+        """Read the prompts in chunks: logits [b, V] of their last tokens, and the rows that failed."""
+        width = self.ids.shape[1]
+        positions = (torch.arange(width, device=self.device) - (width - self.next)).clamp(min=0)
+        logits = self.next
+        chunk = self.chunk if self.session.clock is None else min(self.chunk, STREAM_CHUNK)
+        for start in range(0, width, chunk):
+            end = min(start + chunk, width)
+            logits = self._forward(self.ids[:, start:end], positions[:, start:end], last_chunk=end == width)
+        return logits, self.session.end_prefill()
+
+    @torch.inference_mode()
+    def feed(self, ids: Tensor) -> Tensor:
+        """Continue each row with ids [b, n]: logits [b, V] of the last one."""
+        n = ids.shape[1]
+        positions = self.next if n == 1 else self.next + torch.arange(n, device=self.device)
+        logits = self._forward(ids, positions)
+        self.next = self.next + n
+        return logits
+
+    def _forward(self, ids: Tensor, positions: Tensor, *, last_chunk: bool = False) -> Tensor:
+        self.session.begin(ids.shape[1], last_chunk=last_chunk)
+        if self.session.raw_positions:
+            positions = torch.zeros_like(positions)
+        return forward(self.model, self.session, self.session.cache, ids, positions)
+
+    @torch.inference_mode()
+    def take(self, rows: Sequence[int]) -> None:
+        """Keep these rows only; the memory of the others is freed."""
+        self.session.take(rows)
+        self.next = self.next[torch.tensor(rows, device=self.device)]
+
+
+class _Answer:
+    """What has been generated for one row."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.tokens: list[int] = []
+        self.sampler = Sampler(row.temperature, row.top_p, row.seed)
+
+    @property
+    def banned(self) -> frozenset[int]:
+        """End-of-sequence ids, while too few tokens are generated."""
+        return self.row.eos_ids if len(self.tokens) < self.row.min_tokens else frozenset()
+
+    def add(self, token: int) -> Literal["stop", "length"] | None:
+        """Append a token; how the answer ended, or None."""
+        row = self.row
+        self.tokens.append(token)
+        if token in row.eos_ids:
+            return "stop"
+        if row.stop is not None and len(self.tokens) >= row.min_tokens and row.stop(self.tokens):
+            return "stop"
+        return "length" if len(self.tokens) >= row.max_tokens else None
+
+
+class Engine:
+    """A loaded model that answers batches. Raises ModelError at once where the model breaks a rule of the KV host.
+
+    prefill_chunk: prompt tokens read in one forward pass.
+    """
+
+    def __init__(self, model: Any, *, prefill_chunk: int = 2048) -> None:
+        self.model, self.prefill_chunk = model, prefill_chunk
+        self._examined: Examined = examine(model)
+        self._rope: Rope | None = None
+
+    @property
+    def geometry(self) -> Geometry:
+        """The shape of the model's keys and values."""
+        return self._examined.geometry
+
+    def run(self, rows: Sequence[Row], policy: Policy | None) -> Iterator[tuple[int, RowResult]]:
+        """Answer a batch: (index, result) of each row as soon as it ends; ended rows leave the batch.
+
+        policy None = dense. A row that cannot be served is a result with `error`; the others go on.
+        """
+        started = time.perf_counter()
+        good: list[int] = []
+        if policy is not None:
+            policy.start(self.geometry)
+        for index, row in enumerate(rows):
+            try:
+                self._check(row, policy)
+                good.append(index)
+            except LoomError as error:
+                yield index, _failure(error, started, policy)
+        if not good:
+            return
+        with attached(self.model), PeakMemory(self.geometry.device) as peak:
+            for place, result in self._run([rows[index] for index in good], policy, started, peak):
+                yield good[place], result
+
+    def start(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[int], policy: Policy | None, **options: Any
+    ) -> Pass:
+        """A batch to be driven by hand (the model must be `attached`). options: of `Pass`."""
+        rope = None
+        if policy is not None:
+            policy.start(self.geometry)
+            rope = self._rope_for(policy, len(prompts[0]))
+        options.setdefault("chunk", self.prefill_chunk)
+        return Pass(self.model, self.geometry, prompts, seeds, policy, rope=rope, **options)
+
+    def _rope_for(self, policy: Policy, n_valid: int) -> Rope | None:
+        stream = policy.stream(n_valid)
+        if stream is None or not stream.in_cache:
+            return None
+        if self._rope is None:
+            self._rope = examine_rope(self.model, self._examined)
+        return self._rope
+
+    def _check(self, row: Row, policy: Policy | None) -> None:
+        if not row.ids:
+            raise UsageError("the prompt is empty", why="there is no token to answer to")
+        if row.max_tokens < 1:
+            raise UsageError(f"max_tokens={row.max_tokens}", why="an answer has at least one token")
+        if policy is not None:
+            policy.check(len(row.ids))
+            self._rope_for(policy, len(row.ids))
+
+    def _run(
+        self, rows: Sequence[Row], policy: Policy | None, started: float, peak: PeakMemory
+    ) -> Iterator[tuple[int, RowResult]]:
+        room = min(ROOM, max(row.max_tokens for row in rows))
+        batch = self.start([row.ids for row in rows], [row.seed for row in rows], policy, room=room)
+        logits, failed = batch.prefill()
+        uses = batch.session.uses()
+        answers = [_Answer(row) for row in rows]
+        alive = list(range(len(rows)))
+        first_token = time.perf_counter()
+        if failed:
+            for index, error in failed.items():
+                yield index, _failure(error, started, policy)
+            alive = [index for index in alive if index not in failed]
+            if alive:
+                batch.take(alive)
+                logits = logits[alive]
+        plain = all(answer.sampler.greedy and not answer.row.min_tokens for answer in answers)
+        first = True
+        while alive:
+            tokens, ids = _next(logits, [answers[index] for index in alive], plain)
+            now = time.perf_counter()
+            if first:
+                first_token, first = now, False
+            left = []
+            for place, index in enumerate(alive):
+                finish = answers[index].add(tokens[place])
+                if finish is None:
+                    left.append(place)
+                    continue
+                yield (
+                    index,
+                    RowResult(
+                        token_ids=tuple(answers[index].tokens),
+                        finish=finish,
+                        started=started,
+                        first_token=first_token,
+                        ended=now,
+                        kv=uses[index],
+                        peak_bytes=peak.bytes(),
+                    ),
+                )
+            if len(left) < len(alive):
+                alive = [alive[place] for place in left]
+                if not alive:
+                    return
+                batch.take(left)
+                ids = ids[torch.tensor(left, device=ids.device)]
+            logits = batch.feed(ids)
+
+
+@torch.inference_mode()
+def _next(logits: Tensor, answers: Sequence[_Answer], plain: bool) -> tuple[list[int], Tensor]:
+    """The next token of each row, as a list and as ids [b, 1]. plain: all rows are greedy and may end at once."""
+    if plain:
+        ids = logits.argmax(dim=-1)
+        tokens: list[int] = ids.tolist()
+        return tokens, ids[:, None]
+    tokens = [answer.sampler.next(logits[place], answer.banned) for place, answer in enumerate(answers)]
+    return tokens, torch.tensor(tokens, device=logits.device)[:, None]
+
+
+def _failure(error: LoomError, started: float, policy: Policy | None) -> RowResult:
+    """The result of a row that could not be answered."""
+    now = time.perf_counter()
+    asked = str(policy.asked) if policy is not None else ""
+    return RowResult(
+        token_ids=(),
+        finish="stop",
+        started=started,
+        first_token=now,
+        ended=now,
+        kv=KVUse(bytes_dense=0, bytes_held=0, kept=0.0, saves="none", asked=asked),
+        peak_bytes=None,
+        error=str(error),
+    )

@@ -1,0 +1,18 @@
+"""The public contract for KV-cache methods of the hf server. A method's plugin imports from here and nowhere deeper."""
+
+from __future__ import annotations
+
+from loom_server_hf.kv.policy import Allotment, Geometry, LayerView, Need, Policy, Stream
+from loom_server_hf.kv.scores import group_reduce, pool, window_attention
+
+__all__ = [
+    "Allotment",
+    "Geometry",
+    "LayerView",
+    "Need",
+    "Policy",
+    "Stream",
+    "group_reduce",
+    "pool",
+    "window_attention",
+]

@@ -1,0 +1,292 @@
+"""The host: one cache and one attention function for every method. Knows transformers' seams, stores and policies.
+
+transformers gives two seams: the cache object that a layer hands its keys to, and the registered attention function
+that sees the true q, k, v. loom's cache passes keys and values through and reports the logical length; the attention
+function finds its session in a context variable and lets the layer's store append, attend and evict. The mask function
+passes the padding mask on untouched: what is visible is decided by the store. Nothing of a model is patched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.cache_utils import Cache
+
+from loom_core.errors import LoomError, ModelError
+from loom_core.types import KVUse
+from loom_server_hf.kv.choose import choose
+from loom_server_hf.kv.policy import Geometry, LayerView, Policy, Stream
+from loom_server_hf.kv.rope import Rope
+from loom_server_hf.kv.store import DenseStore, Store
+from loom_server_hf.kv.streamed import StreamClock, StreamStore
+
+NAME = "loom"
+
+
+class Attends(Protocol):
+    """What may stand behind the attention function: a session, or the model check's probe."""
+
+    def attend(
+        self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, scaling: float | None, rest: dict[str, Any]
+    ) -> Tensor:
+        """[b, n, H, d] from q [b, H, n, d] and new k, v [b, h, n, d]."""
+
+
+CURRENT: ContextVar[Attends | None] = ContextVar("loom_session", default=None)
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **rest: Any,
+) -> tuple[Tensor, None]:
+    """The registered attention function. Raises ModelError where no session of loom is running."""
+    session = CURRENT.get()
+    if session is None:
+        raise ModelError(
+            "the model is attached to loom's KV host, but no session of it is running",
+            why="something called the model while a batch is being answered",
+            hint="finish or close the running batch first",
+        )
+    return session.attend(module, query, key, value, scaling, rest), None
+
+
+def _mask(attention_mask: Tensor | None = None, **_: Any) -> Tensor | None:
+    """The registered mask function: the padding mask as it came."""
+    return attention_mask
+
+
+@contextmanager
+def attached(model: Any) -> Iterator[None]:
+    """The model with loom's attention; afterwards every configuration has its own implementation back."""
+    AttentionInterface.register(NAME, _attention)
+    AttentionMaskInterface.register(NAME, _mask)
+    configs = {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}
+    for config in list(configs.values()):
+        for key in getattr(config, "sub_configs", {}):
+            if (part := getattr(config, key, None)) is not None:
+                configs[id(part)] = part
+    before = [(config, getattr(config, "_attn_implementation_internal", None)) for config in configs.values()]
+    model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        for config, implementation in before:
+            config._attn_implementation_internal = implementation
+
+
+class PassThrough(Cache):
+    """The cache object that the model sees: hands keys and values on; its length is logical and never shrinks."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+        self.seen = 0
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """The new keys and values themselves; the store appends them."""
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Tokens seen."""
+        return self.seen
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        """Logical columns and offset; loom's mask function ignores them."""
+        return self.seen + query_length, 0
+
+
+def forward(model: Any, session: Attends, cache: PassThrough, ids: Tensor, positions: Tensor) -> Tensor:
+    """One forward pass of ids [b, n] at positions [b, n]: logits of the last column [b, V]."""
+    token = CURRENT.set(session)
+    try:
+        out = model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    finally:
+        CURRENT.reset(token)
+    cache.seen += ids.shape[1]
+    logits: Tensor = out.logits[:, -1]
+    return logits
+
+
+class Session:
+    """The cache of one left-padded batch, and the policy that shapes it.
+
+    n_valid: prompt tokens of each row. seeds: of each row, for random draws. room: tokens that storages grow by.
+    repeat_heads: keep keys and values once per query head (the recorded results of some authors' code are per query
+    head; never offered as a method, since it multiplies the memory).
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        n_valid: Sequence[int],
+        seeds: Sequence[int],
+        policy: Policy | None,
+        *,
+        room: int = 64,
+        rope: Rope | None = None,
+        repeat_heads: bool = False,
+    ) -> None:
+        self.repeat = geometry.group if repeat_heads else 1
+        self.geometry, self.policy = geometry, policy
+        self.n_valid, self.seeds = tuple(n_valid), tuple(seeds)
+        self.cache = PassThrough()
+        self.reading = policy is not None
+        self.last_chunk = False
+        self.window = policy.need.window if policy is not None else 0
+        self.newest: dict[int, Tensor] = {}
+        self.suspect: list[tuple[int, Tensor]] = []
+        self.clock: StreamClock | None = None
+        self.stores: list[Store]
+        streams = self._streams()
+        if streams:
+            in_cache = rope if streams[0].in_cache else None
+            self.clock = StreamClock(streams, self.n_valid, room, in_cache, geometry.device)
+            self.stores = [StreamStore(self.clock) for _ in range(geometry.layers)]
+            self.reading = False
+        else:
+            self.stores = [DenseStore(self.n_valid, room) for _ in range(geometry.layers)]
+
+    def _streams(self) -> list[Stream]:
+        if self.policy is None:
+            return []
+        return [rule for n in self.n_valid if (rule := self.policy.stream(n)) is not None]
+
+    @property
+    def raw_positions(self) -> bool:
+        """The model must be fed position 0, because the host rotates keys itself."""
+        return self.clock is not None and self.clock.rope is not None
+
+    def begin(self, n: int, *, last_chunk: bool = False) -> None:
+        """Announce a forward pass of n columns; last_chunk: it ends the prompt, and eviction follows."""
+        self.last_chunk = last_chunk
+        if self.clock is not None:
+            step = self.clock.step(n)
+            for store in self.stores:
+                assert isinstance(store, StreamStore)
+                store.step = step
+
+    def attend(
+        self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, scaling: float | None, rest: dict[str, Any]
+    ) -> Tensor:
+        """See `Attends.attend`: append, attend, and at the end of the prompt evict this layer at once."""
+        layer: int = module.layer_idx  # type: ignore[assignment]
+        if self.repeat > 1:
+            k, v = k.repeat_interleave(self.repeat, dim=1), v.repeat_interleave(self.repeat, dim=1)
+        out = self.stores[layer].attend(q, k, v, scaling)
+        if self.reading:
+            self._read(layer, q, scaling)
+        return out
+
+    def _read(self, layer: int, q: Tensor, scaling: float | None) -> None:
+        """Remember the newest queries; after the last chunk let the policy evict."""
+        if self.window:
+            past = self.newest.get(layer)
+            queries = q if past is None or q.shape[2] >= self.window else torch.cat([past, q], dim=2)
+            queries = queries[:, :, -self.window :]
+            if not self.last_chunk:
+                self.newest[layer] = queries.clone()
+                return
+        if self.last_chunk:
+            self._evict(layer, queries if self.window else None, scaling)
+            self.newest.pop(layer, None)
+
+    def _evict(self, layer: int, queries: Tensor | None, scaling: float | None) -> None:
+        store, policy = self.stores[layer], self.policy
+        assert isinstance(store, DenseStore) and policy is not None
+        keys = store.k.narrow(2, 0, store.length)
+        valid = None
+        if store.missing is not None:
+            valid = torch.arange(store.length, device=keys.device) >= store.missing[..., None]
+        view = LayerView(
+            layer=layer,
+            k=keys,
+            v=store.v.narrow(2, 0, store.length),
+            n_valid=self.n_valid,
+            valid=valid,
+            queries=queries,
+            scaling=scaling if scaling is not None else keys.shape[3] ** -0.5,
+            seeds=self.seeds,
+            geometry=policy.geometry,
+        )
+        allotment = policy.budget(view)
+        if all(
+            slots == n for row, n in zip(allotment.table(self.n_valid, 1), self.n_valid, strict=True) for slots in row
+        ):
+            return
+        scores = policy.score(view).float()
+        wrong = ~torch.isfinite(scores)
+        self.suspect.append((layer, (wrong if valid is None else wrong & valid).flatten(1).any(dim=1)))
+        choice = choose(scores, self.n_valid, allotment)
+        if choice is not None:
+            store.keep(choice)
+
+    def end_prefill(self) -> dict[int, LoomError]:
+        """The prompt is read. Rows whose scores were NaN or infinite, each with an error that names the layer."""
+        self.reading = False
+        self.newest.clear()
+        failed: dict[int, LoomError] = {}
+        if self.suspect and self.policy is not None:
+            layers = [layer for layer, _ in self.suspect]
+            table = torch.stack([rows.to(self.geometry.device) for _, rows in self.suspect]).tolist()
+            for layer, rows in zip(layers, table, strict=True):
+                for row, bad in enumerate(rows):
+                    if bad and row not in failed:
+                        failed[row] = ModelError(
+                            f"{self.policy.name}: NaN or infinite scores in layer {layer}",
+                            where=f"method {self.policy.name}, layer {layer}",
+                            why="a ranking of such scores has no meaning",
+                            hint="try another number format (dtype=float32), or report it to the method's author",
+                        )
+        self.suspect.clear()
+        return failed
+
+    def take(self, rows: Sequence[int]) -> None:
+        """Keep these rows of the batch only; the memory of the others is freed."""
+        self.n_valid = tuple(self.n_valid[row] for row in rows)
+        self.seeds = tuple(self.seeds[row] for row in rows)
+        if self.clock is not None:
+            self.clock.take(rows)
+        for store in self.stores:
+            store.take(rows)
+
+    def held_bytes(self) -> int:
+        """Bytes of all storages that the cache holds, each storage once."""
+        storages = [t.untyped_storage() for store in self.stores for t in store.tensors()]
+        return sum({s.data_ptr(): s.nbytes() for s in storages if s.nbytes()}.values())
+
+    def uses(self) -> list[KVUse]:
+        """What the cache of each row costs now (call it at the end of the prompt)."""
+        rows = len(self.n_valid)
+        held = self.held_bytes() / rows
+        kept = torch.zeros(rows)
+        for store in self.stores:
+            kept += (store.positions() >= 0).sum(-1).float().mean(-1).cpu()
+        shares = (kept / len(self.stores)).tolist()
+        return [self._use(n, round(held), share / n) for n, share in zip(self.n_valid, shares, strict=True)]
+
+    def _use(self, n_valid: int, held: int, kept: float) -> KVUse:
+        dense = n_valid * self.geometry.bytes_per_token
+        if self.policy is None:
+            return KVUse(bytes_dense=dense, bytes_held=held, kept=kept, saves="none")
+        slots = self.policy.slots(n_valid)
+        notes = (f"dense: the prompt of {n_valid} tokens fits the budget of {slots}",) if slots >= n_valid else ()
+        return KVUse(
+            bytes_dense=dense,
+            bytes_held=held,
+            kept=kept,
+            saves=self.policy.saves,
+            asked=str(self.policy.asked),
+            notes=notes,
+        )

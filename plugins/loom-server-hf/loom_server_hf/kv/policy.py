@@ -1,0 +1,187 @@
+"""What a KV-cache method is: a policy that scores slots and says how many to keep. Knows tensors, no model, no text.
+
+A policy never sees or patches a module. The host (`host`) calls it at the end of a layer's prefill attention:
+`budget(view)` says how many slots each row keeps, `score(view)` which ones, and the host frees the rest. All state of a
+policy is set by `start`, which the host calls before every batch.
+
+Shapes: b rows, H query heads, h KV heads, g = H / h, N prompt columns (left padded), w window, d head dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from loom_core.errors import UsageError
+from loom_core.types import Budget, Saves
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What a policy wants to see; the host keeps and computes only that.
+
+    window: how many of the newest queries, over all prefill chunks.
+    """
+
+    window: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """The shape of a model's keys and values, equal in all layers."""
+
+    layers: int
+    query_heads: int
+    kv_heads: int
+    key_dim: int
+    value_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def group(self) -> int:
+        """Query heads that share one KV head."""
+        return self.query_heads // self.kv_heads
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of one token's keys and values over all layers and KV heads."""
+        return self.layers * self.kv_heads * (self.key_dim + self.value_dim) * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerView:
+    """One layer at the end of its prefill, read-only.
+
+    k, v: [b, h, N, d], keys after RoPE. n_valid: prompt tokens of each row; its columns are the last n_valid ones.
+    valid: bool [b, 1, N], False on padding; None where no row is padded. queries: the newest `need.window` queries
+    [b, H, w, d], those of the last w columns; None where the policy needs none. seeds: one per row, for random draws.
+    """
+
+    layer: int
+    k: Tensor
+    v: Tensor
+    n_valid: tuple[int, ...]
+    valid: Tensor | None
+    queries: Tensor | None
+    scaling: float
+    seeds: tuple[int, ...]
+    geometry: Geometry
+
+    @property
+    def columns(self) -> int:
+        """N: the width of the left-padded batch."""
+        return int(self.k.shape[2])
+
+    @property
+    def positions(self) -> Tensor:
+        """Logical positions [b, 1, N], int64; negative on padding."""
+        columns = torch.arange(self.columns, device=self.k.device)
+        pads = torch.tensor([self.columns - n for n in self.n_valid], device=self.k.device)
+        return (columns - pads[:, None])[:, None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allotment:
+    """How many slots are kept: `slots[row]`, or `slots[row][head]`; padding never counts.
+
+    first, last: valid tokens at the start and at the end of each row that are kept whatever their score; they are
+    inside `slots`.
+    """
+
+    slots: Sequence[int] | Sequence[Sequence[int]]
+    first: int = 0
+    last: int = 0
+
+    def table(self, n_valid: Sequence[int], heads: int) -> list[list[int]]:
+        """Slots really kept, [row][head]: no head keeps more than there is."""
+        rows = [[slots] * heads if isinstance(slots, int) else list(slots) for slots in self.slots]
+        return [[min(slots, n) for slots in row] for row, n in zip(rows, n_valid, strict=True)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """A prefill that never sees more than `sinks + recent` tokens: the cache is cut before each new token.
+
+    in_cache: keys are kept raw and rotated by their index in the cache, the query by the last index; otherwise
+    every token keeps its position in the text.
+    """
+
+    sinks: int
+    recent: int
+    in_cache: bool
+
+
+@dataclass
+class Policy:
+    """Base of all KV-cache methods. options: the method's frozen dataclass; its field `budget` is a `Budget`.
+
+    name: of the method. saves: whether memory is really freed. need: what the host collects. first, last: slots the
+    method protects; a budget below their sum is refused.
+    """
+
+    options: Any
+    geometry: Geometry = field(init=False)
+
+    name: ClassVar[str] = ""
+    saves: ClassVar[Saves] = "real"
+
+    @property
+    def need(self) -> Need:
+        """What `score` will look at."""
+        return Need()
+
+    @property
+    def first(self) -> int:
+        """Valid tokens at the start of each row that are always kept."""
+        return 0
+
+    @property
+    def last(self) -> int:
+        """Valid tokens at the end of each row that are always kept."""
+        return 0
+
+    @property
+    def asked(self) -> Budget:
+        """The budget as the user gave it."""
+        budget: Budget = self.options.budget
+        return budget
+
+    def start(self, geometry: Geometry) -> None:
+        """Forget everything: a new batch begins."""
+        self.geometry = geometry
+
+    def slots(self, n_valid: int) -> int:
+        """Slots per KV head that the budget allows a prompt of `n_valid` tokens."""
+        return self.asked.slots(n_valid, self.geometry.bytes_per_token)
+
+    def check(self, n_valid: int) -> None:
+        """Refuse a prompt that this budget cannot serve. Raises UsageError with the arithmetic."""
+        slots, least = self.slots(n_valid), self.first + self.last
+        if slots < n_valid and slots < max(least, 1):
+            raise UsageError(
+                f"budget {self.asked} is too small for {self.name}",
+                where=f"a prompt of {n_valid} tokens",
+                why=f"the budget gives {slots} slots; {self.first} at the start and {self.last} at the end are always "
+                f"kept, which takes {least}",
+                hint=f"a budget of at least {least}, or fewer protected tokens",
+            )
+
+    def budget(self, view: LayerView) -> Allotment:
+        """How many slots this layer keeps, for each row."""
+        return Allotment(slots=[self.slots(n) for n in view.n_valid], first=self.first, last=self.last)
+
+    def score(self, view: LayerView) -> Tensor:
+        """Float32 scores [b, h, N] or [b, 1, N] (one ranking for all heads), higher = keep; finite on valid slots.
+
+        Scores of padding and of protected slots are ignored. Ties are broken by the larger position.
+        """
+        raise NotImplementedError
+
+    def stream(self, n_valid: int) -> Stream | None:
+        """For methods that cut the cache while the prompt is read; None (the default) = after the prefill."""
+        return None
