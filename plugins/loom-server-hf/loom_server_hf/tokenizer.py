@@ -18,6 +18,8 @@ from loom_core.keys import digest
 TEMPLATE_DATE = datetime(2024, 7, 26)
 """The date that templates see: the one Llama 3.1's template itself falls back to."""
 
+DATE_LETTERS = "aAbBdHIjmMpSyY"
+
 PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
@@ -39,8 +41,9 @@ class HFTokenizer:
         self.adds_bos: bool = bos is not None and with_special[:1] == [bos] and plain[:1] != [bos]
         self.eos_id: int | None = tokenizer.eos_token_id
         self.digest = digest(self._content())
-        template = tokenizer.chat_template
-        self.template_digest = digest(template) if template else hashlib.sha256(b"").hexdigest()
+        template: str | None = tokenizer.get_chat_template() if tokenizer.chat_template else None
+        self.template_digest = hashlib.sha256((template or "").encode()).hexdigest()
+        self._template = None if template is None else with_fixed_date(template)
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Token ids. special: add what the tokenizer adds by itself (usually BOS)."""
@@ -70,16 +73,16 @@ class HFTokenizer:
 
         Raises ModelError with the template's own words where it refuses the messages (no system role, for example).
         """
-        if not self._tokenizer.chat_template:
+        if self._template is None:
             return None
         from jinja2 import TemplateError
 
         try:
             text: str = self._tokenizer.apply_chat_template(
                 [dict(message) for message in messages],
+                chat_template=self._template,
                 tokenize=False,
                 add_generation_prompt=True,
-                strftime_now=TEMPLATE_DATE.strftime,
             )
         except (TemplateError, ValueError) as error:
             raise ModelError(
@@ -126,6 +129,15 @@ def load_tokenizer(path: Path, config: Mapping[str, Any], *, name: str, trust_re
             hint="check its files, or save it anew: tokenizer.save_pretrained(FOLDER)",
         ) from error
     return HFTokenizer(tokenizer, name=name)
+
+
+def with_fixed_date(template: str) -> str:
+    """The template, with its own `strftime_now` (a macro that shadows the clock) where it asks for the date."""
+    if "strftime_now" not in template:
+        return template
+    filters = "".join(f"|replace('%{letter}', '{TEMPLATE_DATE.strftime('%' + letter)}')" for letter in DATE_LETTERS)
+    # The empty expression keeps the tag before it from swallowing a line break that the template begins with.
+    return f"{{% macro strftime_now(form) %}}{{{{ form{filters} }}}}{{% endmacro %}}{{{{ '' }}}}{template}"
 
 
 def _is_plain(path: Path, config: Mapping[str, Any]) -> bool:
