@@ -1,0 +1,132 @@
+"""What each plugin of this repository must bring, and what set-up and README promise about all of them."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loom_core.plugins import Catalog, installed
+from loom_core.specs import AugmentationSpec, BenchmarkSpec
+
+ROOT = Path(__file__).resolve().parents[1]
+PLUGINS = sorted(path for path in (ROOT / "plugins").iterdir() if path.is_dir() and path.name.startswith("loom-"))
+KINDS = ("bench", "server", "accel", "metric", "model")
+RUN_COMMAND = "pip install -r requirements.txt && loom run"
+TEST_COMMAND = "pip install -r requirements-dev.txt && pytest"
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    return installed()
+
+
+def toml(plugin: Path) -> dict[str, Any]:
+    """A plugin's pyproject.toml."""
+    return tomllib.loads((plugin / "pyproject.toml").read_text("utf-8"))
+
+
+def specs_of(plugin: Path, catalog: Catalog) -> list[Any]:
+    """Everything that a plugin registers."""
+    return [found.spec for kind in catalog.kinds for found in kind if found.distribution == plugin.name]
+
+
+def ids(path: Path) -> str:
+    """A plugin by its folder's name."""
+    return path.name
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=ids)
+def test_plugin_is_a_distribution_of_its_own(plugin: Path) -> None:
+    table, module = toml(plugin), plugin.name.replace("-", "_")
+    project = table["project"]
+    assert re.fullmatch(rf"loom-({'|'.join(KINDS)})-[a-z0-9-]+", plugin.name)
+    assert project["name"] == plugin.name
+    assert project["license"] == "Apache-2.0"
+    assert project["readme"] == "README.md"
+    assert project["requires-python"] == ">=3.11"
+    assert project["description"].endswith(".")
+    assert any(re.match(r"loom-core\b", row) for row in project["dependencies"])
+    assert list(project["entry-points"]["loom"].values()) == [f"{module}.plugin"]
+    assert table["build-system"]["build-backend"] == "flit_core.buildapi"
+    assert table["tool"]["flit"]["module"]["name"] == module
+    assert (plugin / module / "__init__.py").is_file()
+    assert (plugin / module / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=ids)
+def test_plugin_has_a_readme_and_tests(plugin: Path) -> None:
+    text = (plugin / "README.md").read_text("utf-8")
+    assert text.startswith(f"# {plugin.name}\n")
+    assert len(text.split()) >= 60, "a README says what it is, how to use it, what was checked and what is not known"
+    assert list((plugin / "tests").glob("test_*.py")), "a plugin brings its tests"
+    assert not (plugin / "tests" / "__init__.py").exists()
+
+
+def test_test_files_have_unique_names() -> None:
+    names = [path.name for path in [*ROOT.glob("tests/test_*.py"), *ROOT.glob("plugins/*/tests/test_*.py")]]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=ids)
+def test_plugin_registers_something_that_works(plugin: Path, catalog: Catalog) -> None:
+    assert [row for row in catalog.broken if row.distribution == plugin.name] == []
+    specs = specs_of(plugin, catalog)
+    assert specs, f"pip install -e plugins/{plugin.name}"
+    for spec in specs:
+        catalog.load(next(found for kind in catalog.kinds for found in kind if found.spec is spec))
+        assert spec.summary and not spec.summary.endswith("."), f"{spec.name}: a phrase without a full stop"
+        assert len(spec.summary) <= 120, f"{spec.name}: the summary must fit a line of loom list"
+        assert spec.version, spec.name
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=ids)
+def test_every_option_is_explained(plugin: Path, catalog: Catalog) -> None:
+    for spec in specs_of(plugin, catalog):
+        for field in fields(spec):
+            kind = getattr(spec, field.name)
+            for option in fields(kind) if isinstance(kind, type) and is_dataclass(kind) else ():
+                assert option.metadata.get("help"), f"{spec.name}: option {option.name} has no help text"
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=ids)
+def test_specs_declare_what_their_kind_needs(plugin: Path, catalog: Catalog) -> None:
+    for spec in specs_of(plugin, catalog):
+        if isinstance(spec, BenchmarkSpec):
+            assert spec.tasks and spec.capability and spec.licence, spec.name
+        if isinstance(spec, AugmentationSpec):
+            assert spec.source, f"{spec.name} names no source of its definition"
+            assert (spec.kind != "model") or "local_model" in spec.requires, spec.name
+
+
+def test_every_plugin_is_in_the_requirements() -> None:
+    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    editable = [line.removeprefix("-e ") for line in lines if line.startswith("-e ")]
+    assert editable == [".", *(f"plugins/{plugin.name}" for plugin in PLUGINS)]
+    assert [line for line in lines if not line.startswith("-e ")] == ["-c constraints.txt"]
+
+
+def test_torch_is_pinned_once_and_without_a_local_version() -> None:
+    pins = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    assert [line for line in pins if line and not line.startswith("#")] == ["torch==2.13.0", "transformers==5.23.0"]
+    for folder in (ROOT, *PLUGINS):
+        for row in toml(folder)["project"]["dependencies"]:
+            assert "==" not in row, f"{folder.name} pins {row}: exact versions belong to constraints.txt"
+
+
+def test_readme_names_the_two_commands_and_ci_runs_the_second() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert f"\n{RUN_COMMAND}\n" in readme
+    assert f"\n{TEST_COMMAND}\n" in readme
+    ci = (ROOT / ".ci" / "run").read_text("utf-8")
+    assert "requirements-dev.txt" in ci and re.search(r"^phase tests pytest\b", ci, re.M)
+
+
+def test_readme_lists_every_plugin() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    missing = [plugin.name for plugin in PLUGINS if plugin.name not in readme]
+    assert missing == []
