@@ -14,6 +14,7 @@ from loom_core.hookspecs import hookimpl
 from loom_core.options import option
 from loom_core.specs import AugmentationSpec, ServerSpec
 from loom_core.types import Budget
+from loom_server_hf.options import RandomOptions
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,17 @@ def loom_servers() -> Sequence[ServerSpec]:
 def loom_augmentations() -> Sequence[AugmentationSpec]:
     """The baselines that every method is compared with."""
     return (
+        AugmentationSpec(
+            name="random",
+            version="1",
+            summary="baseline: keeps slots of the prompt drawn at random, for each layer and KV head anew",
+            factory="loom_server_hf.baselines:RandomEviction",
+            kind="model",
+            options=RandomOptions,
+            requires=frozenset({"local_model"}),
+            saves="real",
+            source="loom: the floor of every eviction; a method that does not beat it chooses no better than chance",
+        ),
         AugmentationSpec(
             name="truncate",
             version="1",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from loom_core.contracts import ModelCard, Tokenizer
 from loom_core.errors import ModelError
 from loom_core.plugins import installed
 from loom_core.render import render
-from loom_core.types import Arm, KVUse, Part, Request, Response, Timing
+from loom_core.types import Arm, Part, Request, Response, Timing
 from loom_server_hf.engine import Row, RowResult
 
 SPREAD = 1.5
@@ -39,15 +39,13 @@ class Runs(Protocol):
 class StopStrings:
     """Asked after each token whether the text now holds a stop string; decodes only as many tokens as that takes."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], min_tokens: int) -> None:
-        self._tokenizer, self._stop, self._min_tokens = tokenizer, tuple(stop), min_tokens
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
+        self._tokenizer, self._stop = tokenizer, tuple(stop)
         # A token gives at least one byte of text, so a stop string of n bytes lies within the last n tokens.
         self._tail = max(len(text.encode("utf-8", "surrogatepass")) for text in stop) + SLACK_TOKENS
 
     def __call__(self, ids: Sequence[int]) -> bool:
-        """True if the generation `ids` must end here. Nothing ends it before `min_tokens`."""
-        if len(ids) < self._min_tokens:
-            return False
+        """True if the generation `ids` must end here."""
         tail = self._tokenizer.decode(ids[-self._tail :])
         return any(text in tail for text in self._stop)
 
@@ -87,7 +85,7 @@ class HFSession:
 
         A request that cannot be answered is a response with `error` set. Raises ModelError where the arm cannot run.
         """
-        policy, asked = load_policy(arm)
+        policy = load_policy(arm)
         while taken := list(islice(requests, self._batch)):
             fitting = []
             for request in taken:
@@ -97,7 +95,7 @@ class HFSession:
                 else:
                     fitting.append(item)
             for bucket in buckets(fitting):
-                yield from self._answer(bucket, policy, asked)
+                yield from self._answer(bucket, policy)
 
     def _take(self, request: Request) -> tuple[Taken, str]:
         """The request with its token ids, and why it cannot be answered ("" where it can)."""
@@ -117,7 +115,7 @@ class HFSession:
             )
         return item, ""
 
-    def _answer(self, taken: Sequence[Taken], policy: Any, asked: str) -> Iterator[Response]:
+    def _answer(self, taken: Sequence[Taken], policy: Any) -> Iterator[Response]:
         """Run a bucket, longest first; after running out of memory, what is left of it in smaller batches."""
         waiting = list(taken)
         while waiting:
@@ -126,7 +124,7 @@ class HFSession:
             left = dict(enumerate(batch))
             try:
                 for index, result in self._engine.run([self._row(item) for item in batch], policy):
-                    yield self._response(left.pop(index), result, len(batch), asked)
+                    yield self._response(left.pop(index), result, len(batch))
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -152,7 +150,7 @@ class HFSession:
 
     def _row(self, item: Taken) -> Row:
         generation = item.request.generation
-        stop = StopStrings(self._tokenizer, generation.stop, generation.min_tokens) if generation.stop else None
+        stop = StopStrings(self._tokenizer, generation.stop) if generation.stop else None
         return Row(
             ids=item.ids,
             max_tokens=generation.max_tokens,
@@ -164,7 +162,7 @@ class HFSession:
             stop=stop,
         )
 
-    def _response(self, item: Taken, result: RowResult, batch: int, asked: str) -> Response:
+    def _response(self, item: Taken, result: RowResult, batch: int) -> Response:
         ids = tuple(result.token_ids)
         if result.error is not None:
             return _failure(item, result.error)
@@ -183,7 +181,7 @@ class HFSession:
             ),
             token_ids=ids,
             n_dropped=item.request.n_dropped,
-            kv=_with_budget(result.kv, asked),
+            kv=result.kv,
             peak_bytes=result.peak_bytes,
         )
 
@@ -198,8 +196,8 @@ class HFSession:
         return cut(text, generation.stop, begin)
 
 
-def load_policy(arm: Arm) -> tuple[Any, str]:
-    """The cache policy of an arm and its budget as text; (None, "") for a dense cache.
+def load_policy(arm: Arm) -> Any:
+    """The cache policy of an arm; None for a dense cache.
 
     Raises ModelError for two methods at once, which nothing here can compose.
     """
@@ -211,11 +209,9 @@ def load_policy(arm: Arm) -> tuple[Any, str]:
             hint="give them as two arms",
         )
     if not parts:
-        return None, ""
+        return None
     catalog, part = installed(), parts[0]
-    policy = catalog.load(catalog.augmentations.get(part.name))(part.options)
-    budget = getattr(part.options, "budget", None)
-    return policy, "" if budget is None else str(budget)
+    return catalog.load(catalog.augmentations.get(part.name))(part.options)
 
 
 def buckets(taken: Sequence[Taken]) -> list[list[Taken]]:
@@ -242,10 +238,6 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _with_budget(kv: KVUse | None, asked: str) -> KVUse | None:
-    return replace(kv, asked=asked) if kv is not None and not kv.asked else kv
 
 
 def _failure(item: Taken, why: str) -> Response:
