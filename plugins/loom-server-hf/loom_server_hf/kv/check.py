@@ -114,15 +114,16 @@ def examine(model: Any) -> Examined:
 
 @torch.inference_mode()
 def examine_rope(model: Any, examined: Examined) -> Rope:
-    """The model's rotation, proved on the probe: raw keys rotated by loom give the model's own logits."""
+    """The model's rotation, proved on the probe: raw keys rotated by loom give the logits of rotated ones."""
     name = type(model).__name__
     rope = Rope(model.get_decoder(), examined.attention)
     ids, positions = _probe_inputs(model)
-    own = model(input_ids=ids, use_cache=False).logits[:, -1]
     policy = _AllInCache(None)
     policy.start(examined.geometry)
+    dense = Session(examined.geometry, [PROBE], [0], None)
     session = Session(examined.geometry, [PROBE], [0], policy, rope=rope)
     with attached(model):
+        own = _in_steps(model, dense, ids, positions)
         seen = _in_steps(model, session, ids, torch.zeros_like(positions))
     _compare(own, seen, examined.geometry, name, "rotary")
     return rope

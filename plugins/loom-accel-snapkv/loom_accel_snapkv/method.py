@@ -1,0 +1,48 @@
+"""SnapKV (Li et al. 2024, arXiv:2404.14469): the prompt's last queries choose what the cache keeps.
+
+With w window queries, N prompt tokens and g query heads per KV head, in float32:
+
+    P = softmax(q[-w:] kᵀ / √d)              causal inside the window                    [h, g, w, N]
+    s = Σ over the w queries of P[:, :N-w]                                               [h, g, N-w]
+    s = reduce over g of pool(s)             pool=before: the paper's order, group added
+    s = pool(reduce over g of s)             pool=after                                  [h, N-w]
+    keep the B - w largest of s, and the last w tokens; original positions; nothing is evicted while decoding.
+
+The authors' code keeps every query head's own choice of repeated keys, which multiplies the memory by g; here keys are
+stored, scored and evicted once per KV head. avg pooling is linear, so with group=mean both orders are equal.
+"""
+
+from __future__ import annotations
+
+from loom_server_hf.kv import LayerView, Need, Policy, group_reduce, pool, window_attention
+from torch import Tensor
+from torch.nn import functional
+
+
+class SnapKV(Policy):
+    """options: `plugin.SnapKVOptions`. Protects the window."""
+
+    name = "snapkv"
+
+    @property
+    def need(self) -> Need:
+        """The window's queries."""
+        return Need(window=self.options.window)
+
+    @property
+    def last(self) -> int:
+        """The window is always kept."""
+        window: int = self.options.window
+        return window
+
+    def score(self, view: LayerView) -> Tensor:
+        """How much the window attends to each past token, pooled: [b, h, N]; zero on the window itself."""
+        options = self.options
+        attention = window_attention(view)
+        window = attention.shape[3]
+        past = attention[..., : view.columns - window].sum(dim=3)
+        if options.pool == "before":
+            scores = group_reduce(pool(past, options.kernel, options.pooling), options.group)
+        else:
+            scores = pool(group_reduce(past, options.group), options.kernel, options.pooling)
+        return functional.pad(scores, (0, window))

@@ -1,0 +1,279 @@
+"""Methods against recorded results of their authors' code: kept sets, logits and tokens, row by row.
+
+Knows the layout and the schema of an oracle folder (`models/`, `prompts.json`, `expected/METHOD.json`) and the engine;
+which options a row means is said by each method's own `oracle` function. Rows that a file gives per *query* head run in
+a check mode that repeats keys for every query head; no method offers that to users.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from loom_core.errors import DataError, LoomError
+from loom_core.plugins import Catalog, Found, installed, resolve
+from loom_core.specs import AugmentationSpec
+from loom_core.types import Budget, Json
+from loom_server_hf.engine import Engine, Pass
+from loom_server_hf.kv import Allotment, LayerView, Policy
+from loom_server_hf.kv.host import attached
+
+FIRST16, NORM, MARGIN = 5e-4, 1e-5, 2e-3
+"""Absolute tolerance of single logits, relative one of a row's norm, and the margin below which an argmax may flip."""
+DETAILS = 5
+
+Kept = list[list[set[int]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OracleRow:
+    """How one recorded method compares. details: the first rows that differ, each with its first difference."""
+
+    method: str
+    agree: int
+    differ: int
+    not_covered: int
+    details: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """Options of `_ListedSlots`: kept[layer][head], original positions."""
+
+    kept: Sequence[Sequence[Sequence[int]]]
+    budget: Budget = field(default_factory=lambda: Budget(ratio=1.0))
+
+
+class _ListedSlots(Policy):
+    """Keeps exactly the listed slots: for rows that give the sets, and for ties that fell the other way."""
+
+    name = "listed"
+
+    def budget(self, view: LayerView) -> Allotment:
+        """As many as are listed, for each head."""
+        return Allotment(slots=[[len(head) for head in self.options.kept[view.layer]]])
+
+    def score(self, view: LayerView) -> Tensor:
+        """One on the listed slots."""
+        heads = self.options.kept[view.layer]
+        scores = torch.zeros(1, len(heads), view.columns)
+        for head, places in enumerate(heads):
+            scores[0, head, list(places)] = 1.0
+        return scores
+
+
+def check(folder: Path, names: Sequence[str] | None = None) -> list[OracleRow]:
+    """Run every file of `folder/expected` that an installed method claims.
+
+    names: recorded methods ("kvpress_snapkv") or augmentations ("snapkv") to look at; None = all. Raises DataError
+    where the folder is not an oracle.
+    """
+    oracle = _Oracle(folder)
+    catalog = installed()
+    claims = [found for found in catalog.augmentations if found.spec.oracle]
+    rows = []
+    for path in oracle.files:
+        record = _read(path)
+        method, cases = str(record["meta"]["method"]), record["cases"]
+        claim = _claim(claims, method, cases)
+        owner = "dense" if method in ("dense", "masked_dense") else claim.spec.name if claim else ""
+        if names is not None and method not in names and owner not in names:
+            continue
+        if method in ("dense", "masked_dense"):
+            rows.append(_compare(oracle, method, cases, lambda case: None, False))
+        elif claim is not None:
+            per_query_head = record["meta"].get("heads") == "query"
+            rows.append(_compare(oracle, method, cases, _maker(catalog, claim, method), per_query_head))
+        else:
+            rows.append(OracleRow(method=method, agree=0, differ=0, not_covered=len(cases)))
+    return rows
+
+
+class _Oracle:
+    """The folder: prompts, and models loaded once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = sorted((folder / "expected").glob("*.json"))
+        if not self.files:
+            raise DataError("no recorded results here", where=str(folder), hint="a folder with expected/METHOD.json")
+        prompts = _read(folder / "prompts.json")["prompts"]
+        self.prompts = {str(prompt["id"]): tuple(prompt["ids"]) for prompt in prompts}
+        self._engines: dict[str, Engine] = {}
+
+    def engine(self, name: str) -> Engine:
+        """The engine of `models/NAME`, in float32."""
+        if name not in self._engines:
+            path = self.folder / "models" / name
+            if not path.is_dir():
+                raise DataError(f"the oracle's model {name} is missing", where=str(path))
+            model: Any = AutoModelForCausalLM.from_pretrained(str(path), dtype=torch.float32)
+            self._engines[name] = Engine(model.eval())
+        return self._engines[name]
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError("this oracle file cannot be read", where=str(path), why=str(error)) from error
+
+
+def _claim(
+    claims: Sequence[Found[AugmentationSpec]], method: str, cases: Sequence[Json]
+) -> Found[AugmentationSpec] | None:
+    """The augmentation that knows options for this recorded method."""
+    for found in claims:
+        options = resolve(found.spec.oracle)
+        if cases and options(method, cases[0].get("setting", {}), cases[0].get("N", 0)) is not None:
+            return found
+    return None
+
+
+def _maker(catalog: Catalog, claim: Found[AugmentationSpec], method: str) -> Callable[[Json], Policy | None]:
+    """A function from a case to its policy; None where the method does not cover that setting."""
+    factory, options = catalog.load(claim), resolve(claim.spec.oracle)
+
+    def make(case: Json) -> Policy | None:
+        chosen = options(method, case["setting"], case["N"])
+        policy: Policy | None = None if chosen is None else factory(chosen)
+        return policy
+
+    return make
+
+
+def _compare(
+    oracle: _Oracle,
+    method: str,
+    cases: Sequence[Json],
+    make: Callable[[Json], Policy | None],
+    per_query_head: bool,
+) -> OracleRow:
+    agree, uncovered, details = 0, 0, []
+    for case in cases:
+        policy = make(case)
+        if method == "masked_dense":
+            policy = _ListedSlots(_Listed(case["kept"]))
+        elif policy is None and method != "dense":
+            uncovered += 1
+            continue
+        difference = _run_case(oracle, case, policy, per_query_head)
+        if difference is None:
+            agree += 1
+        else:
+            details.append(f"{case['id']}: {difference}")
+    return OracleRow(
+        method=method, agree=agree, differ=len(details), not_covered=uncovered, details=tuple(details[:DETAILS])
+    )
+
+
+def _run_case(oracle: _Oracle, case: Json, policy: Policy | None, per_query_head: bool) -> str | None:
+    """The first difference of one row, or None."""
+    engine, ids = oracle.engine(case["model"]), oracle.prompts[case["prompt"]]
+    with attached(engine.model):
+        try:
+            batch, logits = _prefill(engine, ids, policy, per_query_head)
+            if "kept" in case:
+                difference = _differs_kept(_kept(batch, case["kept"]), case["kept"], case.get("tie_pool"))
+                if difference:
+                    return difference
+                if _kept(batch, case["kept"]) != _sets(case["kept"]):
+                    batch, logits = _prefill(engine, ids, _ListedSlots(_Listed(case["kept"])), per_query_head)
+            return _differs_run(engine, ids, batch, logits, case, policy)
+        except LoomError as error:
+            return error.what
+
+
+def _prefill(engine: Engine, ids: Sequence[int], policy: Policy | None, per_query_head: bool) -> tuple[Pass, Tensor]:
+    batch = engine.start([ids], [0], policy, repeat_heads=per_query_head)
+    logits, failed = batch.prefill()
+    if failed:
+        raise failed[0]
+    return batch, logits[0]
+
+
+def _differs_run(
+    engine: Engine, ids: Sequence[int], batch: Pass, logits: Tensor, case: Json, policy: Policy | None
+) -> str | None:
+    """Logits at the end of the prompt, of the greedy steps, and of the teacher-forced rows."""
+    if "kept_before_decode" in case and (kept := _stream_kept(batch)) != case["kept_before_decode"]:
+        return f"kept before decoding: {_brief(set(kept), set(case['kept_before_decode']))}"
+    if "prefill" in case and (difference := _differs_logits(logits, case["prefill"])):
+        return f"prefill: {difference}"
+    if "steps" in case:
+        fed = [case["first_token"], *case["greedy"][:-1]]
+        if difference := _differs_steps(batch, fed, case["steps"], "step"):
+            return difference
+    if "kept_after_decode" in case and (kept := _stream_kept(batch)) != case["kept_after_decode"]:
+        return f"kept after decoding: {_brief(set(kept), set(case['kept_after_decode']))}"
+    if "rows" in case:
+        if "steps" in case:
+            batch, _ = _prefill(engine, ids, policy, False)
+        return _differs_steps(batch, case["tokens"], case["rows"], "row")
+    return None
+
+
+def _differs_steps(batch: Pass, tokens: Sequence[int], rows: Sequence[Json], noun: str) -> str | None:
+    for number, (token, row) in enumerate(zip(tokens, rows, strict=False)):
+        logits = batch.feed(torch.tensor([[token]], device=batch.device))[0]
+        if difference := _differs_logits(logits, row):
+            return f"{noun} {number}: {difference}"
+    return None
+
+
+def _differs_logits(logits: Tensor, row: Mapping[str, Json]) -> str | None:
+    """logits [V] against first16, norm and argmax of a record."""
+    values = logits.double().cpu()
+    if "first16" in row:
+        distance = float((values[:16] - torch.tensor(row["first16"], dtype=torch.float64)).abs().max())
+        if not distance <= FIRST16:
+            return f"first16 differs by {distance:.2e} (at most {FIRST16:g})"
+    if "norm" in row:
+        distance = abs(float(values.norm()) / row["norm"] - 1)
+        if not distance <= NORM:
+            return f"norm differs by {distance:.2e} (at most {NORM:g})"
+    if "argmax" in row and row.get("margin", 1.0) >= MARGIN and int(values.argmax()) != row["argmax"]:
+        return f"argmax is {int(values.argmax())}, not {row['argmax']}"
+    return None
+
+
+def _kept(batch: Pass, like: Sequence[Sequence[Any]]) -> Kept:
+    """Kept positions [layer][head]; a store that is the same for all heads is shown for each."""
+    kept: Kept = []
+    for store, heads in zip(batch.session.stores, like, strict=True):
+        places = store.positions()[0]
+        rows = places.expand(len(heads), -1) if places.shape[0] == 1 else places
+        kept.append([{int(p) for p in row.tolist() if p >= 0} for row in rows])
+    return kept
+
+
+def _stream_kept(batch: Pass) -> list[int]:
+    return [int(p) for p in batch.session.stores[0].positions()[0, 0].tolist() if p >= 0]
+
+
+def _sets(kept: Sequence[Sequence[Sequence[int]]]) -> Kept:
+    return [[set(head) for head in layer] for layer in kept]
+
+
+def _differs_kept(own: Kept, listed: Sequence[Sequence[Sequence[int]]], pools: Json) -> str | None:
+    """Sets per head; inside a tie pool any member may stand for another."""
+    for layer, (own_heads, listed_heads) in enumerate(zip(own, listed, strict=True)):
+        if len(own_heads) != len(listed_heads):
+            return f"layer {layer}: {len(own_heads)} heads, not {len(listed_heads)}"
+        for head, (mine, theirs) in enumerate(zip(own_heads, map(set, listed_heads), strict=True)):
+            pool = set(pools[layer][head]) if pools else set()
+            if mine - pool != theirs - pool or len(mine) != len(theirs):
+                return f"layer {layer} head {head}: kept {_brief(mine, theirs)}"
+    return None
+
+
+def _brief(mine: set[int], theirs: set[int]) -> str:
+    lost, extra = sorted(theirs - mine)[:5], sorted(mine - theirs)[:5]
+    return f"{len(mine)} of {len(theirs)} slots; not here {lost}, only here {extra}"
