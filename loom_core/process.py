@@ -42,6 +42,8 @@ class WorkerProcess:
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         environment = {**os.environ, "LOOM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         environment.setdefault("OMP_NUM_THREADS", str(threads))
+        # Spinning threads starve each other on a busy machine: one decode step was seen to take 100 times as long.
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         self._child = subprocess.Popen(
             [python, "-m", "loom_core.worker"],
             stdin=subprocess.PIPE,
