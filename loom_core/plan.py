@@ -193,7 +193,7 @@ def _as_json(selection: Selection, card: ModelCard, tally: Tally) -> dict[str, J
         "config": config.identity,
         "config_digest": selection.digest,
         "model": {
-            "name": card.name,
+            "name": selection.model_name,
             "path": card.path,
             "digest": card.digest,
             "window": card.window,

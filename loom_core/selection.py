@@ -55,6 +55,11 @@ class Selection:
     model: str
     arms: tuple[Arm, ...]
 
+    @property
+    def model_name(self) -> str:
+        """The model's short name: as it was asked for, without its folder."""
+        return Path(self.config.model or DEFAULT_MODEL).name
+
     def open_server(self) -> Server:
         """The server, built with its options."""
         server: Server = self.catalog.load(self.server)(self.server_options)

@@ -10,3 +10,8 @@ __version__ = "0.1.0"
 def path() -> Path:
     """The folder that holds the model: config, weights (safetensors), tokenizer, chat template, recipe."""
     return Path(__file__).parent / "data"
+
+
+def quickstart() -> Path:
+    """The suite that `loom run` runs when nothing is named."""
+    return Path(__file__).parent / "quickstart.toml"

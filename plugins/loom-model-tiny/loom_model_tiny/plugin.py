@@ -1,11 +1,11 @@
-"""Registers loom-tiny. Imports nothing but loom_core."""
+"""Registers loom-tiny and the suite that shows it. Imports nothing but loom_core."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from loom_core.hookspecs import hookimpl
-from loom_core.specs import ModelSpec
+from loom_core.specs import ModelSpec, SuiteSpec
 
 
 @hookimpl
@@ -18,5 +18,18 @@ def loom_models() -> Sequence[ModelSpec]:
             summary="2 M-parameter Llama with grouped-query attention that retrieves keys up to 8k tokens",
             factory="loom_model_tiny:path",
             server="hf",
+        ),
+    )
+
+
+@hookimpl
+def loom_suites() -> Sequence[SuiteSpec]:
+    """What `loom run` does without arguments."""
+    return (
+        SuiteSpec(
+            name="quickstart",
+            version="1",
+            summary="the needle test on loom-tiny, dense and with 256 slots of KV cache: snapkv, streamingllm, random",
+            factory="loom_model_tiny:quickstart",
         ),
     )
