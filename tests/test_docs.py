@@ -1,0 +1,152 @@
+"""The examples of docs/plugins.md are installed as they stand and run; links of the documents lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+GUIDE = ROOT / "docs" / "plugins.md"
+DOCUMENTS = sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/*.md")) + sorted(ROOT.glob("plugins/*/README.md"))
+EXAMPLES = ("A metric", "A benchmark", "An acceleration method", "A server")
+LONGEST_FILE = 60
+
+
+@dataclass
+class Example:
+    """A section of the guide: its files by path, and the commands shown."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    commands: list[str] = field(default_factory=list)
+
+
+def read_guide() -> dict[str, Example]:
+    """The examples by section."""
+    sections = re.split(r"^## ", GUIDE.read_text("utf-8"), flags=re.M)
+    found = {}
+    for section in sections[1:]:
+        title, _, text = section.partition("\n")
+        files = re.findall(r"^`([\w./-]+)`\n\n```\w+\n(.*?)^```", text, flags=re.M | re.S)
+        shown = re.findall(r"^```sh\n(.*?)^```", text, flags=re.M | re.S)
+        if files:
+            found[title] = Example(dict(files), [line for block in shown for line in block.splitlines()])
+    return found
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every example of the guide is installed."""
+    sources, folder = tmp_path_factory.mktemp("examples"), tmp_path_factory.mktemp("site")
+    for example in read_guide().values():
+        for name, text in example.files.items():
+            path = sources / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+            if path.suffix == ".py":
+                path.with_name("__init__.py").write_text('"""An example."""\n', "utf-8")
+    install(folder, *sorted(path for path in sources.iterdir()))
+    return folder
+
+
+def install(site: Path, *sources: Path) -> None:
+    """Install distributions into a folder of their own, without dependencies and without a network."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run(
+        [*pip, "--target", str(site), *map(str, sources)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def loom(command: str, site: Path, cwd: Path, *more: Path) -> subprocess.CompletedProcess[str]:
+    """A command line as a reader would type it into a shell, with the examples installed."""
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "PYTHONPATH": os.pathsep.join(map(str, (site, *more))),
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=300, cwd=cwd, env=environment, check=False
+    )
+
+
+def test_the_guide_has_an_example_of_each_kind() -> None:
+    guide = read_guide()
+    assert tuple(guide) == EXAMPLES
+    for title, example in guide.items():
+        assert example.commands, title
+        for name, text in example.files.items():
+            assert len(text.splitlines()) <= LONGEST_FILE, f"{title}: {name}"
+
+
+@pytest.mark.parametrize("title", EXAMPLES)
+def test_commands_of_the_guide_work(title: str, site: Path, tmp_path: Path) -> None:
+    for command in read_guide()[title].commands:
+        done = loom(command, site, tmp_path)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+
+
+def test_examples_are_formatted_and_linted(tmp_path: Path) -> None:
+    for example in read_guide().values():
+        for name, text in example.files.items():
+            if name.endswith(".py"):
+                path = tmp_path / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, "utf-8")
+    ruff = [sys.executable, "-m", "ruff"]
+    for check in (["check"], ["format", "--check"]):
+        command = [*ruff, *check, "--isolated", "--line-length=120", "."]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+def test_the_rule_server_scores_as_the_guide_says(site: Path, tmp_path: Path) -> None:
+    command = "loom run passkey@words=128,depths=2,repeats=2 --server rule --model commonest --out run"
+    assert loom(command, site, tmp_path).returncode == 0
+    lines = (tmp_path / "run" / "scores-passkey_exact@1.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["value"] for line in lines] == [1.0] * 4
+
+
+def test_a_plugin_that_raises_is_listed_as_broken_and_stops_nobody(site: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "loom-bench-sad"
+    (folder / "loom_bench_sad").mkdir(parents=True)
+    text = read_guide()["A benchmark"].files["loom-bench-tally/pyproject.toml"]
+    (folder / "pyproject.toml").write_text(text.replace("tally", "sad"), "utf-8")
+    (folder / "loom_bench_sad" / "__init__.py").write_text("", "utf-8")
+    (folder / "loom_bench_sad" / "plugin.py").write_text('raise ImportError("the moon is full")\n', "utf-8")
+    broken = tmp_path / "site"
+    install(broken, folder)
+    listed = loom("loom list --format json", broken, tmp_path, site)
+    rows = {row["name"]: row for row in json.loads(listed.stdout)}
+    assert listed.returncode == 0
+    assert rows["sad"]["status"] == "broken: ImportError: the moon is full"
+    assert rows["tally"]["status"] == "ok"
+    done = loom("loom run tally@words=20,repeats=1 --model toy", broken, tmp_path, site)
+    assert done.returncode == 0, done.stderr
+    checked = loom("loom check loom-bench-sad", broken, tmp_path, site)
+    assert checked.returncode == 1 and "the moon is full" in checked.stdout + checked.stderr
+
+
+def test_links_lead_somewhere() -> None:
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text("utf-8")):
+            if re.match(r"[a-z]+:", target):
+                continue
+            name, _, anchor = target.partition("#")
+            path = (document.parent / name).resolve() if name else document
+            assert path.exists(), f"{document.relative_to(ROOT)}: {target}"
+            if anchor and path.suffix == ".md":
+                assert anchor in anchors(path), f"{document.relative_to(ROOT)}: {target}"
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as they are made from Markdown."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text("utf-8"), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
