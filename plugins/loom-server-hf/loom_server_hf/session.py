@@ -77,7 +77,8 @@ class HFSession:
         if card.tokenizer is None:
             raise ModelError(f"{card.name} has no tokenizer", where=card.path)
         self.card = card
-        self._engine, self._tokenizer, self._eos_ids, self._batch = engine, card.tokenizer, eos_ids, batch
+        self._engine: Runs | None = engine
+        self._tokenizer, self._eos_ids, self._batch = card.tokenizer, eos_ids, batch
         self._most_tokens: int | None = None
 
     def generate(self, requests: Iterator[Request], arm: Arm) -> Iterator[Response]:
@@ -85,6 +86,8 @@ class HFSession:
 
         A request that cannot be answered is a response with `error` set. Raises ModelError where the arm cannot run.
         """
+        if self._engine is None:
+            raise ModelError(f"the session of {self.card.name} is closed", hint="open the model again")
         policy = load_policy(arm)
         while taken := list(islice(requests, self._batch)):
             fitting = []
@@ -95,7 +98,12 @@ class HFSession:
                 else:
                     fitting.append(item)
             for bucket in buckets(fitting):
-                yield from self._answer(bucket, policy)
+                yield from self._answer(self._engine, bucket, policy)
+
+    def close(self) -> None:
+        """Let go of the model and give its memory back."""
+        self._engine = None
+        release_memory()
 
     def _take(self, request: Request) -> tuple[Taken, str]:
         """The request with its token ids, and why it cannot be answered ("" where it can)."""
@@ -115,7 +123,7 @@ class HFSession:
             )
         return item, ""
 
-    def _answer(self, taken: Sequence[Taken], policy: Any) -> Iterator[Response]:
+    def _answer(self, engine: Runs, taken: Sequence[Taken], policy: Any) -> Iterator[Response]:
         """Run a bucket, longest first; after running out of memory, what is left of it in smaller batches."""
         waiting = list(taken)
         while waiting:
@@ -123,7 +131,7 @@ class HFSession:
             waiting = waiting[len(batch) :]
             left = dict(enumerate(batch))
             try:
-                for index, result in self._engine.run([self._row(item) for item in batch], policy):
+                for index, result in engine.run([self._row(item) for item in batch], policy):
                     yield self._response(left.pop(index), result, len(batch))
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
@@ -234,7 +242,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory() -> None:
-    """Give back what the failed batch held."""
+    """Give back what is no longer referred to."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -48,8 +48,10 @@ def test_the_card_of_a_tiny_model(model_folder: Path) -> None:
 
 def test_describing_imports_no_torch(model_folder: Path) -> None:
     code = (
-        "import sys\nfrom loom_server_hf.card import describe\nfrom loom_server_hf.plugin import HFModelOptions\n"
-        f"describe({str(model_folder)!r}, HFModelOptions())\nassert 'torch' not in sys.modules"
+        "import sys\nfrom loom_server_hf.server import HFServer\n"
+        "from loom_server_hf.plugin import HFModelOptions, HFServerOptions\n"
+        f"HFServer(HFServerOptions()).describe({str(model_folder)!r}, HFModelOptions())\n"
+        "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from loom_server_hf.loading import choose_device, end_ids, set_threads
 from loom_server_hf.plugin import HFModelOptions, HFServerOptions
-from loom_server_hf.server import HFServer, choose_device, end_ids, set_threads
+from loom_server_hf.server import HFServer
 from loom_server_hf.session import HFSession
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
@@ -172,6 +174,15 @@ def test_describe_and_open_agree(model_folder: Path) -> None:
     with server.open(str(model_folder), HFModelOptions(device="cpu")) as session:
         assert session.card.digest == card.digest
         assert session.card.facts == card.facts
+
+
+def test_a_closed_session_lets_go_of_the_model(model_folder: Path) -> None:
+    with HFServer(HFServerOptions()).open(str(model_folder), HFModelOptions(device="cpu")) as session:
+        weights = weakref.ref(session._engine.model)  # type: ignore[union-attr]
+        ask(session, [request(0, prompts([5])[0])])
+    assert weights() is None
+    with pytest.raises(ModelError, match="closed"):
+        ask(session, [request(0, prompts([5])[0])])
 
 
 # --- what loading refuses ------------------------------------------------------------------------------------------
