@@ -108,8 +108,8 @@ def test_failures_are_all_named_and_end_with_1(mirror: Path) -> None:
     (mirror / "books" / "b.txt").unlink()
     done = run("fetch", "books", "--data-dir", mirror, "--offline")
     assert done.exit_code == 1
-    assert "failed a.txt: altered" in done.output
-    assert "failed b.txt: missing" in done.output
+    assert "failed: altered data file a.txt" in done.output
+    assert "failed: missing data file b.txt" in done.output
     assert "1 of 3 files" in done.output
     assert "next: " in done.output
 

@@ -86,7 +86,7 @@ def _each(bench: str, files: DataDir, get: Callable[[DataSource], object]) -> No
             get(source)
         except LoomError as error:
             failed.append(error)
-            click.echo(f"failed {Pin.parse(source.pin).upstream_path}: {error.what}", err=True)
+            click.echo(f"failed: {error.what}", err=True)
     used = files.used()
     for row in used:
         label = " (extract)" if row.extract else ""
