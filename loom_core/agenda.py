@@ -33,10 +33,13 @@ class Agenda:
     """The unfinished jobs of a run, in the order they are handed out."""
 
     def __init__(self, jobs: Iterable[Job], *, size: int, workers: int) -> None:
-        ordered = sorted(jobs, key=lambda job: (-job.length, job.group))
-        self._groups: deque[list[Job]] = deque(list(g) for _, g in groupby(ordered, key=lambda job: job.group))
+        groups: dict[str, list[Job]] = {}
+        for job in jobs:
+            groups.setdefault(job.group, []).append(job)
+        longest = {group: max(job.length for job in rows) for group, rows in groups.items()}
+        self._groups = deque(groups[name] for name in sorted(groups, key=lambda name: (-longest[name], name)))
         self._ready: deque[Bundle] = deque()
-        self._left, self._size, self._workers = len(ordered), size, workers
+        self._left, self._size, self._workers = sum(map(len, groups.values())), size, workers
         self._ids: Iterator[int] = iter(range(1, 1 << 62))
 
     def __len__(self) -> int:
@@ -76,5 +79,20 @@ class Agenda:
             most = max(len(jobs) for jobs in by_arm.values())
         share = max(1, -(-self._left // self._workers))
         for arm, jobs in by_arm.items():
-            for start in range(0, len(jobs), share):
-                self._ready.append(Bundle(next(self._ids), arm, jobs[start : start + share]))
+            self._ready.extend(Bundle(next(self._ids), arm, part) for part in _shares(jobs, share))
+
+
+def _shares(jobs: list[Job], most: int) -> Iterator[list[Job]]:
+    """Whole groups, up to `most` jobs together; only a group that is larger than that is split."""
+    share: list[Job] = []
+    for _, group in groupby(jobs, key=lambda job: job.group):
+        rows = list(group)
+        if share and len(share) + len(rows) > most:
+            yield share
+            share = []
+        while len(rows) > most:
+            yield rows[:most]
+            rows = rows[most:]
+        share += rows
+    if share:
+        yield share

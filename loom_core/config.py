@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from loom_core.errors import UsageError, nearest
 from loom_core.keys import plain
-from loom_core.options import SECRET, number
+from loom_core.options import SECRET, number, show
 from loom_core.types import PROTOCOLS, Json, Protocol
 
 OVERLENGTH = ("error", "skip", "truncate")
@@ -95,13 +95,14 @@ def _typed(values: Mapping[str, Any], *, where: str) -> RunConfig:
 
 def _value(name: str, value: Any) -> Any:
     if name in ("benchmarks", "accel"):
-        items = [value] if isinstance(value, str) else list(value)
-        return tuple(_text(item) for item in items)
+        return tuple(_text(item) for item in ([value] if isinstance(value, str) else _list(value)))
     if name == "lengths":
-        items = value.split(",") if isinstance(value, str) else list(value)
+        items = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else _list(value)
         return tuple(_whole(item, least=1) for item in items)
     if name in ("model_options", "server_options", "origins"):
-        return {str(k): _option(name, str(k), v) for k, v in dict(value).items()}
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{value!r} is no table of names and values")
+        return {str(k): _option(name, str(k), v) for k, v in value.items()}
     if name in ("limit", "repeats", "workers"):
         return None if value is None and name == "limit" else _whole(value, least=1)
     if name == "seed":
@@ -119,7 +120,13 @@ def _value(name: str, value: Any) -> Any:
 def _option(table: str, name: str, value: Any) -> str:
     if table != "origins" and SECRET.search(name):
         raise ValueError(f"option {name!r} looks like a secret; give secrets in the environment")
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return show(tuple(value) if isinstance(value, list) else value)
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{value!r} is no list")
+    return list(value)
 
 
 def _text(value: Any) -> str:

@@ -58,6 +58,8 @@ def converse(
         else:
             last: list[Response] = []
             answer = yield from _remember(strategy.solve(turn), last)
+            if not last:
+                raise PluginError(f"{type(strategy).__name__} answered without asking the model")
             response = replace(last[-1], text=answer)
         answered.append(response)
         turn = benchmark.follow_up(sample, answered)
@@ -110,10 +112,15 @@ class Conversations:
     def _start(self, arm: Arm, order: Json, waiting: list[Step]) -> Iterator[dict[str, Json]]:
         job, sample = order["job"], sample_from(order["sample"])
         chosen, task = self._selection.task(job["task"])
-        strategies = [self._augmentation(part) for part in arm.of_kind("strategy")]
+        strategies = (self._augmentation(part) for part in arm.of_kind("strategy"))
         turns = converse(chosen.benchmark, sample, task, strategies)
         replay = {record["step"]: record for record in order["replay"]}
-        step = Step(job, sample, task, turns, replay, next(turns))
+        step = Step(job, sample, task, turns, replay, Turn(prompt=sample.prompt, generation=task.generation))
+        try:
+            step.turn = next(turns)
+        except Exception as error:  # noqa: BLE001 - what a plugin raises over one job is that job's recorded error
+            yield self._failure(step, _reason(error))
+            return
         yield from self._prepare(arm, step, waiting)
 
     def _prepare(self, arm: Arm, step: Step, waiting: list[Step]) -> Iterator[dict[str, Json]]:
@@ -123,9 +130,9 @@ class Conversations:
             if step.number >= MOST_CALLS:
                 raise PluginError("a job may not make more calls", why=f"the limit is {MOST_CALLS}")
             step.request, step.rendered = self._request(arm, step)
-        except LoomError as error:
+        except Exception as error:  # noqa: BLE001 - as above
             step.request, step.rendered = None, None
-            yield self._failure(step, str(error))
+            yield self._failure(step, _reason(error))
             return
         step.prepared_seconds = time.perf_counter() - began
         recorded = step.replay.get(step.number)
@@ -138,14 +145,19 @@ class Conversations:
         self, arm: Arm, step: Step, response: Response, waiting: list[Step], *, replayed: bool = False
     ) -> Iterator[dict[str, Json]]:
         """Hand a response to its job; record it, and prepare the job's next turn if it has one."""
-        answer, turn = None, None
+        answer, turn, broken = None, None, ""
         if response.finish != "error":
             try:
                 turn = step.turns.send(response)
             except StopIteration as end:
                 answer = str(end.value)
+            except Exception as error:  # noqa: BLE001 - as above
+                broken = _reason(error)
         if not replayed:
-            yield self._record(step, response, last=turn is None, answer=answer)
+            yield self._record(step, response, last=turn is None and not broken, answer=answer)
+        if broken:
+            step.number, step.request, step.rendered = step.number + 1, None, None
+            yield self._failure(step, broken)
         if turn is not None:
             step.turn, step.number = turn, step.number + 1
             yield from self._prepare(arm, step, waiting)
@@ -174,7 +186,7 @@ class Conversations:
     def _render(self, arm: Arm, turn: Turn, task: Task) -> tuple[Prompt, Rendered | None]:
         """Augment, truncate and render a prompt; kept for the arms that ask the same prompt next."""
         rewriting = "+".join(part.text for part in arm.of_kind("prompt"))
-        place = (prompt_digest(turn.prompt), f"{rewriting} {turn.generation.max_tokens} {task.chat}")
+        place = (prompt_digest(turn.prompt), f"{rewriting} {turn.generation.max_tokens} {task.chat} {task.truncation}")
         if place not in self._rendered:
             self._rendered[place] = self._render_anew(arm, turn, task)
             if len(self._rendered) > RENDERINGS_KEPT:
@@ -249,6 +261,11 @@ class Conversations:
         timing = Timing(queued=now, started=now, first_token=None, ended=now)
         response = Response(key=key, text="", finish="error", n_in=0, n_out=0, timing=timing, error=why)
         return self._record(step, response, last=True, answer=None)
+
+
+def _reason(error: Exception) -> str:
+    """An error as it is recorded; one that is no `LoomError` with its type."""
+    return str(error) if isinstance(error, LoomError) else f"{type(error).__name__}: {error}"
 
 
 def _count(rendered: Rendered) -> int:

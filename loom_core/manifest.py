@@ -26,10 +26,14 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "safetensors", "vll
 
 
 def secrets(environment: Mapping[str, str] | None = None) -> list[str]:
-    """The values of environment variables whose names say that they are secret, the longest first."""
+    """The values of environment variables whose names say that they are secret, the longest first.
+
+    Of a value with several lines (a private key) each line counts too: logs are written line by line.
+    """
     environment = os.environ if environment is None else environment
-    found = {v for k, v in environment.items() if SECRET_NAME.search(k) and len(v) >= SHORTEST_SECRET}
-    return sorted(found, key=len, reverse=True)
+    values = {value for name, value in environment.items() if SECRET_NAME.search(name)}
+    pieces = values | {line.strip() for value in values for line in value.splitlines()}
+    return sorted((piece for piece in pieces if len(piece) >= SHORTEST_SECRET), key=lambda piece: (-len(piece), piece))
 
 
 def redact(text: str, hidden: Iterable[str]) -> str:

@@ -66,7 +66,11 @@ def _expand(text: str, catalog: Catalog) -> list[Arm]:
         stacks = [(*stack, part) for stack in stacks for part in parts]
     if not stacks[0]:
         raise UsageError("an empty arm", where=repr(text), hint="write method or method:option=value")
-    return [Arm(name="+".join(part.text for part in stack), parts=stack) for stack in stacks]
+    arms = [Arm(name="+".join(part.text for part in stack), parts=stack) for stack in stacks]
+    if len(strategies := arms[0].of_kind("strategy")) > 1:
+        names = " and ".join(part.name for part in strategies)
+        raise UsageError("an arm has one strategy at most", where=f"arm {text}", why=f"{names} are strategies")
+    return arms
 
 
 def _part(found: Found[AugmentationSpec], values: dict[str, str]) -> Part:

@@ -6,6 +6,7 @@ them. Understood field types: bool, int, float, str, Literal, Budget, X | None a
 
 from __future__ import annotations
 
+import math
 import re
 import types
 import typing
@@ -17,7 +18,8 @@ from loom_core.errors import UsageError, nearest
 from loom_core.keys import plain
 from loom_core.types import Budget, Json
 
-SECRET = re.compile(r"(?i)(^|_)(api_?key|token|secret|password|credential)s?$")
+SECRET = re.compile(r"(?i)(^|_)(api_?keys?|token|secrets?|passwords?|credentials?)$")
+"""Names of options that look like secrets; `max_tokens` is none."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,16 @@ def budget(text: str) -> Budget:
         raise ValueError(f"{text!r} is no budget (write 1024, 4x, 0.25 or 64MiB): {error}") from None
 
 
+def _real(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no number") from None
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is no finite number")
+    return value
+
+
 def _boolean(text: str) -> bool:
     known = {
         "true": True,
@@ -100,7 +112,7 @@ def _convert(value: Any, kind: Any) -> Any:
     if kind is Budget and isinstance(value, Mapping):
         return Budget(**value)
     if isinstance(value, str) and kind is not str:
-        parsers: dict[Any, Any] = {bool: _boolean, int: number, float: float, Budget: budget}
+        parsers: dict[Any, Any] = {bool: _boolean, int: number, float: _real, Budget: budget}
         return parsers[kind](value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

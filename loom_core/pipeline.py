@@ -13,7 +13,7 @@ from loom_core import manifest as manifests
 from loom_core import report
 from loom_core.config import RunConfig, difference
 from loom_core.data import DataDir
-from loom_core.errors import RunError
+from loom_core.errors import RunError, nearest
 from loom_core.keys import plain
 from loom_core.plan import make_plan
 from loom_core.plugins import Catalog
@@ -62,7 +62,7 @@ def prepare(folder: RunFolder, selection: Selection, command: list[str]) -> dict
     """The plan of a run folder: made now, or read and checked against the config. Refuses another configuration."""
     if folder.prepared:
         plan: dict[str, Json] = read_json(folder.plan)
-        if plan["config_digest"] != selection.digest:
+        if plan.get("config_digest") != selection.digest:
             raise RunError(
                 "this run folder was made by another configuration",
                 where=str(folder.path),
@@ -78,6 +78,9 @@ def prepare(folder: RunFolder, selection: Selection, command: list[str]) -> dict
                 hint="choose another folder with --out",
             )
         return plan
+    folder.refuse_foreign()
+    if folder.manifest.exists():
+        stored_config(folder)
     data = open_data(selection.config)
     write_json(folder.manifest, manifests.build(selection, command))
     try:
@@ -96,14 +99,18 @@ def open_data(config: RunConfig) -> DataDir:
 
 def stored_config(folder: RunFolder) -> RunConfig:
     """The config of an existing run folder; raises RunError when it is none."""
-    if not folder.manifest.exists():
+    record = read_json(folder.manifest) if folder.manifest.exists() else {}
+    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+        why = "its manifest.json is not loom's" if record else "it has no manifest.json"
+        siblings = folder.path.parent.glob("*/manifest.json")
+        known = [str(path.parent) for path in siblings if path.parent != folder.path]
         raise RunError(
             "this is no run folder",
             where=str(folder.path),
-            why="it has no manifest.json",
-            hint="loom run starts one; runs are kept below runs/",
+            why=why if folder.path.exists() else "it does not exist",
+            hint=nearest(str(folder.path), known) if known else "loom run starts one; runs are kept below runs/",
         )
-    return RunConfig.from_json(read_json(folder.manifest)["config"])
+    return RunConfig.from_json(record["config"])
 
 
 def default_name(selection: Selection) -> str:

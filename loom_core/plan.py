@@ -13,6 +13,7 @@ from loom_core.contracts import ModelCard
 from loom_core.data import DataDir, Unavailable
 from loom_core.errors import DataError, PluginError, UsageError
 from loom_core.keys import job_key, plain, prompt_digest
+from loom_core.manifest import redacted, secrets
 from loom_core.names import arm_identity
 from loom_core.render import render
 from loom_core.selection import Chosen, Selection, plan_arm
@@ -74,7 +75,7 @@ def make_plan(selection: Selection, card: ModelCard, data: DataDir, folder: RunF
     plan = _as_json(selection, card, tally)
     if folder is not None:
         refuse(plan)
-        write_json(folder.plan, plan)
+        write_json(folder.plan, redacted(plan, secrets()))
     return plan
 
 
@@ -128,7 +129,7 @@ def _measure(sample: Sample, task: Task, card: ModelCard, tally: Tally) -> Sampl
         tally.bos[audit] = tally.bos.get(audit, 0) + 1
     else:
         length, tally.estimated = len(sample.prompt.text) // CHARACTERS_PER_TOKEN, True
-    over = card.window is not None and length + task.generation.max_tokens > card.window
+    over = _over(length, task, card.window)
     tally.levels[sample.task].setdefault(sample.level or "all", Level()).add(length, over)
     tally.n_samples += 1
     if over:
@@ -173,8 +174,13 @@ def _jobs(selection: Selection, card: ModelCard, samples: Iterable[Sample], tall
 
 def skipped(sample: Sample, task: Task, rewritten: bool, window: int | None, policy: str) -> bool:
     """True if `--overlength skip` leaves this sample out; a rewritten prompt may yet fit and is never skipped here."""
-    over = window is not None and (sample.length or 0) + task.generation.max_tokens > window
-    return policy == "skip" and over and not rewritten
+    return policy == "skip" and _over(sample.length or 0, task, window) and not rewritten
+
+
+def _over(length: int, task: Task, window: int | None) -> bool:
+    """True if a prompt does not fit the window. A task whose own rule cuts the raw prompt always fits."""
+    own_rule = task.truncation.scope == "prompt"
+    return window is not None and not own_rule and length + task.generation.max_tokens > window
 
 
 def _task_identity(chosen: Chosen, task: Task) -> dict[str, Json]:

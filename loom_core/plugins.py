@@ -11,7 +11,7 @@ import importlib
 import importlib.metadata
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -129,10 +129,13 @@ class Catalog:
 
     def register(self, plugin: Any, name: str, distribution: str, version: str) -> None:
         """Register one plugin module or object and collect its specs; failures go to `broken`."""
+        full_name = f"{distribution}:{name}"
         try:
-            self.manager.register(plugin, name=name)
+            self.manager.register(plugin, name=full_name)
             self.manager.check_pending()
         except Exception as error:  # noqa: BLE001 - a plugin that breaks the hook contract must stop nobody
+            if self.manager.get_plugin(full_name) is plugin:
+                self.manager.unregister(plugin)
             self._break(name, distribution, error)
             return
         others = [p for p in self.manager.get_plugins() if p is not plugin]
@@ -144,20 +147,18 @@ class Catalog:
             except Exception as error:  # noqa: BLE001 - as above
                 self._break(name, distribution, error)
 
-    def _break(self, name: str, distribution: str, error: Exception) -> None:
+    def _break(self, name: str, distribution: str, error: BaseException) -> None:
         why = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
         self.broken.append(Broken(name, distribution, why.splitlines()[0] if why else type(error).__name__))
 
     def observe(self, hook: str, **arguments: Any) -> None:
         """Call an observing hook on each plugin; what one raises is printed and stops nobody."""
-        for name, plugin in self.manager.list_name_plugin():
-            function: Callable[..., Any] | None = getattr(plugin, hook, None)
-            if function is None or plugin is hookspecs:
-                continue
+        caller: pluggy.HookCaller = getattr(self.manager.hook, hook)
+        for one in caller.get_hookimpls():
             try:
-                function(**arguments)
+                one.function(**{name: arguments[name] for name in one.argnames})
             except Exception as error:  # noqa: BLE001 - observers may not stop a run
-                print(f"loom: plugin {name}: {hook} raised {type(error).__name__}: {error}", file=sys.stderr)
+                print(f"loom: plugin {one.plugin_name}: {hook} raised {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def new_manager() -> pluggy.PluginManager:
@@ -183,7 +184,7 @@ def load_all(group: str = GROUP) -> Catalog:
         distribution = point.dist.name if point.dist else "?"
         try:
             plugin = point.load()
-        except Exception as error:  # noqa: BLE001 - the reason is shown by `loom list`
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the reason is shown by `loom list`
             catalog._break(point.name, distribution, error)
             continue
         catalog.register(plugin, point.name, distribution, point.dist.version if point.dist else "?")

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from loom_core.manifest import redact
 from loom_core.store import to_line
@@ -31,7 +31,7 @@ class WorkerProcess:
         self,
         number: int,
         order: Mapping[str, Any],
-        events: queue.Queue[tuple[WorkerProcess, dict[str, Any]]],
+        events: Events,
         log: Path,
         *,
         threads: int,
@@ -100,7 +100,7 @@ class WorkerProcess:
         words = [line for line in self.last_lines if line.strip()]
         return how + (f"; its last words: {' | '.join(words[-3:])}" if words else "")
 
-    def _read(self, events: queue.Queue[tuple[WorkerProcess, dict[str, Any]]]) -> None:
+    def _read(self, events: Events) -> None:
         assert self._child.stdout is not None
         for line in self._child.stdout:
             self.last_sign = time.monotonic()
@@ -118,3 +118,7 @@ class WorkerProcess:
                 self.last_lines.append(text.rstrip())
                 file.write(text)
                 file.flush()
+
+
+Events: TypeAlias = "queue.SimpleQueue[tuple[WorkerProcess | None, dict[str, Any]]]"
+"""What workers report, and (from None) what a signal handler does: only a SimpleQueue may be put to from one."""

@@ -29,7 +29,7 @@ def render(prompt: Prompt, tokenizer: Tokenizer, *, chat: Chat) -> Rendered:
         located = _concatenated(prompt.segments)
     else:
         lead = []
-        located = _locate(prompt, text)
+        located = _locate(prompt, text, tokenizer)
         if prefill := prefill_text(prompt):
             located.append((len(text), len(text) + len(prefill), "prefill"))
             text += prefill
@@ -72,18 +72,20 @@ def _concatenated(segments: Sequence[Segment], start: int = 0) -> list[Located]:
     return located
 
 
-def _locate(prompt: Prompt, text: str) -> list[Located]:
+def _locate(prompt: Prompt, text: str, tokenizer: Tokenizer) -> list[Located]:
     """Where the segments stand in a rendered text. Templates may strip a message; then its ends move inwards."""
     located: list[Located] = []
+    rows = messages(prompt)
+    places = _places(rows, text, tokenizer)
     cursor, parts = 0, [s for s in prompt.segments if s.kind != "prefill"]
-    for message in messages(prompt):
+    for number, message in enumerate(rows):
         content = message["content"]
         taken: list[Segment] = []
         while parts and sum(len(s.text) for s in taken) < len(content):
             taken.append(parts.pop(0))
         stripped = content.strip()
-        at = text.find(content, cursor)
-        shift, length = 0, len(content)
+        at, length = places[number] if places else (text.find(content, cursor), len(content))
+        shift = 0 if length == len(content) else content.find(stripped)
         if at < 0:
             at, shift, length = text.find(stripped, cursor), content.find(stripped), len(stripped)
         if at < 0:
@@ -94,6 +96,29 @@ def _locate(prompt: Prompt, text: str) -> list[Located]:
                 located.append((at + low - shift, at + high - shift, kind))
         cursor = at + length
     return located
+
+
+def _places(rows: Sequence[dict[str, str]], text: str, tokenizer: Tokenizer) -> list[tuple[int, int]]:
+    """(start, length) of each message's content in the rendered text, exactly; empty where the template will not tell.
+
+    Rendering marks in place of the contents gives the template's own words between them, so that a short content is
+    not mistaken for a word of the template.
+    """
+    marks = [f"\ue000{i}\ue001" for i in range(len(rows))]
+    skeleton = tokenizer.chat([{**row, "content": mark} for row, mark in zip(rows, marks, strict=True)]) or ""
+    places, at = [], 0
+    for row, mark in zip(rows, marks, strict=True):
+        before, found, skeleton = skeleton.partition(mark)
+        following = skeleton.partition("\ue000")[0]
+        at += len(before)
+        for content in (row["content"], row["content"].strip()):
+            if found and text.startswith(content + following, at):
+                places.append((at, len(content)))
+                at += len(content)
+                break
+        else:
+            return []
+    return places if at + len(skeleton) == len(text) else []
 
 
 def _token_spans(located: Sequence[Located], starts: list[int], lead: int) -> tuple[Span, ...]:

@@ -12,14 +12,14 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from loom_core.agenda import Agenda, Bundle
 from loom_core.errors import LoomError, ModelError
 from loom_core.keys import call_key, plain
-from loom_core.manifest import redact, secrets
+from loom_core.manifest import redact, redacted, secrets
 from loom_core.names import arm_to_json
-from loom_core.process import WorkerProcess
+from loom_core.process import Events, WorkerProcess
 from loom_core.selection import Selection
 from loom_core.store import Appender, Responses, RunFolder
 from loom_core.types import Job, Json, Response, Timing
@@ -73,7 +73,7 @@ class Runner:
         self._folder, self._selection, self._progress = folder, selection, progress
         self._model_digest, self._hidden = model_digest, secrets()
         self._arms = {arm.name: arm for arm in selection.arms}
-        self._events: queue.Queue[tuple[WorkerProcess, dict[str, Any]]] = queue.Queue()
+        self._events: Events = queue.SimpleQueue()
         self._busy: dict[WorkerProcess, Bundle | None] = {}
         self._recorded = Responses(folder.responses)
         self._samples = folder.read_samples()
@@ -105,6 +105,8 @@ class Runner:
                 worker.kill()
             self._out.close()
             self._progress.end()
+        self.outcome.ended = sum(self._recorded.ended(job.key) for job in jobs)
+        self.outcome.failed = sum(self._recorded.failed(job.key) for job in jobs)
         self.outcome.interrupted = self._interrupts > 0
         return self.outcome
 
@@ -122,9 +124,9 @@ class Runner:
         self._busy[worker] = None
 
     def _interrupt(self, *_: object) -> None:
+        """A signal handler: takes note only, for it may run in the middle of a write to a worker."""
         self._interrupts += 1
-        for worker in self._busy:
-            worker.stop() if self._interrupts == 1 else worker.kill()
+        self._events.put((None, {"op": "interrupt"}))
 
     def _step(self, workers: int) -> None:
         """Handle one event, or look for workers that fell silent."""
@@ -138,12 +140,16 @@ class Runner:
                     )
                     worker.kill()
             return
+        if worker is None:
+            for busy in list(self._busy):
+                busy.stop() if self._interrupts == 1 else busy.kill()
+            return
         if worker not in self._busy:
             return
         op = event["op"]
         if op == "ready":
             worker.ready = True
-            self.outcome.workers.append({"number": worker.number, **event["info"]})
+            self.outcome.workers.append(redacted({"number": worker.number, **event["info"]}, self._hidden))
             self._hand_out(worker)
         elif op == "response":
             self._record(worker, event["record"])
@@ -180,12 +186,8 @@ class Runner:
         bundle = self._busy.get(worker) if worker else None
         if not record["last"] and bundle is not None:
             bundle.calls[record["job"]] = record["step"] + 1
-        if record["last"]:
-            if bundle is not None:
-                bundle.left.pop(record["job"], None)
-            failed = record["finish"] == "error"
-            self.outcome.failed += failed
-            self.outcome.ended += not failed
+        if record["last"] and bundle is not None:
+            bundle.left.pop(record["job"], None)
         self._deaths = 0
         self._progress.response(record)
         self._selection.catalog.observe("loom_response", record=record)

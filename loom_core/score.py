@@ -13,6 +13,7 @@ from pathlib import Path
 from loom_core.contracts import Metric
 from loom_core.conversation import response_from
 from loom_core.keys import plain
+from loom_core.manifest import redact, secrets
 from loom_core.selection import Chosen, Selection
 from loom_core.store import Responses, RunFolder, to_line
 from loom_core.types import Job, Json, Response, Sample, Score, Scored, Task
@@ -23,7 +24,7 @@ def score_run(folder: RunFolder, selection: Selection, progress: Callable[[], No
     responses, samples = Responses(folder.responses), folder.read_samples()
     metrics = {name: selection.metrics(task) for _, task, name in selection.tasks()}
     writers: dict[Path, _Writer] = {}
-    n = 0
+    hidden, n = secrets(), 0
     try:
         for job in folder.read_jobs():
             if not responses.ended(job.key):
@@ -31,7 +32,7 @@ def score_run(folder: RunFolder, selection: Selection, progress: Callable[[], No
             chosen, task = selection.task(job.task)
             sample = samples.light(job.task, job.sample)
             answers = [_answer(record) for record in responses.of(job.key)]
-            scored = _scored(chosen, sample, answers, metrics[job.task])
+            scored = _scored(chosen, sample, answers, metrics[job.task], hidden)
             for score in _scores(selection, task, job, scored):
                 path = folder.scores(score.metric, score.metric_version)
                 if path not in writers:
@@ -87,12 +88,12 @@ def _answer(record: Mapping[str, Json]) -> Response:
 
 
 def _scored(
-    chosen: Chosen, sample: Sample, answers: list[Response], metrics: Mapping[str, Metric]
+    chosen: Chosen, sample: Sample, answers: list[Response], metrics: Mapping[str, Metric], hidden: list[str]
 ) -> dict[str, Scored]:
     try:
         given = chosen.benchmark.score(sample, answers, metrics)
     except Exception as error:  # noqa: BLE001 - a scorer's failure is a fact about this sample, recorded with it
-        reason = Scored(value=None, detail={"error": f"{type(error).__name__}: {error}"})
+        reason = Scored(value=None, detail={"error": redact(f"{type(error).__name__}: {error}", hidden)})
         return dict.fromkeys(metrics, reason)
     missing = Scored(value=None, detail={"error": "the benchmark gave no value for this metric"})
     return {name: given.get(name, missing) for name in metrics}

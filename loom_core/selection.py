@@ -115,16 +115,32 @@ def select(config: RunConfig, catalog: Catalog) -> Selection:
         if problem := refusal(arm, server.spec.capabilities, server_name, catalog):
             raise problem
     choices = [parse_benchmark(text, catalog) for text in config.benchmarks]
+    chosen = tuple(_open(choice, config, catalog) for choice in choices)
+    _refuse_twice(chosen)
     return Selection(
         config=config,
         catalog=catalog,
-        chosen=tuple(_open(choice, config, catalog) for choice in choices),
+        chosen=chosen,
         server=server,
         server_options=build(server.spec.options, config.server_options, owner=f"server {server_name}"),
         model_options=build(server.spec.model_options, config.model_options, owner=f"model on server {server_name}"),
         model=model,
         arms=arms,
     )
+
+
+def _refuse_twice(chosen: tuple[Chosen, ...]) -> None:
+    """A task stands once in a run: its answers under two sets of options would fall into one column."""
+    seen: dict[str, str] = {}
+    for one in chosen:
+        for name in map(one.full_name, one.tasks):
+            if name in seen:
+                raise UsageError(
+                    f"task {name} is asked for twice",
+                    where=f"{seen[name]} and {one.choice.text}",
+                    hint=f"run them apart, or give several values at once ({one.name}@option={{a,b}})",
+                )
+            seen[name] = one.choice.text
 
 
 def _open(choice: Choice, config: RunConfig, catalog: Catalog) -> Chosen:

@@ -12,8 +12,10 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -25,8 +27,16 @@ from loom_core.keys import plain
 from loom_core.prompt import context_indices, with_texts
 from loom_core.types import Evidence, Job, Json, Prompt, Sample, Segment
 
-CALL_FIELDS = frozenset(("job", "step", "last", "finish"))
+CALL_FIELDS = frozenset(("job", "step", "last", "finish", "key", "text", "timing", "error"))
 """What a response record must have to be counted; the rest is `types.Response` and the sample's coordinates."""
+
+OWN = re.compile(
+    r"\.lock|(manifest|plan|report)\.json(\.partial)?|report\..+|(samples|responses)\.jsonl|responses\.torn"
+    r"|jobs\.jsonl\.gz|scores-.+|contexts|logs"
+)
+"""The names of what a run folder holds."""
+UNREADABLE = (OSError, EOFError, ValueError, zlib.error)
+ANEW = "delete plan.json in the run folder and run again: jobs and contexts are prepared anew, answers are kept"
 
 
 def to_line(record: Mapping[str, Json]) -> str:
@@ -159,7 +169,7 @@ class Responses:
         self.path, self.damage = path, Damage()
         self._offsets: dict[str, dict[int, tuple[int, bool, bool]]] = {}
         for offset, record in read_lines(path, self.damage):
-            if record.keys() >= CALL_FIELDS:
+            if record.keys() >= CALL_FIELDS and isinstance(record["job"], str) and isinstance(record["step"], int):
                 self.add(offset, record)
             else:
                 self.damage.foreign += 1
@@ -173,17 +183,25 @@ class Responses:
             steps[record["step"]] = (offset, failed, bool(record["last"]))
 
     def ended(self, job: str) -> bool:
-        """True if the job's last call is recorded and none of its calls failed."""
-        steps = self._offsets.get(job, {})
-        return any(last for _, _, last in steps.values()) and not any(failed for _, failed, _ in steps.values())
+        """True if every call of the job is recorded, up to its last, and none of them failed."""
+        return self._last_step(job) is not None
 
     def failed(self, job: str) -> bool:
-        """True if the newest word on a call of this job is an error."""
-        return any(failed for _, failed, _ in self._offsets.get(job, {}).values())
+        """True if the job has not ended and the newest word on one of its calls is an error."""
+        return not self.ended(job) and any(failed for _, failed, _ in self._offsets.get(job, {}).values())
+
+    def _last_step(self, job: str) -> int | None:
+        steps, number = self._offsets.get(job, {}), 0
+        while (entry := steps.get(number)) is not None and not entry[1]:
+            if entry[2]:
+                return number
+            number += 1
+        return None
 
     def of(self, job: str) -> list[dict[str, Json]]:
-        """The records of a job, by step."""
-        steps = self._offsets.get(job, {})
+        """The records of a job, by step, up to its last call."""
+        end = self._last_step(job)
+        steps = {n: entry for n, entry in self._offsets.get(job, {}).items() if end is None or n <= end}
         if not steps:
             return []
         with self.path.open("rb") as file:
@@ -242,6 +260,14 @@ class RunFolder:
         finally:
             lock.close()
 
+    def refuse_foreign(self) -> None:
+        """Raise RunError where a run would begin among files that no run writes; nothing of a user is overwritten."""
+        foreign = sorted(path.name for path in self.path.iterdir() if not OWN.fullmatch(path.name))
+        if foreign:
+            shown = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
+            why = f"it holds {shown}, which no run writes"
+            raise RunError("this is no run folder", where=str(self.path), why=why, hint="choose a new one with --out")
+
     def discard(self) -> None:
         """Remove what was prepared, where nothing was answered yet: a refused plan leaves nothing behind."""
         if self.responses.exists():
@@ -254,7 +280,8 @@ class RunFolder:
 
     def write_samples(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         """Write samples as they pass, each context once; yields them on without their contexts' texts in memory."""
-        self.contexts.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.contexts, ignore_errors=True)  # what an earlier try left may be damaged
+        self.contexts.mkdir(parents=True)
         with self.samples.open("w", encoding="ascii") as file:
             for sample in samples:
                 file.write(to_line(self._without_contexts(sample)))
@@ -284,13 +311,9 @@ class RunFolder:
         """A stored text; raises RunError where it is missing or unreadable."""
         try:
             return gzip.decompress((self.contexts / f"{digest}.gz").read_bytes()).decode("utf-8", "surrogatepass")
-        except (OSError, EOFError, ValueError) as error:
-            raise RunError(
-                "a stored context cannot be read",
-                where=str(self.contexts / f"{digest}.gz"),
-                why=str(error),
-                hint="delete plan.json in the run folder and run again: contexts are prepared anew",
-            ) from error
+        except UNREADABLE as error:
+            where = str(self.contexts / f"{digest}.gz")
+            raise RunError("a stored context cannot be read", where=where, why=str(error), hint=ANEW) from error
 
     def read_samples(self) -> Samples:
         """The samples of this run, read on demand."""
@@ -303,9 +326,14 @@ class RunFolder:
 
     def read_jobs(self) -> Iterator[Job]:
         """The planned jobs, in the order of the plan."""
-        with gzip.open(self.jobs, "rt", encoding="ascii") as file:
-            for line in file:
-                yield Job(**json.loads(line))
+        try:
+            with gzip.open(self.jobs, "rt", encoding="ascii") as file:
+                for line in file:
+                    yield Job(**json.loads(line))
+        except (*UNREADABLE, TypeError) as error:
+            raise RunError(
+                "the planned jobs cannot be read", where=str(self.jobs), why=str(error), hint=ANEW
+            ) from error
 
 
 class Samples:
@@ -335,6 +363,11 @@ class Samples:
         return replace(light, prompt=with_texts(light.prompt, texts))
 
     def _record(self, task: str, sample: str) -> dict[str, Json]:
+        if (task, sample) not in self._offsets:
+            where = str(self._folder.samples)
+            raise RunError(
+                f"sample {sample} of {task} is not stored", where=where, why="the file was altered", hint=ANEW
+            )
         with self._folder.samples.open("rb") as file:
             file.seek(self._offsets[task, sample])
             record: dict[str, Json] = json.loads(file.readline())

@@ -7,6 +7,7 @@ shrink unless the policy's scope is "prompt". Knows a tokenizer's contract, no m
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import replace
 
 from loom_core.contracts import Rendered, Tokenizer
@@ -31,17 +32,18 @@ def fit(
         prompt = _cut_prompt(prompt, tokenizer, truncation.side, truncation.limit or limit)
         whole = whole if prompt is original else render(prompt, tokenizer, chat=chat)
     final, rendered, excess = prompt, whole, 0
+    starts = [start for start, _ in tokenizer.offsets(prompt.context)[1]] if _length(whole) > limit else []
     while (over := _length(rendered) - limit) > 0:
-        # The joint of a cut may tokenise differently, so the excess grows until the prompt fits.
-        excess += over
-        shorter = _cut_context(prompt, tokenizer, truncation.side, excess)
-        if shorter is None:
+        if excess >= len(starts):
             raise ModelError(
                 "the prompt does not fit even with an empty context",
-                why=f"{n_whole} tokens in all, {limit} allowed, {excess} must go, and the context has fewer",
+                why=f"{n_whole} tokens in all, {limit} allowed; without its context it still has {_length(rendered)}",
                 hint="choose a larger budget or window, or fewer new tokens",
             )
-        final, rendered = shorter, render(shorter, tokenizer, chat=chat)
+        # The joint of a cut may tokenise differently, so the excess grows until the prompt fits.
+        excess = min(excess + over, len(starts))
+        final = _cut_context(prompt, starts, truncation.side, excess)
+        rendered = render(final, tokenizer, chat=chat)
     dropped = max(0, n_whole - _length(rendered))
     return final, replace(rendered, n_dropped=dropped, cut=tuple(sorted(_changed(original, final))))
 
@@ -63,17 +65,13 @@ def _changed(before: Prompt, after: Prompt) -> set[str]:
     return {old.kind for old, new in pairs if old.text != new.text}
 
 
-def _cut_context(prompt: Prompt, tokenizer: Tokenizer, side: str, excess: int) -> Prompt | None:
-    """Remove `excess` tokens from the concatenated context; None when it has no more than that."""
-    indices = context_indices(prompt)
-    ids, offsets = tokenizer.offsets(prompt.context)
-    if excess > len(ids) or not indices:
-        return None
-    first, last = keep_ends(len(ids), len(ids) - excess, side)
-    start = offsets[first][0] if first < len(ids) else len(prompt.context)
-    end = offsets[last][0] if last < len(ids) else len(prompt.context)
+def _cut_context(prompt: Prompt, starts: Sequence[int], side: str, excess: int) -> Prompt:
+    """Remove `excess` of the concatenated context's tokens, which start at these characters."""
+    first, last = keep_ends(len(starts), len(starts) - excess, side)
+    start = starts[first] if first < len(starts) else len(prompt.context)
+    end = starts[last] if last < len(starts) else len(prompt.context)
     texts, at = {}, 0
-    for i in indices:
+    for i in context_indices(prompt):
         text = prompt.segments[i].text
         low, high = min(max(start - at, 0), len(text)), min(max(end - at, 0), len(text))
         texts[i] = text[:low] + text[high:]
@@ -89,8 +87,8 @@ def _cut_prompt(prompt: Prompt, tokenizer: Tokenizer, side: str, limit: int) -> 
     lead = int(tokenizer.adds_bos)
     if len(ids) + lead <= limit:
         return prompt
-    half = limit // 2
-    head, tail = {"middle": (half - lead, half), "right": (limit - lead, 0), "left": (0, limit - lead)}[side]
+    half, rest = max(0, limit // 2), max(0, limit - lead)
+    head, tail = {"middle": (max(0, half - lead), half), "right": (rest, 0), "left": (0, rest)}[side]
     start = offsets[head][0] if head < len(ids) else len(text)
     end = offsets[len(ids) - tail][0] if tail else len(text)
     bounds, at = [], 0

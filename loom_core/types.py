@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
 Json: TypeAlias = Any
@@ -339,8 +340,9 @@ class Budget:
         if self.bytes_ is not None:
             return f"{self.bytes_}B"
         assert self.ratio is not None
-        factor = 1 / self.ratio
-        return f"{factor:g}x" if abs(factor - round(factor)) < 1e-9 else f"{self.ratio:g}"
+        factor = round(1 / self.ratio)
+        # Fixed point with every digit, so that reading it back gives this very ratio.
+        return f"{factor}x" if 1 / factor == self.ratio else format(Decimal(repr(self.ratio)), "f")
 
     def slots(self, n_valid: int, bytes_per_token: float = 0.0) -> int:
         """Slots per KV head for a prompt of `n_valid` tokens; `bytes_per_token` counts all layers and heads."""

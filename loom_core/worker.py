@@ -26,6 +26,8 @@ from loom_core.selection import Selection, select
 from loom_core.store import to_line
 
 HEARTBEAT_SECONDS = 5.0
+CLOSING_SECONDS = 30.0
+"""How long a session may take to close after the last order."""
 
 
 class Channel:
@@ -50,6 +52,8 @@ class Channel:
             if order["op"] == "stop":
                 self.stopping.set()
             self.orders.put(order)
+        if self.stopping.is_set():
+            time.sleep(CLOSING_SECONDS)  # told to stop: the session closes by itself
         os._exit(0)
 
     def _beat(self) -> None:

@@ -77,7 +77,9 @@ def main() -> None:
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except LoomError as error:
-        click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
+        from loom_core.manifest import redact, secrets
+
+        click.echo(click.style("error: ", fg="red", bold=True) + redact(str(error), secrets()), err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()

@@ -49,13 +49,18 @@ def config_from(what: tuple[str, ...], flags: dict[str, Any]) -> Any:
 
     given = {name: _value(name, value) for name, value in flags.items() if value not in (None, ())}
     origin = "command line"
+    for item in what if len(what) > 1 else ():
+        if item.endswith(".toml") or _is_folder(item):
+            raise UsageError(
+                "a study file or a run folder stands alone", where=item, hint="run it apart from " + " ".join(what[:2])
+            )
     if len(what) == 1 and what[0].endswith(".toml"):
         return from_toml(Path(what[0])).merged(given, origin)
     if len(what) == 1 and _is_folder(what[0]):
         changed = sorted(set(given) - {"workers", "server_options", "data_dir", "offline"})
         if changed:
             raise UsageError(
-                f"--{changed[0].replace('_', '-')} cannot be changed in an existing run",
+                f"{_flag(changed[0])} cannot be changed in an existing run",
                 where=what[0],
                 hint="continue it without the option, or start another run",
             )
@@ -65,13 +70,19 @@ def config_from(what: tuple[str, ...], flags: dict[str, Any]) -> Any:
 
 
 def _is_folder(text: str) -> bool:
-    path = Path(text)
-    return (path / "manifest.json").exists() or (path.is_dir() and ("/" in text or text == "."))
+    """True for a run folder, and for whatever else can only be meant as a path."""
+    if (Path(text) / "manifest.json").exists() or text in (".", ".."):
+        return True
+    return "/" in text and "@" not in text and ":" not in text
+
+
+def _flag(name: str) -> str:
+    return "--" + (name[:-1] if name in ("model_options", "server_options") else name).replace("_", "-")
 
 
 def _value(name: str, value: Any) -> Any:
     from loom_core.options import assignments
 
     if name in ("model_options", "server_options"):
-        return assignments(",".join(value), where=f"--{name[:-1].replace('_', '-')}")
+        return assignments(",".join(value), where=_flag(name))
     return list(value) if isinstance(value, tuple) else value
