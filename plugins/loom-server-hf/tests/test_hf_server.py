@@ -79,6 +79,56 @@ def test_greedy_answers_equal_generate(model_folder: Path, batch: int, chunk: in
     assert all(r.kv is not None and r.kv.kept == 1.0 for r in responses)
 
 
+COMMON: dict[str, Any] = {
+    "vocab_size": 400,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.2,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256, "vocab_size": 400, "initializer_range": 0.2},
+    "gpt_neox": COMMON,
+    "qwen2": {**COMMON, "num_key_value_heads": 2, "tie_word_embeddings": True},
+    "qwen3": {**COMMON, "num_key_value_heads": 2, "head_dim": 32},
+    "phi3": {**COMMON, "num_key_value_heads": 4},
+    "mixtral": {**COMMON, "num_key_value_heads": 1, "num_local_experts": 4},
+}
+
+
+def save_family(folder: Path, family: str, tokenizer: Any, **changes: Any) -> Path:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **{**FAMILIES.get(family, COMMON), **changes})
+    untyped: Any = AutoModelForCausalLM
+    untyped.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_architectures_equal_generate(tmp_path: Path, family: str, new_tokenizer: Any) -> None:
+    """Learned and rotary positions, query norms, one KV head, tied heads, experts."""
+    folder = save_family(tmp_path, family, new_tokenizer())
+    reference, asked = AutoModelForCausalLM.from_pretrained(folder), prompts((3, 40, 90, 64))
+    with HFServer(HFServerOptions(prefill_chunk=32)).open(str(folder), HFModelOptions(device="cpu")) as session:
+        responses = ask(session, [request(i, ids, max_tokens=8) for i, ids in enumerate(asked)])
+    assert [r.token_ids for r in responses] == [generated(reference, ids, 8) for ids in asked]
+    assert session.card.window == 256
+    assert [r.kv and r.kv.bytes_dense for r in responses] == [
+        len(ids) * (session.card.kv_bytes_per_token or 0) for ids in asked
+    ]
+
+
+def test_a_model_that_the_cache_cannot_reproduce_is_refused(tmp_path: Path, new_tokenizer: Any) -> None:
+    folder = save_family(tmp_path, "mistral", new_tokenizer(), num_key_value_heads=2, sliding_window=16)
+    assert "sliding window" in opening(folder).where
+
+
 def test_an_end_token_stops_as_in_generate(copy_of_model: Path) -> None:
     """Every second token ends the answer, by a list in generation_config."""
     (copy_of_model / "generation_config.json").write_text(json.dumps({"eos_token_id": list(range(0, 400, 2))}))
