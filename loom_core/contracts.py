@@ -90,9 +90,43 @@ class Benchmark(Protocol):
     ) -> Mapping[str, Scored]:
         """One `Scored` for each metric of the task, by the official rule."""
 
+    def score_group(self, rows: Sequence[Graded]) -> Sequence[Mapping[str, Scored]]:
+        """The scores of samples that are scored together, given their single scores; same order and length."""
+
+    def aggregate(self, rows: Sequence[Graded]) -> Sequence[Line]:
+        """The authors' own table of one arm, from every graded sample of the benchmark. Pure."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graded:
+    """A scored sample, as groups and official tables see it. task: the task's own name; answered: False where the
+    job has no answer (values are then empty)."""
+
+    task: str
+    sample: Sample
+    repeat: int
+    scored: Mapping[str, Scored]
+    answered: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One number of an official table, in the authors' scale. digits: decimals the authors print. n: samples in it.
+
+    value is None where nothing was answered. missing: planned samples without an answer, which the rule leaves out.
+    """
+
+    name: str
+    metric: str
+    value: float | None
+    n: int
+    missing: int = 0
+    digits: int = 2
+    note: str = ""
+
 
 class BenchmarkBase:
-    """The defaults of a benchmark: one turn, every metric on the last response.
+    """The defaults of a benchmark: one turn, every metric on the last response, plain means.
 
     Two further methods are looked for and have no default. `sources() -> Sequence[DataSource]`: every file that any
     of its options need (`loom data fetch NAME`), where that is more than its tasks with default options say.
@@ -108,6 +142,24 @@ class BenchmarkBase:
     ) -> Mapping[str, Scored]:
         """Each metric on the text of the last response."""
         return {name: metric.score(responses[-1].text, sample) for name, metric in metrics.items()}
+
+    def score_group(self, rows: Sequence[Graded]) -> Sequence[Mapping[str, Scored]]:
+        """The scores of samples that are scored together (equal `Sample.group`), in their order: as they are."""
+        return [row.scored for row in rows]
+
+    def aggregate(self, rows: Sequence[Graded]) -> Sequence[Line]:
+        """The authors' table of one arm: here the mean of each task and metric, in the metric's own scale."""
+        lines = []
+        for task in dict.fromkeys(row.task for row in rows):
+            of_task = [row for row in rows if row.task == task]
+            for metric in dict.fromkeys(name for row in of_task for name in row.scored):
+                given = [row.scored[metric].value for row in of_task if metric in row.scored]
+                values = [value for value in given if value is not None]
+                mean = sum(values) / len(values) if values else None
+                lines.append(
+                    Line(name=task, metric=metric, value=mean, n=len(values), missing=len(of_task) - len(values))
+                )
+        return lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

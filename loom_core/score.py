@@ -6,34 +6,33 @@ A scorer that raises costs its sample the value, never the sample: the reason st
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from loom_core.contracts import Metric
+from loom_core.contracts import Graded, Metric
 from loom_core.conversation import response_from
 from loom_core.keys import plain
 from loom_core.manifest import redact, secrets
 from loom_core.selection import Chosen, Selection
-from loom_core.store import Responses, RunFolder, to_line
+from loom_core.store import Responses, RunFolder, to_line, write_json
 from loom_core.types import Job, Json, Response, Sample, Score, Scored, Task
 
 
 def score_run(folder: RunFolder, selection: Selection, progress: Callable[[], None] = lambda: None) -> int:
-    """Score every ended job anew; returns how many answers were scored. Each scores file is replaced whole."""
-    responses, samples = Responses(folder.responses), folder.read_samples()
-    metrics = {name: selection.metrics(task) for _, task, name in selection.tasks()}
+    """Score every ended job anew; returns how many answers were scored. Each scores file is replaced whole.
+
+    Writes the authors' own tables beside them (`official.json`: by benchmark and arm, see `contracts.Line`).
+    """
     writers: dict[Path, _Writer] = {}
-    hidden, n = secrets(), 0
+    tables: dict[tuple[str, str], list[Graded]] = {}
+    n = 0
     try:
-        for job in folder.read_jobs():
-            if not responses.ended(job.key):
+        for chosen, task, job, row in _graded(folder, selection):
+            tables.setdefault((chosen.name, job.arm), []).append(row)
+            if not row.answered:
                 continue
-            chosen, task = selection.task(job.task)
-            sample = samples.light(job.task, job.sample)
-            answers = [_answer(record) for record in responses.of(job.key)]
-            scored = _scored(chosen, sample, answers, metrics[job.task], hidden)
-            for score in _scores(selection, task, job, scored):
+            for score in _scores(selection, task, job, row.scored):
                 path = folder.scores(score.metric, score.metric_version)
                 if path not in writers:
                     writers[path] = _Writer(path)
@@ -46,7 +45,48 @@ def score_run(folder: RunFolder, selection: Selection, progress: Callable[[], No
         raise
     for writer in writers.values():
         writer.finish()
+    write_json(folder.official, _tables(selection, tables))
     return n
+
+
+def _graded(folder: RunFolder, selection: Selection) -> Iterator[tuple[Chosen, Task, Job, Graded]]:
+    """Every planned job with its scores, streaming; samples of a group are held until the group is whole."""
+    responses, samples = Responses(folder.responses), folder.read_samples()
+    metrics = {name: selection.metrics(task) for _, task, name in selection.tasks()}
+    hidden = secrets()
+    groups: dict[tuple[str, str, int, str], list[tuple[Chosen, Task, Job, Graded]]] = {}
+    for job in folder.read_jobs():
+        chosen, task = selection.task(job.task)
+        sample = samples.light(job.task, job.sample)
+        scored: Mapping[str, Scored] = {}
+        if answered := responses.ended(job.key):
+            answers = [_answer(record) for record in responses.of(job.key)]
+            scored = _scored(chosen, sample, answers, metrics[job.task], hidden)
+        row = Graded(task=task.name, sample=sample, repeat=job.repeat, scored=scored, answered=answered)
+        if sample.group is None:
+            yield chosen, task, job, row
+        else:
+            groups.setdefault((job.task, job.arm, job.repeat, sample.group), []).append((chosen, task, job, row))
+    for members in groups.values():
+        chosen = members[0][0]
+        together = chosen.benchmark.score_group([row for *_, row in members])
+        for (_, task, job, row), given in zip(members, together, strict=True):
+            yield chosen, task, job, replace(row, scored=given)
+
+
+def _tables(selection: Selection, rows: Mapping[tuple[str, str], list[Graded]]) -> Json:
+    """The official tables by benchmark and arm; a benchmark whose table cannot be made says why."""
+    tables: dict[str, dict[str, Json]] = {}
+    for chosen in selection.chosen:
+        for (name, arm), graded in rows.items():
+            if name != chosen.name:
+                continue
+            try:
+                lines: Json = plain(list(chosen.benchmark.aggregate(graded)))
+            except Exception as error:  # noqa: BLE001 - a plugin's table may fail; the scores stand without it
+                lines = {"error": f"{type(error).__name__}: {error}"}
+            tables.setdefault(name, {})[arm] = lines
+    return tables
 
 
 class _Writer:

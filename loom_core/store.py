@@ -224,7 +224,7 @@ class RunFolder:
         self.samples, self.jobs = path / "samples.jsonl", path / "jobs.jsonl.gz"
         self.responses, self.contexts = path / "responses.jsonl", path / "contexts"
         self.report_json, self.report_html, self.report_md = (path / f"report.{end}" for end in ("json", "html", "md"))
-        self.logs = path / "logs"
+        self.official, self.logs = path / "official.json", path / "logs"
 
     @property
     def prepared(self) -> bool:
@@ -302,8 +302,7 @@ class RunFolder:
         path = self.contexts / f"{digest}.gz"
         if not path.exists():
             partial = path.with_suffix(f".{os.getpid()}")
-            with gzip.GzipFile(filename="", fileobj=partial.open("wb"), mode="wb", compresslevel=1, mtime=0) as file:
-                file.write(data)
+            partial.write_bytes(gzip.compress(data, compresslevel=1, mtime=0))
             os.replace(partial, path)
         return digest
 
