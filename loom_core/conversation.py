@@ -274,7 +274,8 @@ def _count(rendered: Rendered) -> int:
 
 def response_from(record: Mapping[str, Json]) -> Response:
     """The response that a record holds."""
-    fields = {name: record[name] for name in Response.__dataclass_fields__}
+    fields = {name: record[name] for name in Response.__dataclass_fields__ if name in record}
+    fields["notes"] = tuple(fields.get("notes", ()))
     fields["timing"] = Timing(**fields["timing"])
     if fields["kv"] is not None:
         fields["kv"] = KVUse(**{**fields["kv"], "notes": tuple(fields["kv"]["notes"])})

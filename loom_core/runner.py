@@ -78,6 +78,7 @@ class Runner:
         self._recorded = Responses(folder.responses)
         self._samples = folder.read_samples()
         self._interrupts, self._deaths, self._started = 0, 0, 0
+        self._remarks: set[str] = set()
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
@@ -189,6 +190,7 @@ class Runner:
         if record["last"] and bundle is not None:
             bundle.left.pop(record["job"], None)
         self._deaths = 0
+        self._remark(record)
         self._progress.response(record)
         self._selection.catalog.observe("loom_response", record=record)
 
@@ -220,6 +222,13 @@ class Runner:
             )
         if len(self._agenda):
             self._start(worker.number, workers)
+
+    def _remark(self, record: Mapping[str, Json]) -> None:
+        """Tell what the server remarked on an answer, each phrase once; the record keeps it for each answer."""
+        for text in record.get("notes", ()):
+            if text not in self._remarks:
+                self._remarks.add(text)
+                self._note(f"first seen with sample {record['sample']} of {record['task']}: {text}")
 
     def _note(self, text: str) -> None:
         self.outcome.events.append(text)

@@ -269,7 +269,11 @@ class KVUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """What came back for one request. `error` is set exactly when `finish` is "error"."""
+    """What came back for one request. `error` is set exactly when `finish` is "error".
+
+    notes: what a reader must know of this answer beyond its text (a limit the server ignored, an estimated count), as
+    fixed phrases; a run reports each phrase once.
+    """
 
     key: str
     text: str
@@ -285,6 +289,7 @@ class Response:
     kv: KVUse | None = None
     peak_bytes: int | None = None
     error: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
