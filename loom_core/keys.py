@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -10,20 +11,35 @@ from typing import Any
 
 from loom_core.types import Json, Prompt
 
+_ATOMS = frozenset((str, int, float, bool, type(None)))
+
 
 def plain(value: Any) -> Json:
     """A value as JSON types: dataclasses and mappings become objects, tuples and (sorted) sets become lists."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    kind: Any = type(value)
+    if kind in _ATOMS:
+        return value
+    if kind is list or kind is tuple:
+        # Token ids come in tens of thousands: one pass in C tells that there is nothing to convert.
+        return list(value) if _ATOMS.issuperset(map(type, value)) else [plain(v) for v in value]
+    names = _field_names(kind)
+    if names is not None:
+        return {name: plain(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (set, frozenset)):
         return sorted(plain(v) for v in value)
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
-    if value is None or isinstance(value, (str, int, float, bool)):
+    if isinstance(value, (str, int, float)):
         return value
-    raise TypeError(f"{type(value).__name__} is no JSON value: {value!r}")
+    raise TypeError(f"{kind.__name__} is no JSON value: {value!r}")
+
+
+@functools.cache
+def _field_names(kind: type) -> tuple[str, ...] | None:
+    """The fields of a dataclass; None for other types."""
+    return tuple(f.name for f in fields(kind)) if is_dataclass(kind) else None
 
 
 def canonical(value: Any) -> str:

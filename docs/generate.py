@@ -1,0 +1,182 @@
+"""Writes docs/reference.md from the code: hooks, specs, commands with their help, options of this repository's plugins.
+
+Run `python docs/generate.py` after a change; a test compares the file with what this program would write. Only plugins
+of this repository are described, whatever else is installed. Knows plugins by their specs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from loom_core import errors, hookspecs, specs
+from loom_core.cli import COMMANDS, cli
+from loom_core.options import NoOptions, describe
+from loom_core.plugins import Catalog, Found, installed
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = ROOT / "docs" / "reference.md"
+WIDTH = 100
+
+HEAD = """# Reference
+
+Written by `python docs/generate.py` from the code; a test fails when it is stale. The prose guides are
+[plugins.md](plugins.md) and [run-folder.md](run-folder.md).
+"""
+
+
+def reference() -> str:
+    """The whole file as it should be."""
+    parts = [HEAD, *_hooks(), *_specs(), *_commands(), *_exit_codes(), *_installed()]
+    return "\n".join(part.rstrip() + "\n" for part in parts)
+
+
+def _hooks() -> Iterator[str]:
+    yield "## Hooks"
+    yield "A plugin implements them with `loom_core.hookspecs.hookimpl`; each may be left out."
+    for name, hook in inspect.getmembers(hookspecs, inspect.isfunction):
+        if name.startswith("loom_"):
+            yield f"### `{name}`"
+            yield f"```python\ndef {name}{_signature(hook)}\n```"
+            yield _prose(hook.__doc__)
+
+
+def _signature(function: Any) -> str:
+    text = str(inspect.signature(function))
+    return re.sub(r"'([^']*)'", r"\1", text).replace("loom_core.types.", "")
+
+
+def _prose(text: str | None) -> str:
+    return inspect.cleandoc(text or "")
+
+
+def _specs() -> Iterator[str]:
+    yield "## Specs"
+    yield "What the hooks return: frozen dataclasses of `loom_core.specs`. A field without a default is required."
+    for kind in (
+        specs.BenchmarkSpec,
+        specs.ServerSpec,
+        specs.AugmentationSpec,
+        specs.MetricSpec,
+        specs.ModelSpec,
+        specs.SuiteSpec,
+        specs.ReportSpec,
+    ):
+        yield f"### `{kind.__name__}`"
+        yield _prose(kind.__doc__)
+        yield _table(("field", "type", "default"), [(f"`{f.name}`", f"`{f.type}`", _default(f)) for f in fields(kind)])
+
+
+def _default(field: Any) -> str:
+    if field.default is MISSING:
+        return ""
+    value = field.default
+    return f"`{value.__name__}`" if isinstance(value, type) else f"`{value!r}`"
+
+
+def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [heads, tuple("---" for _ in heads), *[tuple(cell.replace("|", "\\|") for cell in row) for row in rows]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _commands() -> Iterator[str]:
+    yield "## Commands"
+    root = click.Context(cli, info_name="loom", terminal_width=WIDTH, max_content_width=WIDTH)
+    for name in COMMANDS:
+        command = cli.get_command(root, name)
+        if command is not None:
+            yield from _command(command, f"loom {name}", root)
+
+
+def _command(command: click.Command, name: str, parent: click.Context) -> Iterator[str]:
+    context = click.Context(command, info_name=name.split()[-1], parent=parent)
+    yield f"### `{name}`"
+    help_text = "\n".join(line.rstrip() for line in click.unstyle(command.get_help(context)).splitlines())
+    yield f"```\n{help_text}\n```"
+    if isinstance(command, click.Group):
+        for inner in command.list_commands(context):
+            found = command.get_command(context, inner)
+            if found is not None:
+                yield from _command(found, f"{name} {inner}", context)
+
+
+def _exit_codes() -> Iterator[str]:
+    yield "## Exit codes"
+    rows = [("0", "done"), ("3", "incomplete: some planned answers are missing; the same command continues")]
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.LoomError)]
+    for code in sorted({kind.exit_code for kind in kinds}):
+        names = ", ".join(f"`{k.__name__}`" for k in kinds if k.exit_code == code and k is not errors.LoomError)
+        rows.append((str(code), names))
+    yield _table(("code", "meaning"), sorted(rows))
+
+
+def _installed() -> Iterator[str]:
+    yield "## What this repository installs"
+    own, catalog = own_distributions(), installed()
+    for kind in catalog.kinds:
+        found = [item for item in kind if item.distribution in own]
+        if found:
+            yield f"### {kind.noun.capitalize()}s"
+        for item in found:
+            yield from _described(item, catalog)
+
+
+def own_distributions() -> set[str]:
+    """The names of the distributions of this repository."""
+    files = [ROOT / "pyproject.toml", *ROOT.glob("plugins/*/pyproject.toml")]
+    return {tomllib.loads(path.read_text("utf-8"))["project"]["name"] for path in files}
+
+
+def _described(found: Found[Any], catalog: Catalog) -> Iterator[str]:
+    spec = found.spec
+    yield f"#### `{spec.name}`"
+    facts = [f"version {spec.version}", f"from `{found.distribution}`"]
+    facts += [f"status: {spec.status}"] if spec.status != "ok" else []
+    facts += list(_facts(spec))
+    yield f"{spec.summary}. ({'; '.join(facts)})"
+    for name in ("options", "model_options"):
+        rows = describe(getattr(spec, name, NoOptions))
+        if rows:
+            yield f"{name.replace('_', ' ').capitalize()}:"
+            yield _table(
+                ("option", "type", "default", "range", "meaning"),
+                [(f"`{r['name']}`", f"`{r['type']}`", f"`{r['default']}`", _range(r), str(r["help"])) for r in rows],
+            )
+
+
+def _facts(spec: specs.Spec) -> Iterator[str]:
+    if isinstance(spec, specs.BenchmarkSpec):
+        yield "tasks: " + ", ".join(f"`{task}`" for task in spec.tasks)
+        yield f"licence: {spec.licence}"
+    if isinstance(spec, specs.ServerSpec):
+        yield "capabilities: " + (", ".join(f"`{name}`" for name in sorted(spec.capabilities)) or "none")
+    if isinstance(spec, specs.AugmentationSpec):
+        yield f"kind: {spec.kind}"
+        yield f"saves memory: {spec.saves}"
+        yield f"acts in: {spec.phase}"
+        yield "looks at the question" if spec.query_aware else "does not look at the question"
+        yield f"source: {spec.source}"
+    if isinstance(spec, specs.MetricSpec):
+        yield f"range {spec.low:g} to {spec.high:g}, {'higher' if spec.higher_is_better else 'lower'} is better"
+
+
+def _range(row: dict[str, Any]) -> str:
+    low, high = row["low"], row["high"]
+    if low is None and high is None:
+        return ""
+    return f"{'…' if low is None else f'{low:g}'} to {'…' if high is None else f'{high:g}'}"
+
+
+if __name__ == "__main__":
+    text = reference()
+    changed = not REFERENCE.exists() or REFERENCE.read_text("utf-8") != text
+    REFERENCE.write_text(text, "utf-8")
+    print(f"{REFERENCE.name}: {'written' if changed else 'unchanged'}", file=sys.stderr)
