@@ -85,8 +85,8 @@ def measure_batch(engine: Engine, ids: torch.Tensor, tokens: int, rows: int) -> 
     return (result.ended - result.first_token) / (tokens - 1)
 
 
-def main() -> None:
-    """Measure and print one JSON object."""
+def options() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model")
     parser.add_argument("--random-millions", type=float, default=0)
@@ -98,7 +98,12 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--prefill-chunk", type=int, default=2048)
     parser.add_argument("--batch", type=int, default=8)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure and print one JSON object."""
+    arguments = options()
     torch.set_num_threads(arguments.threads)
     model = load(arguments)
     engine = Engine(model, prefill_chunk=arguments.prefill_chunk)

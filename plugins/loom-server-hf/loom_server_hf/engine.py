@@ -6,7 +6,7 @@ The dense baseline runs through the same loop and the same preallocated store as
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -162,7 +162,7 @@ class Engine:
         """The shape of the model's keys and values."""
         return self._examined.geometry
 
-    def run(self, rows: Sequence[Row], policy: Policy | None) -> Iterator[tuple[int, RowResult]]:
+    def run(self, rows: Sequence[Row], policy: Policy | None) -> Generator[tuple[int, RowResult], None, None]:
         """Answer a batch: (index, result) of each row as soon as it ends; ended rows leave the batch.
 
         policy None = dense. A row that cannot be served is a result with `error`; the others go on.

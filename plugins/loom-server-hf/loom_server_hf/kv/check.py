@@ -124,7 +124,10 @@ def examine_rope(model: Any, examined: Examined) -> Rope:
     session = Session(examined.geometry, [PROBE], [0], policy, rope=rope)
     with attached(model):
         own = _in_steps(model, dense, ids, positions)
-        seen = _in_steps(model, session, ids, torch.zeros_like(positions))
+        try:
+            seen = _in_steps(model, session, ids, torch.zeros_like(positions))
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise refuse("rotary", name, f"its rotation does not apply to whole keys: {error}") from error
     _compare(own, seen, examined.geometry, name, "rotary")
     return rope
 

@@ -1,0 +1,330 @@
+"""What every KV-cache method must fulfil, whoever wrote it: checks U1, U2 and U4 to U8 of loom's method contract.
+
+Each check takes a `Subject` (a model, a way to make the policy, prompts) and raises AssertionError with what it found.
+U3, the recorded results of the authors' code, is `oracle`. Knows the engine and the contract, no particular method.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForCausalLM,
+    DynamicCache,
+    LlamaConfig,
+    Qwen3Config,
+)
+
+from loom_core.types import Budget
+from loom_server_hf.engine import Engine, Pass, Row
+from loom_server_hf.kv import Policy
+from loom_server_hf.kv.host import attached
+from loom_server_hf.kv.streamed import StreamStore
+
+STEPS = 6
+"""Decoding steps that a check compares."""
+
+
+def toy_model(kind: str, dtype: torch.dtype = torch.float32, *, seed: int = 0, query_heads: int = 4) -> Any:
+    """A tiny random model with peaked attention: "llama" and "qwen3" (two KV heads), "mha" (as many as query heads)."""
+    values: dict[str, Any] = {
+        "vocab_size": 128,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": query_heads,
+        "num_key_value_heads": query_heads if kind == "mha" else 2,
+        "head_dim": 16,
+        "max_position_embeddings": 1024,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "tie_word_embeddings": False,
+    }
+    torch.manual_seed(seed)
+    config = Qwen3Config(**values) if kind == "qwen3" else LlamaConfig(**values)
+    auto: Any = AutoModelForCausalLM
+    model = auto.from_config(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            # At the usual scale attention is flat, every score ties, and nothing is tested.
+            if parameter.dim() == 2:
+                parameter.mul_(6.0)
+            elif name.endswith(("q_norm.weight", "k_norm.weight")):
+                parameter.mul_(2.0)
+    return model.to(dtype).eval()
+
+
+def toy_prompts(lengths: Sequence[int], vocabulary: int, seed: int = 0) -> list[tuple[int, ...]]:
+    """Random ids, one prompt of each length."""
+    generator = torch.Generator().manual_seed(seed)
+    return [tuple(torch.randint(3, vocabulary, (n,), generator=generator).tolist()) for n in lengths]
+
+
+@dataclass
+class Subject:
+    """A method on a model. make: a fresh policy with a budget. prompts: of unequal lengths, longer than the budget.
+
+    exact: float32. There logits agree to 2e-5 of their range; in sixteen bits to twice the distance that rounding alone
+    puts between the dense model and its float32 twin.
+    """
+
+    model: Any
+    make: Callable[[Budget], Policy]
+    prompts: Sequence[tuple[int, ...]]
+    budget: Budget
+    chunk: int = 37
+    engine: Engine = field(init=False)
+    exact: bool = field(init=False)
+    close: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.engine = Engine(self.model)
+        self.exact = self.engine.geometry.dtype == torch.float32
+        self.close = 2e-5 if self.exact else 2 * self._rounding()
+
+    def _rounding(self) -> float:
+        """How far the number format alone moves the dense logits."""
+        twin = Engine(copy.deepcopy(self.model).float())
+        distances = []
+        for prompt in self.prompts:
+            rows = []
+            for engine in (self.engine, twin):
+                with attached(engine.model):
+                    batch = engine.start([prompt], [0], None)
+                    rows.append(torch.stack([batch.prefill()[0], *map(batch.feed, fixed_tokens(1, engine))]))
+            distances.append(spread(*rows))
+        return max(distances)
+
+    def agree(self, one: Tensor, other: Tensor, what: str) -> None:
+        """Raises where logits differ by more than `close`."""
+        distance = largest(one, other) if self.exact else spread(one, other)
+        assert distance <= self.close, f"{what}: logits differ by {distance:.1e} (at most {self.close:.1e})"
+
+    def run(self, prompts: Sequence[tuple[int, ...]], policy: Policy | None, chunk: int = 4096) -> Trace:
+        """Prefill and STEPS fixed tokens: the logits, and what was kept."""
+        with attached(self.model):
+            batch = self.engine.start(prompts, [100 + len(p) for p in prompts], policy, chunk=chunk)
+            logits, failed = batch.prefill()
+            assert not failed, failed
+            kept, bytes_ = kept_slots(batch), batch.session.held_bytes()
+            rows = [logits.float(), *(batch.feed(t).float() for t in fixed_tokens(len(prompts), self.engine))]
+        return Trace(logits=torch.stack(rows, dim=1), kept=kept, bytes_=bytes_, batch=batch)
+
+
+@dataclass
+class Trace:
+    """logits [b, 1 + STEPS, V]; kept[row][layer][head], original positions; bytes_ held at the end of the prompt."""
+
+    logits: Tensor
+    kept: list[list[list[list[int]]]]
+    bytes_: int
+    batch: Pass
+
+
+def fixed_tokens(rows: int, engine: Engine) -> list[Tensor]:
+    """Ids [b, 1] that are fed after the prompt, equal for all rows."""
+    vocabulary = int(engine.model.get_input_embeddings().weight.shape[0])
+    return [torch.full((rows, 1), (17 + 31 * step) % vocabulary) for step in range(STEPS)]
+
+
+def kept_slots(batch: Pass) -> list[list[list[list[int]]]]:
+    """Positions held now, [row][layer][head]; a layer that is the same for all heads has one."""
+    layers = [store.positions() for store in batch.session.stores]
+    rows = len(batch.session.n_valid)
+    return [[[[p for p in head if p >= 0] for head in layer[row].tolist()] for layer in layers] for row in range(rows)]
+
+
+def largest(one: Tensor, other: Tensor) -> float:
+    """The largest difference, as a share of the range."""
+    return float((one.float() - other.float()).abs().max() / other.float().abs().max())
+
+
+def spread(one: Tensor, other: Tensor) -> float:
+    """The root mean square difference, as a share of the root mean square."""
+    return float((one.float() - other.float()).norm() / other.float().norm())
+
+
+def assert_kept(subject: Subject, one: Any, other: Any, what: str) -> None:
+    """Equal sets; in sixteen bits nine tenths of each."""
+    for layer, (mine, theirs) in enumerate(zip(one, other, strict=True)):
+        for head, (a, b) in enumerate(zip(mine, theirs, strict=True)):
+            same = len(set(a) & set(b)) / max(1, len(a))
+            assert len(a) == len(b), f"{what}: layer {layer} head {head} keeps {len(a)}, not {len(b)}"
+            assert same >= (1.0 if subject.exact else 0.8), f"{what}: layer {layer} head {head} keeps other slots"
+
+
+def u1_identity(subject: Subject) -> None:
+    """A budget that holds prompt and answer changes nothing."""
+    for prompt in subject.prompts:
+        budget = Budget(tokens=len(prompt) + STEPS)
+        trace, dense = subject.run([prompt], subject.make(budget)), subject.run([prompt], None)
+        subject.agree(trace.logits, dense.logits, "U1")
+        assert any("dense" in note for note in trace.batch.session.uses()[0].notes), "U1: the fall-back is not noted"
+
+
+def u2_masked_dense(subject: Subject) -> None:
+    """Later logits equal those of the dense cache with the evicted columns masked; for eviction after the prefill."""
+    for prompt in subject.prompts:
+        trace = subject.run([prompt], subject.make(subject.budget), subject.chunk)
+        if isinstance(trace.batch.session.stores[0], StreamStore):
+            return
+        expected = masked_dense(subject.model, prompt, trace.kept[0], fixed_tokens(1, subject.engine))
+        subject.agree(trace.logits[0], expected, "U2")
+        for head in (head for layer in trace.kept[0] for head in layer):
+            assert head == sorted(set(head)), "U2: slots are not sorted by position"
+            assert head[0] >= 0 and head[-1] < len(prompt), "U2: a slot lies outside the prompt"
+
+
+def u4_batch(subject: Subject) -> None:
+    """A row of a left-padded batch keeps the same tokens and gives the same logits as alone."""
+    together = subject.run(subject.prompts, subject.make(subject.budget))
+    for row, prompt in enumerate(subject.prompts):
+        alone = subject.run([prompt], subject.make(subject.budget))
+        assert_kept(subject, together.kept[row], alone.kept[0], f"U4 row {row}")
+        if subject.exact:
+            subject.agree(together.logits[row], alone.logits[0], f"U4 row {row}")
+
+
+def u5_chunks(subject: Subject) -> None:
+    """A prefill in chunks equals one shot."""
+    for prompts in ([subject.prompts[0]], subject.prompts):
+        whole = subject.run(prompts, subject.make(subject.budget))
+        for chunk in (subject.chunk, 5):
+            parts = subject.run(prompts, subject.make(subject.budget), chunk)
+            for row in range(len(prompts)):
+                assert_kept(subject, parts.kept[row], whole.kept[row], f"U5 chunk {chunk}")
+            if subject.exact:
+                subject.agree(parts.logits, whole.logits, f"U5 chunk {chunk}")
+
+
+def u6_memory(subject: Subject) -> None:
+    """Storages hold what the kept slots take, 2 % more at most (a slot's position costs 4 bytes and is counted)."""
+    geometry = subject.engine.geometry
+    for prompt in subject.prompts:
+        policy = subject.make(subject.budget)
+        trace = subject.run([prompt], policy, subject.chunk)
+        slots = sum(len(head) * geometry.kv_heads // len(layer) for layer in trace.kept[0] for head in layer)
+        formula = slots * ((geometry.key_dim + geometry.value_dim) * geometry.dtype.itemsize + 4)
+        assert trace.bytes_ <= 1.02 * formula, f"U6: {trace.bytes_} bytes held, {formula} by the formula"
+        if policy.saves == "real":
+            allowed = policy.slots(len(prompt)) * geometry.layers * geometry.kv_heads
+            assert slots <= allowed, f"U6: {slots} slots kept, the budget allows {allowed}"
+
+
+def u8_isolation(subject: Subject) -> None:
+    """Prompts one after another through one policy equal fresh ones; repeating changes nothing."""
+    policy = subject.make(subject.budget)
+    for prompt in (*subject.prompts, *subject.prompts):
+        used, fresh = subject.run([prompt], policy), subject.run([prompt], subject.make(subject.budget))
+        assert used.kept == fresh.kept, "U8: a policy that has seen another prompt keeps other slots"
+        assert torch.equal(used.logits, fresh.logits), "U8: a policy that has seen another prompt gives other logits"
+
+
+def u8_detach(subject: Subject) -> None:
+    """Afterwards the model is bit-equal: weights, attention implementation, logits."""
+    model, ids = subject.model, torch.tensor([subject.prompts[0]])
+    weights = {name: p.detach().clone() for name, p in model.state_dict().items()}
+    implementation = model.config._attn_implementation
+    with torch.inference_mode():
+        before = model(ids).logits
+        subject.run([subject.prompts[0]], subject.make(subject.budget))
+        assert model.config._attn_implementation == implementation, "U8: the attention implementation is not restored"
+        assert torch.equal(model(ids).logits, before), "U8: the model's logits have changed"
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, weights[name]), f"U8: {name} has changed"
+
+
+def rows_leave(subject: Subject) -> None:
+    """Rows that finish early leave the batch and change nothing for the others."""
+    rows = [
+        Row(ids=prompt, max_tokens=2 + 3 * number, seed=100 + len(prompt), eos_ids=frozenset())
+        for number, prompt in enumerate(subject.prompts)
+    ]
+    together = dict(subject.engine.run(rows, subject.make(subject.budget)))
+    for index, row in enumerate(rows):
+        alone = next(iter(subject.engine.run([row], subject.make(subject.budget))))[1]
+        result = together[index]
+        assert result.error is None, result.error
+        assert len(result.token_ids) == row.max_tokens, f"row {index} has {len(result.token_ids)} tokens"
+        assert abs(result.kv.kept - alone.kv.kept) < 1e-6, f"row {index}: kept depends on the batch"
+        if subject.exact:
+            assert result.token_ids == alone.token_ids, f"row {index} answers differently in a batch"
+
+
+CHECKS: dict[str, Callable[[Subject], None]] = {
+    "U1 identity": u1_identity,
+    "U2 masked dense": u2_masked_dense,
+    "U4 batch": u4_batch,
+    "U5 chunks": u5_chunks,
+    "U6 memory": u6_memory,
+    "U8 isolation": u8_isolation,
+    "U8 detach": u8_detach,
+    "rows leave": rows_leave,
+}
+"""Every check that needs one method on one model. U7 (grouped heads) needs two models: `u7_groups`."""
+
+
+def u7_groups(make: Callable[[Budget], Policy], budget: Budget, prompt: tuple[int, ...]) -> None:
+    """A model whose query heads are equal within each group keeps the same tokens as its ungrouped twin."""
+    twin = toy_model("mha", query_heads=2)
+    grouped = toy_model("llama", query_heads=4)
+    state = twin.state_dict()
+    for name, value in state.items():
+        if name.endswith("q_proj.weight"):
+            state[name] = value.view(2, 16, -1).repeat_interleave(2, dim=0).reshape(64, -1)
+        elif name.endswith("o_proj.weight"):
+            state[name] = value.view(-1, 2, 16).repeat_interleave(2, dim=1).reshape(-1, 64) / 2
+    grouped.load_state_dict(state)
+    subjects = [Subject(model, make, [prompt], budget) for model in (twin, grouped)]
+    traces = [subject.run([prompt], make(budget)) for subject in subjects]
+    assert traces[0].kept == traces[1].kept, "U7: the group reduction changes what equal heads keep"
+    assert largest(traces[1].logits, traces[0].logits) < 1e-4, "U7: the logits differ"
+
+
+@torch.inference_mode()
+def masked_dense(model: Any, prompt: Sequence[int], kept: Any, tokens: Sequence[Tensor]) -> Tensor:
+    """The reference of U2: transformers' own cache, eager softmax, evicted columns hidden per layer and head.
+
+    kept[layer][head]; returns logits [1 + steps, V] of the prompt's end and of each token fed.
+    """
+    state: dict[str, int] = {"decoding": 0}
+    n = len(prompt)
+
+    def attention(module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, scaling: float, **_: Any) -> Any:
+        group = q.shape[1] // k.shape[1]
+        k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+        total, new = k.shape[2], q.shape[2]
+        visible = torch.ones(q.shape[1], new, total, dtype=torch.bool).tril(total - new)
+        if state["decoding"]:
+            heads = kept[module.layer_idx]
+            for head in range(q.shape[1]):
+                hidden = torch.ones(n, dtype=torch.bool)
+                hidden[heads[head // group % len(heads)]] = False
+                visible[head, :, :n] &= ~hidden
+        logits = (q @ k.transpose(2, 3)).float() * scaling
+        weights = logits.masked_fill(~visible, -torch.inf).softmax(dim=-1).to(v.dtype)
+        return (weights @ v).transpose(1, 2).contiguous(), None
+
+    name = "loom_masked_dense"
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, lambda attention_mask=None, **_: attention_mask)
+    before = model.config._attn_implementation
+    model.set_attn_implementation(name)
+    try:
+        cache = DynamicCache(config=model.config)
+        rows = [model(torch.tensor([list(prompt)]), past_key_values=cache, use_cache=True).logits[0, -1]]
+        state["decoding"] = 1
+        for step, token in enumerate(tokens):
+            positions = torch.tensor([[n + step]])
+            out = model(token[:1], position_ids=positions, past_key_values=cache, use_cache=True)
+            rows.append(out.logits[0, -1])
+    finally:
+        model.set_attn_implementation(before)
+    return torch.stack(rows).float()

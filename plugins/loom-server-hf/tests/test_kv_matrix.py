@@ -1,0 +1,114 @@
+"""Every installed KV-cache method, and the dense engine, on every model, number format and check: one matrix."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from loom_server_hf.conformance import CHECKS, Subject, toy_model, toy_prompts, u7_groups
+from loom_server_hf.kv import Policy
+from transformers import AutoModelForCausalLM
+
+from loom_core.plugins import Found, installed
+from loom_core.specs import AugmentationSpec
+from loom_core.types import Budget
+
+SHARED = Path(os.environ.get("LOOM_SHARED", Path(__file__).parents[4] / "shared"))
+BUDGET = Budget(tokens=48)
+MODELS = ("toy-llama", "toy-qwen3", "toy-mha", "oracle-llama", "oracle-qwen3", "oracle-mha")
+VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
+    "snapkv": (
+        {"window": 8, "kernel": 5},
+        {"window": 16, "kernel": 7, "pooling": "max", "pool": "after", "group": "max"},
+    ),
+    "streamingllm": ({"form": "evict"}, {"form": "streamed"}, {"form": "streamed", "positions": "original"}),
+}
+"""Which options the matrix runs; a method that is not named here runs with its defaults."""
+
+
+def policies() -> list[tuple[str, Found[AugmentationSpec], dict[str, Any]]]:
+    """(id, method, options) of every installed model augmentation."""
+    rows = []
+    for found in installed().augmentations:
+        if found.spec.kind == "model" and "local_model" in found.spec.requires:
+            for number, options in enumerate(VARIANTS.get(found.spec.name, ({},))):
+                rows.append((f"{found.spec.name}{number}", found, options))
+    return rows
+
+
+POLICIES = policies()
+
+
+def maker(found: Found[AugmentationSpec], options: dict[str, Any]) -> Callable[[Budget], Policy]:
+    """A function from a budget to a fresh policy."""
+    factory = installed().load(found)
+    defaults = {"budget": Budget(tokens=100_000)}
+
+    def make(budget: Budget) -> Policy:
+        chosen = dataclasses.replace(found.spec.options(**defaults, **options), budget=budget)
+        policy: Policy = factory(chosen)
+        return policy
+
+    return make
+
+
+@functools.cache
+def model(name: str, dtype: torch.dtype) -> Any:
+    """A toy model, or one of the oracle's."""
+    family, _, kind = name.partition("-")
+    if family == "toy":
+        return toy_model(kind, dtype)
+    folder = SHARED / "oracle" / "models" / name
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}: set LOOM_SHARED to the folder with the recorded models")
+    auto: Any = AutoModelForCausalLM
+    return auto.from_pretrained(str(folder), dtype=dtype).eval()
+
+
+@functools.cache
+def subject(index: int, name: str, dtype: torch.dtype) -> Subject:
+    """A method on a model, with three prompts of unequal length."""
+    _, found, options = POLICIES[index]
+    chosen = model(name, dtype)
+    vocabulary = int(chosen.get_input_embeddings().weight.shape[0])
+    return Subject(chosen, maker(found, options), toy_prompts((97, 150, 64), vocabulary), BUDGET)
+
+
+CASES = [
+    pytest.param(name, dtype, id=f"{name}-{label}")
+    for name in MODELS
+    for dtype, label in ((torch.float32, "fp32"), (torch.bfloat16, "bf16"))
+    if dtype == torch.float32 or name == "toy-llama" or name.startswith("oracle")
+]
+
+
+@pytest.mark.parametrize(("name", "dtype"), CASES)
+@pytest.mark.parametrize("index", range(len(POLICIES)), ids=[row[0] for row in POLICIES])
+@pytest.mark.parametrize("check", CHECKS)
+def test_method(check: str, index: int, name: str, dtype: torch.dtype) -> None:
+    CHECKS[check](subject(index, name, dtype))
+
+
+@pytest.mark.parametrize("index", range(len(POLICIES)), ids=[row[0] for row in POLICIES])
+def test_equal_heads_in_a_group_choose_as_one(index: int) -> None:
+    _, found, options = POLICIES[index]
+    u7_groups(maker(found, options), BUDGET, toy_prompts((90,), 128)[0])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_dense_in_batches_and_chunks(name: str) -> None:
+    chosen = model(name, torch.float32)
+    dense = Subject(chosen, lambda budget: None, toy_prompts((97, 150, 64), 128), BUDGET)  # type: ignore[arg-type,return-value]
+    together = dense.run(dense.prompts, None, 40)
+    for row, prompt in enumerate(dense.prompts):
+        alone = dense.run([prompt], None)
+        dense.agree(together.logits[row], alone.logits[0], f"row {row}")
+        with torch.inference_mode():
+            own = chosen(torch.tensor([prompt])).logits[0, -1]
+        dense.agree(alone.logits[0, 0], own, "transformers")
