@@ -138,10 +138,10 @@ def own_distributions() -> set[str]:
 def _described(found: Found[Any], catalog: Catalog) -> Iterator[str]:
     spec = found.spec
     yield f"#### `{spec.name}`"
-    facts = [f"version {spec.version}", f"from `{found.distribution}`"]
+    facts = [f"version {spec.version}, from `{found.distribution}`"]
     facts += [f"status: {spec.status}"] if spec.status != "ok" else []
-    facts += list(_facts(spec))
-    yield f"{spec.summary}. ({'; '.join(facts)})"
+    yield f"{spec.summary[0].upper()}{spec.summary[1:]}."
+    yield "\n".join(f"- {fact}" for fact in [*facts, *_facts(spec)])
     for name in ("options", "model_options"):
         rows = describe(getattr(spec, name, NoOptions))
         if rows:
@@ -159,9 +159,7 @@ def _facts(spec: specs.Spec) -> Iterator[str]:
     if isinstance(spec, specs.ServerSpec):
         yield "capabilities: " + (", ".join(f"`{name}`" for name in sorted(spec.capabilities)) or "none")
     if isinstance(spec, specs.AugmentationSpec):
-        yield f"kind: {spec.kind}"
-        yield f"saves memory: {spec.saves}"
-        yield f"acts in: {spec.phase}"
+        yield f"kind: {spec.kind}; acts in: {spec.phase}; saving of memory: {spec.saves}"
         yield "looks at the question" if spec.query_aware else "does not look at the question"
         yield f"source: {spec.source}"
     if isinstance(spec, specs.MetricSpec):

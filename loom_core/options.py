@@ -172,11 +172,10 @@ def describe(kind: type) -> list[dict[str, Json]]:
     hints = typing.get_type_hints(kind)
     rows = []
     for f in fields(kind):
-        text = getattr(hints[f.name], "__name__", "") if not get_args(hints[f.name]) else str(hints[f.name])
         rows.append(
             {
                 "name": f.name,
-                "type": text.replace("typing.", "").replace("loom_core.types.", ""),
+                "type": _type_text(hints[f.name]),
                 "default": "required" if f.default is MISSING else show(f.default),
                 "low": f.metadata.get("low"),
                 "high": f.metadata.get("high"),
@@ -184,6 +183,19 @@ def describe(kind: type) -> list[dict[str, Json]]:
             }
         )
     return rows
+
+
+def _type_text(kind: Any) -> str:
+    """A field's type as users read it: `loom | essays`, `int | none`, `{int,…}`."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " | ".join(map(str, arguments))
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join("none" if a is type(None) else _type_text(a) for a in arguments)
+    if origin is tuple:
+        return f"{{{_type_text(arguments[0])},…}}"
+    names = {str: "text", bool: "true | false", int: "whole number", float: "number", Budget: "budget"}
+    return names.get(kind, getattr(kind, "__name__", str(kind)))
 
 
 def show(value: Any) -> str:

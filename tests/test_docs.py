@@ -1,7 +1,9 @@
-"""The examples of docs/plugins.md are installed as they stand and run; links of the documents lead somewhere."""
+"""The examples of docs/plugins.md are installed as they stand and run; the reference is fresh; links lead somewhere."""
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
 import json
 import os
 import re
@@ -9,8 +11,14 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from loom_core import hookspecs
+from loom_core.cli import COMMANDS
+from loom_core.options import NoOptions, describe
+from loom_core.plugins import installed
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "plugins.md"
@@ -102,7 +110,7 @@ def test_examples_are_formatted_and_linted(tmp_path: Path) -> None:
                 path.write_text(text, "utf-8")
     ruff = [sys.executable, "-m", "ruff"]
     for check in (["check"], ["format", "--check"]):
-        command = [*ruff, *check, "--isolated", "--line-length=120", "."]
+        command = [*ruff, *check, "--no-cache", f"--config={ROOT / 'pyproject.toml'}", "."]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
         assert done.returncode == 0, done.stdout
 
@@ -150,3 +158,32 @@ def anchors(document: Path) -> set[str]:
     """The anchors of a document's headings, as they are made from Markdown."""
     headings = re.findall(r"^#+ (.+)$", document.read_text("utf-8"), flags=re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_reference_is_what_the_generator_writes() -> None:
+    generator = module_of(ROOT / "docs" / "generate.py")
+    written = (ROOT / "docs" / "reference.md").read_text("utf-8")
+    assert written == generator.reference(), "stale: run `python docs/generate.py`"
+
+
+def test_the_reference_covers_every_hook_command_and_option() -> None:
+    text = (ROOT / "docs" / "reference.md").read_text("utf-8")
+    hooks = [name for name, _ in inspect.getmembers(hookspecs, inspect.isfunction) if name.startswith("loom_")]
+    assert [name for name in hooks if f"### `{name}`" not in text] == []
+    assert [name for name in COMMANDS if f"### `loom {name}`" not in text] == []
+    own = module_of(ROOT / "docs" / "generate.py").own_distributions()
+    for kind in installed().kinds:
+        for found in (item for item in kind if item.distribution in own):
+            section = text.split(f"#### `{found.spec.name}`\n", 1)[-1].split("\n#### ", 1)[0]
+            for options in ("options", "model_options"):
+                for row in describe(getattr(found.spec, options, NoOptions)):
+                    assert f"| `{row['name']}` |" in section, f"{found.spec.name}: {row['name']}"
+
+
+def module_of(path: Path) -> Any:
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -115,7 +115,8 @@ def test_torch_is_pinned_once_and_without_a_local_version() -> None:
     assert [line for line in pins if line and not line.startswith("#")] == ["torch==2.13.0", "transformers==5.23.0"]
     for folder in (ROOT, *PLUGINS):
         for row in toml(folder)["project"]["dependencies"]:
-            assert "==" not in row, f"{folder.name} pins {row}: exact versions belong to constraints.txt"
+            if re.match(r"(torch|transformers|numpy)\b", row):
+                assert "==" not in row, f"{folder.name} pins {row}: its exact version belongs to constraints.txt"
 
 
 def test_readme_names_the_two_commands_and_ci_runs_the_second() -> None:
