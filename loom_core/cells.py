@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from loom_core import stats
-from loom_core.costs import Condition, cost, shared_condition
+from loom_core.costs import Footing, common_footing, cost
 from loom_core.keys import seed_of
 from loom_core.ledger import Answer, Ledger
 from loom_core.types import Json
@@ -21,6 +21,7 @@ BASELINE = "dense"
 ALPHA = 0.05
 MOST_DEPTHS = 12
 DEPTH_BINS = 10
+SHARE_KEPT = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +101,8 @@ def _row(
 ) -> list[dict[str, Json]]:
     """The cells of one task and level, one an arm."""
     answers = {arm: ledger.of(task["name"], level, arm) for arm in arms}
-    shared = shared_condition(answers)
-    rows = [_cell(ledger, task, level, arm, answers[arm], shared) for arm in arms]
+    footing = common_footing(answers)
+    rows = [_cell(ledger, task, level, arm, answers[arm], footing) for arm in arms]
     for metric in metrics:
         values = {arm: _scored(ledger, metric, answers[arm]) for arm in arms}
         noise = _noise(values.get(BASELINE, []))
@@ -125,7 +126,7 @@ def _cell(
     level: str | None,
     arm: str,
     answers: Sequence[Answer],
-    shared: Condition | None,
+    footing: Footing,
 ) -> dict[str, Json]:
     """Counts and costs of a cell, without its scores."""
     states = [answer.state for answer in answers]
@@ -148,7 +149,7 @@ def _cell(
         "example_error": reasons[0] if reasons else None,
         "length": _median_length(answers),
         "scores": [],
-        "cost": cost(answers, shared),
+        "cost": cost(answers, footing),
     }
 
 
@@ -281,16 +282,18 @@ def _adjust(deltas: Sequence[dict[str, Json]]) -> None:
 
 
 def effective_lengths(ledger: Ledger, cells: Sequence[Mapping[str, Json]]) -> list[dict[str, Json]]:
-    """Per task and arm: the longest level that keeps 85 % of the shortest level's score (primary metric)."""
+    """Per task and arm: the longest level that keeps 85 % of the baseline's primary score at the shortest."""
     found = []
     for task in ledger.plan["tasks"]:
         levels = levels_of(ledger, task["name"])
         lower_is_better = any(not m.get("higher_is_better", True) for m in task["metrics"][:1])
         if len(levels) < 2 or lower_is_better or not task["metrics"]:
             continue
+        base = [c for c in cells if c["task"] == task["name"] and c["arm"] == BASELINE]
+        reference = base[0]["scores"][0]["score"] if base else None
         for arm in ledger.plan["arms"]:
             rows = [c for c in cells if c["task"] == task["name"] and c["arm"] == arm["name"]]
-            held = stats.effective_length([row["scores"][0]["score"] for row in rows])
+            held = stats.effective_length([row["scores"][0]["score"] for row in rows], SHARE_KEPT, reference)
             found.append(
                 {
                     "task": task["name"],
@@ -299,7 +302,8 @@ def effective_lengths(ledger: Ledger, cells: Sequence[Mapping[str, Json]]) -> li
                     "tokens": rows[held.level]["length"] if held else None,
                     "at_least": held.at_least if held else None,
                     "gap": held.gap if held else None,
-                    "share": 0.85,
+                    "reference": reference,
+                    "share": SHARE_KEPT,
                 }
             )
     return found

@@ -1,8 +1,8 @@
 """What the answers of a cell cost: times, peak bytes, KV bytes. Knows ledger rows; reads no file and prints nothing.
 
-Times are medians over answers that ran under one condition: the same batch size, and either all or none of them on a
-prefix that was computed for another request. Arms are compared under a condition that all of them have; where there is
-none, each shows its own most frequent one and is marked as not comparable.
+Arms are compared on a common footing: over the questions that all of them answered, and for times and peaks only those
+answered under one condition: the same batch size, and all or none of them on a prefix that was computed for another
+request. Where arms share no condition, each shows its own most frequent one and is marked as not comparable.
 """
 
 from __future__ import annotations
@@ -29,27 +29,59 @@ def condition(answer: Answer) -> Condition | None:
     return found.pop() if len(found) == 1 else None
 
 
-def shared_condition(arms: Mapping[str, Sequence[Answer]]) -> Condition | None:
-    """The condition that most answers of every arm ran under; None where the arms have none in common."""
-    counts = [Counter(condition(a) for a in rows if a.state == "answered") for rows in arms.values()]
-    counts = [count for count in counts if count]
-    if not counts:
-        return None
-    common = [key for key in counts[0] if key is not None and all(count[key] for count in counts)]
-    return max(common, key=lambda key: (min(count[key] for count in counts), not key.forked, -key.batch), default=None)
+class Footing(NamedTuple):
+    """What costs are compared over, as (question, repeat) pairs: those that every arm answered, and those that every
+    arm answered under `condition`.
+    """
+
+    answered: frozenset[tuple[int, int]]
+    condition: Condition | None
+    timed: frozenset[tuple[int, int]]
 
 
-def cost(answers: Sequence[Answer], shared: Condition | None) -> dict[str, Json]:
-    """The costs of a cell. seconds_to_first_token counts from the start of the request's batch; of an answer of several
-    calls it is that of the first one. peak_bytes is the largest of any call, KV values are means over answers.
+def _asked(answer: Answer) -> tuple[int, int]:
+    return answer.question.number, answer.repeat
+
+
+def common_footing(arms: Mapping[str, Sequence[Answer]]) -> Footing:
+    """The common footing of arms, under the condition with most questions; arms without any answer do not count."""
+    found: list[dict[Condition | None, set[tuple[int, int]]]] = []
+    for rows in arms.values():
+        by_condition: dict[Condition | None, set[tuple[int, int]]] = {}
+        for answer in rows:
+            if answer.state == "answered":
+                by_condition.setdefault(condition(answer), set()).add(_asked(answer))
+        if by_condition:
+            found.append(by_condition)
+    if not found:
+        return Footing(frozenset(), None, frozenset())
+    answered = set.intersection(*(set().union(*by_condition.values()) for by_condition in found))
+    common = {
+        key: set.intersection(*(by_condition.get(key, set()) for by_condition in found))
+        for key in found[0]
+        if key is not None
+    }
+    best = max(common, key=lambda key: (len(common[key]), not key.forked, -key.batch), default=None)
+    if best is None or not common[best]:
+        return Footing(frozenset(answered), None, frozenset())
+    return Footing(frozenset(answered), best, frozenset(common[best]))
+
+
+def cost(answers: Sequence[Answer], footing: Footing) -> dict[str, Json]:
+    """The costs of a cell. Times are medians over n_timed answers; seconds_to_first_token counts from the start of the
+    request's batch, and is that of the first call where an answer takes several. peak_bytes is the largest of any timed
+    call. KV values and tokens are means over the answers to questions that all arms answered.
     """
     done = [answer for answer in answers if answer.state == "answered"]
+    shared = [answer for answer in done if _asked(answer) in footing.answered]
     conditions = Counter(condition(answer) for answer in done)
-    chosen = shared
-    if chosen is None:
+    chosen = footing.condition
+    if chosen is not None:
+        timed = [answer for answer in shared if condition(answer) == chosen and _asked(answer) in footing.timed]
+    else:
         known = [key for key in conditions if key is not None]
         chosen = max(known, key=lambda key: (conditions[key], not key.forked, -key.batch), default=None)
-    timed = [answer for answer in done if chosen is not None and condition(answer) == chosen]
+        timed = [answer for answer in done if chosen is not None and condition(answer) == chosen]
     peaks = [call.peak_bytes for answer in timed for call in answer.calls if call.peak_bytes is not None]
     return {
         "seconds_to_first_token": _median(answer.calls[0].to_first_token for answer in timed),
@@ -58,17 +90,17 @@ def cost(answers: Sequence[Answer], shared: Condition | None) -> dict[str, Json]
         "n_timed": len(timed),
         "batch": chosen.batch if chosen else None,
         "forked": chosen.forked if chosen else None,
-        "comparable": shared is not None,
+        "comparable": footing.condition is not None,
         "conditions": [
             {"batch": key.batch if key else None, "forked": key.forked if key else None, "n": n}
             for key, n in conditions.most_common()
         ],
         "peak_bytes": max(peaks, default=None),
-        "kv": _kv(done),
+        "kv": _kv(shared or done),
         "n_calls": sum(len(answer.calls) for answer in done),
-        "tokens_in": _mean(sum(call.n_in for call in answer.calls) for answer in done),
-        "tokens_out": _mean(sum(call.n_out for call in answer.calls) for answer in done),
-        "tokens_cached": _mean(sum(call.n_cached for call in answer.calls) for answer in done),
+        "tokens_in": _mean(sum(call.n_in for call in answer.calls) for answer in shared),
+        "tokens_out": _mean(sum(call.n_out for call in answer.calls) for answer in shared),
+        "tokens_cached": _mean(sum(call.n_cached for call in answer.calls) for answer in shared),
     }
 
 

@@ -106,9 +106,9 @@ class Calls(Responses):
             self._facts.setdefault(record["job"], {})[record["step"]] = (offset, call_from(record))
 
     def calls(self, job: str) -> tuple[Call, ...]:
-        """The calls of a job, by step."""
-        steps = self._facts.get(job, {})
-        return tuple(steps[step][1] for step in sorted(steps))
+        """The calls of a job, by step, up to its last call."""
+        steps, end = self._facts.get(job, {}), self._last_step(job)
+        return tuple(steps[step][1] for step in sorted(steps) if end is None or step <= end)
 
     def state(self, job: str) -> State:
         """Whether a job was answered, failed, or was not (wholly) asked."""

@@ -87,6 +87,27 @@ def retrieves(rates: Mapping[str, float]) -> Answerer:
     return answer
 
 
+HOSTILE = (
+    "<script>document.title='pwned'</script>",
+    "</textarea></script><script>document.title='pwned'</script><!--",
+    "[click](javascript:alert(1)) <a href='javascript:alert(1)'>x</a>",
+    "<img src=x onerror=\"document.title='pwned'\"><iframe srcdoc='x'></iframe>",
+    "\u202eevil\u202c \u2066x\u2069 \x00\x07\x1b[31mred\x1b[0m \ud800 \u2028 \u2029",
+    "[bold red]markup[/] | pipe | `code` *star* &lt;b&gt;",
+    "long " + "x" * 1_000_000,
+)
+"""What a model may say: script, markup, links, control and direction characters, a lone surrogate, an endless line."""
+
+
+def hostile(sample: Sample, arm: MadeArm, repeat: int, _: random.Random) -> Made:
+    """An answerer that says each of `HOSTILE`; other arms than dense are wrong, and their first answer is an error."""
+    number = int(sample.id.rpartition("-")[2])
+    said = HOSTILE[number % len(HOSTILE)]
+    if arm.name != "dense" and number == 0:
+        return Made(error=said)
+    return Made(text=said, values={"exact_match": float(arm.name == "dense")})
+
+
 def make_run(
     path: Path,
     answer: Answerer,

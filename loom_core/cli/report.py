@@ -1,0 +1,72 @@
+"""`loom report`: write a run's report and show it, or print it in another format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+FORMATS = ("table", "md", "json", "csv", "latex")
+
+
+@click.command(short_help="Write and show the report of a run.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--html", is_flag=True, help="Write the files and print where report.html lies, without the table.")
+@click.option(
+    "--format",
+    "form",
+    default="table",
+    show_default=True,
+    metavar="|".join(FORMATS),
+    help="Print this and write no file; table writes report.json, .md and .html too. Plugins may add formats.",
+)
+def report(run: Path, html: bool, form: str) -> int:
+    """Report RUN: scores with intervals, paired differences to dense, cost. Works on partial and on running runs."""
+    from loom_core.errors import UsageError
+    from loom_core.report import build, write
+    from loom_core.store import RunFolder
+
+    folder = RunFolder(run)
+    if html and form != "table":
+        raise UsageError("--html and --format exclude each other", hint="leave one of them out")
+    if html:
+        write(folder)
+        click.echo(str(folder.report_html))
+    elif form == "table":
+        from rich.console import Console
+
+        from loom_core.report.terminal import show
+
+        console = Console()
+        show(write(folder), console)
+        console.print(f"report: {folder.report_html}", highlight=False, soft_wrap=True, markup=False)
+    else:
+        made = printer(form)
+        click.echo(made(build(folder)[0]).rstrip("\n"))
+    return 0
+
+
+def printer(form: str) -> Callable[[Mapping[str, Any]], str]:
+    """The function of a format from report.json's dict to text; plugins' formats are known by their spec's name."""
+    from loom_core.report import markdown, tables
+
+    known: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "md": markdown.render,
+        "json": lambda made: json.dumps(made, indent=1, ensure_ascii=False, allow_nan=False),
+        "csv": tables.to_csv,
+        "latex": tables.to_latex,
+    }
+    if form in known:
+        return known[form]
+    from loom_core.errors import UsageError, nearest
+    from loom_core.plugins import installed
+
+    catalog = installed()
+    if form in catalog.reports:
+        made: Callable[[Mapping[str, Any]], str] = catalog.load(catalog.reports.get(form))
+        return made
+    names = [*FORMATS, *(found.spec.name for found in catalog.reports)]
+    raise UsageError(f"there is no report format {form!r}", where="--format", hint=nearest(form, names))

@@ -1,0 +1,272 @@
+"""report.json: the one source of every rendering. Puts together what a run folder's plan, manifest and cells say.
+
+Schema 1, documented in `SCHEMA`. Knows the meaning of a report; knows no table, no page and no terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from loom_core import cells as cell_module
+from loom_core import ledger as ledger_module
+from loom_core import stats
+from loom_core.errors import RunError
+from loom_core.ledger import Ledger
+from loom_core.report.text import one_line
+from loom_core.store import RunFolder, read_json
+from loom_core.types import Json
+
+SCHEMA = 1
+"""Keys of schema 1.
+
+run: how it was made. model, server, protocol, overlength, bos: as planned. state: counts of answers. banners: what a
+reader must know before any number, {kind: error | warning | note, text}. arms, tasks: what was compared, with labels.
+cells: task × level × arm; totals: task × arm over all levels (level null); both with `scores` (one a metric, the first
+is primary: score, 95 % interval, n, delta to the baseline with Holm-adjusted p over all cells of that list) and `cost`.
+effective_lengths, grids (level × depth), pareto, retention: what the pictures show. official: the authors' own tables,
+by benchmark and arm. Values keep their metric's scale;
+times are seconds, sizes bytes. Denominators: n + n_unscored + n_error + n_missing = n_planned; n_skipped is on top.
+"""
+
+BEFORE_NUMBERS = ("error", "warning", "note")
+
+
+def build(folder: RunFolder) -> tuple[dict[str, Json], Ledger]:
+    """The report of a run folder and the ledger it was made from. Raises RunError where the folder holds no plan."""
+    if not folder.prepared:
+        raise RunError(
+            "there is nothing to report",
+            where=str(folder.path),
+            why="the folder holds no plan.json: no run was prepared in it",
+            hint="give the folder of a run, e.g. `loom report runs/NAME`",
+        )
+    plan = read_json(folder.plan)
+    manifest = read_json(folder.manifest) if folder.manifest.exists() else {}
+    ledger = ledger_module.read(folder, plan)
+    cells, totals = cell_module.build(ledger)
+    report: dict[str, Json] = {
+        "schema": SCHEMA,
+        "name": folder.path.resolve().name,
+        "run": {
+            key: manifest.get(key)
+            for key in ("loom", "created", "command", "seed", "versions", "git", "hardware", "data", "workers")
+        },
+        "config_digest": plan.get("config_digest"),
+        "model": {key: value for key, value in plan["model"].items() if key != "path"},
+        "server": plan["server"],
+        "protocol": plan["protocol"],
+        "overlength": plan.get("overlength"),
+        "bos": plan.get("bos"),
+        "baseline": cell_module.BASELINE,
+        "state": _state(ledger, totals),
+        "banners": [],
+        "arms": [_arm(arm, totals) for arm in plan["arms"]],
+        "tasks": [_task(ledger, task, totals) for task in plan["tasks"]],
+        "cells": cells,
+        "totals": totals,
+        "effective_lengths": cell_module.effective_lengths(ledger, cells),
+        "grids": cell_module.grids(ledger),
+        "official": read_json(folder.official) if folder.official.exists() else {},
+        "notes": list(plan.get("notes") or ()),
+    }
+    report["pareto"] = [row for task in report["tasks"] for row in _pareto(report, task)]
+    report["retention"] = [row for task in report["tasks"] for row in _retention(report, task)]
+    report["banners"] = sorted(_banners(report, ledger), key=lambda banner: BEFORE_NUMBERS.index(banner["kind"]))
+    clean: dict[str, Json] = _encodable(report)
+    return clean, ledger
+
+
+def _encodable(value: Json) -> Json:
+    """The value with lone surrogates (a model or an error may hold them) replaced: every rendering is UTF-8."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, Mapping):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _state(ledger: Ledger, totals: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
+    names = ("n_planned", "n_answered", "n_error", "n_missing", "n_skipped", "n_truncated", "n_cut_short")
+    state: dict[str, Json] = {name: sum(row[name] for row in totals) for name in names}
+    state["tokens_dropped"] = sum(row["tokens_dropped"] for row in totals)
+    state["n_unscored"] = sum(row["scores"][0]["n_unscored"] for row in totals if row["scores"])
+    state["n_invalid_scores"] = ledger.n_invalid
+    state["complete"] = bool(totals) and state["n_answered"] == state["n_planned"]
+    return state
+
+
+def _arm(arm: Mapping[str, Json], totals: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
+    """An arm with its labels. saves: what its methods declare; measured_saves: what its responses say."""
+    parts = arm["parts"]
+    declared = {part.get("saves", "none") for part in parts}
+    saves = "simulated" if "simulated" in declared else "real" if "real" in declared else "none"
+    kv = [row["cost"]["kv"] for row in totals if row["arm"] == arm["name"] and row["cost"]["kv"]]
+    return {
+        "name": arm["name"],
+        "baseline": not parts,
+        "parts": parts,
+        "saves": saves,
+        "measured_saves": sorted({label for use in kv for label in use["saves"]}),
+        "query_aware": any(part.get("query_aware") for part in parts),
+        "extends_context": any(part.get("extends_context") for part in parts),
+        "method": "+".join(part["name"] for part in parts) or arm["name"],
+        "family": "+".join(_without_budget(part) for part in parts) or arm["name"],
+    }
+
+
+def _without_budget(part: Mapping[str, Json]) -> str:
+    options = {key: value for key, value in (part.get("options") or {}).items() if key != "budget"}
+    return str(part["name"]) + "".join(f",{key}={value}" for key, value in sorted(options.items()))
+
+
+def _task(ledger: Ledger, task: Mapping[str, Json], totals: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
+    """A task as planned, with its levels in order of length, whether its scores are 0/1, and what its n can find."""
+    metrics = cell_module.metrics_of(ledger, task)
+    pairs = [
+        row["scores"][0]["delta"]["n_pairs"]
+        for row in totals
+        if row["task"] == task["name"] and row["scores"] and row["scores"][0]["delta"]
+    ]
+    primary = metrics[0] if metrics else None
+    loss = stats.detectable_loss(min(pairs)) if pairs and primary and primary.binary else None
+    levels = []
+    for level in cell_module.levels_of(ledger, task["name"]):
+        lengths = [q.length for q in ledger.asked(task["name"], level) if q.length is not None]
+        row = {"level": level, "n": len(ledger.asked(task["name"], level))}
+        levels.append(row | {"tokens_min": min(lengths, default=None), "tokens_max": max(lengths, default=None)})
+    return {
+        **task,
+        "levels": levels,
+        "primary": primary.name if primary else None,
+        "binary": primary.binary if primary else None,
+        "span": primary.span if primary else 1.0,
+        "detectable_loss": loss * primary.span if loss is not None and primary else None,
+        "n_pairs": min(pairs) if pairs else 0,
+    }
+
+
+def rows_of(rows: Sequence[Mapping[str, Any]], task: str, **wanted: Json) -> list[Mapping[str, Any]]:
+    """The rows of a task, with these values."""
+    return [r for r in rows if r["task"] == task and all(r[key] == value for key, value in wanted.items())]
+
+
+def _pareto(report: Mapping[str, Json], task: Mapping[str, Json]) -> Iterator[dict[str, Json]]:
+    """Score, memory and latency of each arm over the same answers, and whether an arm is on the front of the three.
+
+    Arms whose savings are simulated hold no less memory than dense: they are shown, and are never on the front.
+    """
+    simulated = {arm["name"] for arm in report["arms"] if arm["saves"] == "simulated"}
+    better = not task["metrics"] or task["metrics"][0].get("higher_is_better", True)
+    points = []
+    for row in rows_of(report["totals"], task["name"]):
+        cost = row["cost"]
+        if not row["scores"] or row["scores"][0]["score"] is None:
+            continue
+        points.append(
+            {
+                "task": task["name"],
+                "arm": row["arm"],
+                "score": row["scores"][0]["score"],
+                "low": row["scores"][0]["low"],
+                "high": row["scores"][0]["high"],
+                "bytes_held": cost["kv"]["bytes_held"] if cost["kv"] else None,
+                "seconds": cost["seconds"] if cost["comparable"] else None,
+                "ranked": row["arm"] not in simulated,
+            }
+        )
+    for point in points:
+        rivals = [other for other in points if other is not point and other["ranked"]]
+        point["front"] = point["ranked"] and not any(_dominates(rival, point, better) for rival in rivals)
+        yield point
+
+
+def _dominates(one: Mapping[str, Json], other: Mapping[str, Json], higher_is_better: bool) -> bool:
+    """True if `one` is nowhere worse and somewhere better; unknown costs are not compared."""
+    sign = -1 if higher_is_better else 1
+    pairs = [(sign * one["score"], sign * other["score"])]
+    pairs += [(one[k], other[k]) for k in ("bytes_held", "seconds") if one[k] is not None and other[k] is not None]
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+def _retention(report: Mapping[str, Json], task: Mapping[str, Json]) -> Iterator[dict[str, Json]]:
+    """Per method with several budgets: the share of the baseline's score that is kept, against compression."""
+    totals = {row["arm"]: row for row in rows_of(report["totals"], task["name"]) if row["scores"]}
+    base = totals.get(report["baseline"])
+    if base is None or not base["scores"][0]["score"] or base["scores"][0]["score"] <= 0:
+        return
+    dense = base["scores"][0]["score"]
+    families: dict[str, list[dict[str, Json]]] = {}
+    for arm in report["arms"]:
+        row = totals.get(arm["name"])
+        kv = row["cost"]["kv"] if row else None
+        if arm["baseline"] or row is None or kv is None or not kv["kept"] or row["scores"][0]["score"] is None:
+            continue
+        score = row["scores"][0]
+        point = {key: score[key] / dense if score[key] is not None else None for key in ("score", "low", "high")}
+        values = {"retention": point["score"], "low": point["low"], "high": point["high"]}
+        families.setdefault(arm["family"], []).append(
+            {"arm": arm["name"], "kept": kv["kept"], "compression": 1 / kv["kept"], **values}
+        )
+    for family, points in families.items():
+        if len({round(point["kept"], 6) for point in points}) > 1:
+            ordered = sorted(points, key=lambda point: point["compression"])
+            yield {"task": task["name"], "method": family, "points": ordered}
+
+
+def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, str]]:
+    """What a reader must know before the numbers."""
+    state, n = report["state"], report["state"]["n_planned"]
+    if state["n_error"]:
+        example = next((row["example_error"] for row in report["totals"] if row["example_error"]), "")
+        text = f"{state['n_error']} of {n} answers failed; scores are over the answers that were given. "
+        yield {"kind": "error", "text": text + f"The first reason: {one_line(example, 300)}"}
+    if not n:
+        yield {"kind": "error", "text": "No answer was planned: there is nothing to score."}
+    elif not state["n_answered"]:
+        yield {"kind": "error", "text": f"None of the {n} planned answers has been given yet."}
+    elif state["n_missing"]:
+        text = f"{state['n_missing']} of {n} planned answers are missing: this report is of a partial run."
+        yield {"kind": "warning", "text": text}
+    if state["n_unscored"]:
+        text = f"{state['n_unscored']} answers have no score and are outside every mean; `loom score` scores them."
+        yield {"kind": "warning", "text": text}
+    if state["n_truncated"]:
+        text = f"{state['n_truncated']} prompts were truncated: {state['tokens_dropped']} tokens dropped in all."
+        yield {"kind": "warning", "text": text}
+    if state["n_skipped"]:
+        yield {"kind": "warning", "text": f"{state['n_skipped']} answers were left out: their prompts are too long."}
+    if damage := str(ledger.damage):
+        yield {"kind": "warning", "text": f"The run's files are damaged: {damage}."}
+    if ledger.strangers:
+        yield {"kind": "warning", "text": f"{ledger.strangers} recorded answers are not in the plan and not counted."}
+    for task in report["tasks"]:
+        if task.get("unavailable"):
+            yield {"kind": "warning", "text": f"{task['name']} is unavailable here: {one_line(task['unavailable'])}"}
+        if task.get("extract"):
+            text = f"{task['name']} was run on an extract of its data: its scores stand for that extract alone."
+            yield {"kind": "warning", "text": text}
+    yield from _cost_banners(report)
+    for flag, text in FLAGS.items():
+        names = [row["task"] for row in report["totals"] for s in row["scores"][:1] if s["flag"] == flag]
+        for name in dict.fromkeys(names):
+            yield {"kind": "note", "text": f"{name}: {text}"}
+
+
+FLAGS = {
+    "chance": "not discriminative. The baseline is within its noise of chance: differences between arms say nothing.",
+    "floor": "not discriminative. The baseline is within its noise of the worst score: a loss cannot show.",
+    "ceiling": "the baseline is within its noise of the best score: a loss can show, a gain cannot.",
+}
+
+
+def _cost_banners(report: Mapping[str, Json]) -> Iterator[dict[str, str]]:
+    answered = [row for row in report["totals"] if row["n_answered"]]
+    for name in dict.fromkeys(row["task"] for row in answered if not row["cost"]["comparable"]):
+        text = f"{name}: the arms ran at different batch sizes or on shared prefixes; their times are not comparable."
+        yield {"kind": "warning", "text": text}
+    for arm in report["arms"]:
+        if arm["measured_saves"] and arm["saves"] != "none" and arm["saves"] not in arm["measured_saves"]:
+            measured = ", ".join(arm["measured_saves"])
+            text = f"{arm['name']} declares {arm['saves']} savings, but its responses say {measured}."
+            yield {"kind": "warning", "text": text}
