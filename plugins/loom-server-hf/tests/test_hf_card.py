@@ -314,3 +314,26 @@ def test_an_unknown_hub_model_while_offline(tmp_path: Path) -> None:
     assert "offline" in done.stdout.splitlines()[0]
     assert "next: give a folder, or fetch it once" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("revision", ["main", "v2", "no-such-branch"])
+def test_a_hub_model_is_found_in_the_hubs_cache(model_folder: Path, tmp_path: Path, revision: str) -> None:
+    """Offline, with two revisions in the cache: the folder of the one asked for, and no other."""
+    repository = tmp_path / "hub" / "models--owner--name"
+    for commit, branch in (("a" * 40, "main"), ("b" * 40, "v2")):
+        shutil.copytree(model_folder, repository / "snapshots" / commit)
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / branch).write_text(commit)
+    code = (
+        "from loom_core.errors import ModelError\nfrom loom_server_hf.folder import locate\n"
+        f"try:\n    found = locate('owner/name', {revision!r})\n    print(found.name, found.path)\n"
+        "except ModelError as error:\n    print(error)\n"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    snapshots = {"main": "a" * 40, "v2": "b" * 40}
+    if revision in snapshots:
+        assert done.stdout.strip() == f"owner/name {repository / 'snapshots' / snapshots[revision]}"
+    else:
+        assert "offline" in done.stdout.splitlines()[0]
+        assert "no-such-branch" in done.stdout

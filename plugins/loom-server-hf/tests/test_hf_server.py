@@ -202,6 +202,8 @@ def test_rope_overrides_equal_an_edited_configuration(
     made = build(HFModelOptions, {**options, "device": "cpu"}, owner="server hf")
     with HFServer(HFServerOptions()).open(str(model_folder), made) as session:
         assert ask(session, [request(0, ids)])[0].token_ids == generated(reference, ids, 16)
+        loaded = session._engine.model.config  # type: ignore[union-attr]
+        assert loaded.max_position_embeddings == session.card.window == config.max_position_embeddings
     with HFServer(HFServerOptions()).open(str(model_folder), HFModelOptions(device="cpu")) as session:
         plain = ask(session, [request(0, ids)])[0].token_ids
     assert plain != generated(reference, ids, 16), "the premise: the override changes the answer"
