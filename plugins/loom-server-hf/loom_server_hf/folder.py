@@ -131,7 +131,14 @@ def snapshot(model: str, revision: str | None) -> Path:
         for weights in ("*.safetensors", "*.bin"):
             patterns = [*SMALL_FILES, weights]
             skip = ["*/*", "consolidated*"]
-            path = Path(snapshot_download(model, revision=revision, allow_patterns=patterns, ignore_patterns=skip))
+            found = snapshot_download(
+                model,
+                revision=revision,
+                allow_patterns=patterns,
+                ignore_patterns=skip,
+                local_files_only=offline(),
+            )
+            path = Path(found)
             if any(path.glob(weights)):
                 break
         return path
@@ -162,6 +169,11 @@ def snapshot(model: str, revision: str | None) -> Path:
         raise ModelError(
             f"{model} cannot be downloaded", where=at, why=_first_line(error), hint="try again, or give a folder"
         ) from error
+
+
+def offline() -> bool:
+    """True where LOOM_OFFLINE forbids downloads."""
+    return os.environ.get("LOOM_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
 def weight_files(path: Path, model: str) -> tuple[str, ...]:

@@ -304,12 +304,13 @@ def test_revision_of_a_folder(model_folder: Path) -> None:
     assert "no meaning" in refusal(model_folder, HFModelOptions(revision="main")).what
 
 
-def test_an_unknown_hub_model_while_offline(tmp_path: Path) -> None:
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "LOOM_OFFLINE"])
+def test_an_unknown_hub_model_while_offline(tmp_path: Path, variable: str) -> None:
     code = (
         "from loom_core.errors import ModelError\nfrom loom_server_hf.folder import locate\n"
         "try:\n    locate('no-such-owner/no-such-model')\nexcept ModelError as error:\n    print(error)\n"
     )
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    environment = {**os.environ, variable: "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert "offline" in done.stdout.splitlines()[0]
     assert "next: give a folder, or fetch it once" in done.stdout
