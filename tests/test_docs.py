@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from loom_core import hookspecs
 from loom_core.cli import COMMANDS
 from loom_core.options import NoOptions, describe
 from loom_core.plugins import installed
+from loom_core.types import Job, KVUse, Response, Sample, Score, Timing
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "plugins.md"
@@ -187,3 +188,22 @@ def module_of(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize("kind", [Response, Timing, KVUse, Sample, Job, Score], ids=lambda kind: kind.__name__)
+def test_every_stored_field_is_documented(kind: type) -> None:
+    text = (ROOT / "docs" / "run-folder.md").read_text("utf-8")
+    assert [f.name for f in fields(kind) if f"`{f.name}`" not in text] == []
+
+
+def test_the_run_folder_is_what_the_page_says(tmp_path: Path) -> None:
+    done = loom("loom run passkey@words=32,depths=2,repeats=1 --model toy --out run", tmp_path, tmp_path)
+    assert done.returncode == 0, done.stderr
+    text = (ROOT / "docs" / "run-folder.md").read_text("utf-8")
+    folder = tmp_path / "run"
+    for path in folder.iterdir():
+        name = "scores-METRIC@VERSION.jsonl" if path.name.startswith("scores-") else path.name
+        assert re.search(rf"`{re.escape(name)}[`/]", text), f"{path.name} is not documented"
+    record = json.loads((folder / "responses.jsonl").read_text("utf-8").splitlines()[0])
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    assert [name for name in (*record, *manifest) if f"`{name}`" not in text] == []
