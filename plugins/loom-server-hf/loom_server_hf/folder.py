@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,8 +114,25 @@ def locate(model: str, revision: str | None = None) -> ModelFolder:
     return ModelFolder(name, path, read_object(path / "config.json"), weight_files(path, model))
 
 
-def snapshot(model: str, revision: str | None) -> Path:
-    """The snapshot folder of a hub model, downloaded where it is not cached; safetensors where the model has them."""
+def tokenizer_folder(model: str) -> Path:
+    """The folder of a tokenizer given by path or hub id; of a hub model no weights are downloaded.
+
+    Raises ModelError where it is not there.
+    """
+    path = Path(model).expanduser()
+    if not path.is_dir():
+        if path.exists() or not HUB_ID.fullmatch(model):
+            raise ModelError(
+                f"there is no tokenizer folder {model}", hint="check the path, or give a hub id (owner/name)"
+            )
+        path = snapshot(model, None, weights=())
+    if not any((path / file).is_file() for file in TOKENIZER_FILES):
+        raise ModelError(f"{model} has no tokenizer", where=str(path), why="none of: " + ", ".join(TOKENIZER_FILES))
+    return path
+
+
+def snapshot(model: str, revision: str | None, weights: Sequence[str] = ("*.safetensors", "*.bin")) -> Path:
+    """The snapshot folder of a hub model, downloaded where it is not cached; the first kind of weights that it has."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -128,8 +145,8 @@ def snapshot(model: str, revision: str | None) -> Path:
 
     at = f"{model}@{revision or 'main'} on the hub"
     try:
-        for weights in ("*.safetensors", "*.bin"):
-            patterns = [*SMALL_FILES, weights]
+        for kind in weights or SMALL_FILES[:1]:
+            patterns = [*SMALL_FILES, kind]
             skip = ["*/*", "consolidated*"]
             found = snapshot_download(
                 model,
@@ -139,7 +156,7 @@ def snapshot(model: str, revision: str | None) -> Path:
                 local_files_only=offline(),
             )
             path = Path(found)
-            if any(path.glob(weights)):
+            if any(path.glob(kind)):
                 break
         return path
     except GatedRepoError as error:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from loom_core.contracts import ModelCard
+from loom_core.contracts import ModelCard, Tokenizer
 from loom_server_hf.card import describe
+from loom_server_hf.folder import read_object, tokenizer_folder
 from loom_server_hf.plugin import HFModelOptions, HFServerOptions
+from loom_server_hf.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from loom_server_hf.session import HFSession
@@ -22,6 +24,12 @@ class HFServer:
     def describe(self, model: str, options: HFModelOptions) -> ModelCard:
         """The model's card; loads no weights and needs no GPU."""
         return describe(model, options).card
+
+    def tokenizer(self, model: str) -> Tokenizer:
+        """The tokenizer of a model folder or hub id, without weights: for servers that have no reader of their own."""
+        path = tokenizer_folder(model)
+        config = path / "config.json"
+        return load_tokenizer(path, read_object(config) if config.is_file() else {}, name=model)
 
     def open(self, model: str, options: HFModelOptions) -> AbstractContextManager[HFSession]:
         """Load the model once for all arms. Raises ModelError with the reason where it cannot be loaded."""
