@@ -1,0 +1,156 @@
+"""What an endpoint tells of a model before it is asked anything: that it has it, its window, and a digest. No weights.
+
+An endpoint's weights cannot be seen: the digest says where the model was asked for and what was reported of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import openai
+
+from loom_core.contracts import ModelCard, Tokenizer
+from loom_core.errors import ModelError, nearest
+from loom_core.keys import digest
+from loom_core.plugins import installed
+from loom_core.types import Json
+from loom_server_api.body import read_extra
+from loom_server_api.client import NO_KEY, key_of, sync_client
+from loom_server_api.failure import Redactor, message_of
+from loom_server_api.plugin import ApiOptions
+
+ASK_SECONDS = 30.0
+WINDOWS = ("max_model_len", "context_length", "context_window", "max_context_length", "max_input_tokens")
+"""The names under which engines and vendors report the window in /models."""
+TELLING = ("root", "parent", "owned_by", "quantization", "max_model_len")
+"""Reported facts that tell one model from another; `created` is the start of the server and does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A card, and what the endpoint says it is (`owned_by`, lower case)."""
+
+    card: ModelCard
+    engine: str
+
+
+def describe(model: str, options: ApiOptions) -> Described:
+    """The card of a model. Raises ModelError for a wrong URL, a refused key, or a model the endpoint does not have."""
+    listed = find(model, options) if options.check else {}
+    window = options.window or next((n for n in map(listed.get, WINDOWS) if isinstance(n, int) and n > 0), None)
+    telling = {name: listed[name] for name in TELLING if isinstance(listed.get(name), (str, int))}
+    base_url = options.base_url.rstrip("/")
+    facts: dict[str, Json] = {
+        "endpoint": base_url,
+        "listed": bool(listed),
+        **{f"reported_{name}": value for name, value in telling.items()},
+        "weights": "unseen: the digest covers the endpoint, the model's name and what the endpoint reports of it",
+    }
+    if options.price_in is not None:
+        facts["price_per_million"] = {"in": options.price_in, "cached": options.price_cached, "out": options.price_out}
+    card = ModelCard(
+        name=model,
+        path=f"{base_url} {model}",
+        digest=digest({"endpoint": base_url, "model": model, "reported": telling, "extra": read_extra(options.extra)}),
+        window=window,
+        tokenizer=borrow_tokenizer(options.tokenizer) if options.tokenizer else None,
+        facts=facts,
+    )
+    return Described(card, str(listed.get("owned_by") or "").lower())
+
+
+def find(model: str, options: ApiOptions) -> Mapping[str, Json]:
+    """What /models reports of a model; raises ModelError where it is not there, with near names."""
+    rows = list_models(options)
+    names = {model, f"models/{model}", f"{model}:latest"}
+    for row in rows:
+        if row.get("id") in names:
+            return row
+    offered = [str(row["id"]) for row in rows if row.get("id")]
+    raise ModelError(
+        f"the endpoint offers no model {model!r}",
+        where=options.base_url,
+        why=nearest(model, offered) if len(offered) > 8 else "it offers: " + (", ".join(offered) or "none"),
+        hint="take a name it offers; check=false where it serves models it does not list (transformers serve)",
+    )
+
+
+def list_models(options: ApiOptions) -> list[Mapping[str, Json]]:
+    """The endpoint's models. Raises ModelError for whatever keeps it from telling them."""
+    redact = Redactor(key_of(options))
+    try:
+        with sync_client(options, ASK_SECONDS) as client:
+            response = client.get("/models", cast_to=httpx2.Response)
+        value: Any = response.json()
+    except openai.APIStatusError as error:
+        raise _refused(error, options, redact) from None
+    except openai.APIConnectionError as error:
+        raise ModelError(
+            "the endpoint cannot be reached",
+            where=options.base_url,
+            why=redact(_cause(error)),
+            hint="check base_url, and that the server is up: --server-option base_url=http://HOST:PORT/v1",
+        ) from None
+    except ValueError:
+        raise _no_endpoint(options, "GET /models gave no JSON") from None
+    rows = value.get("data") if isinstance(value, Mapping) else value
+    if not isinstance(rows, list):
+        raise _no_endpoint(options, "GET /models gave no list of models")
+    return [row for row in rows if isinstance(row, Mapping)]
+
+
+def _refused(error: openai.APIStatusError, options: ApiOptions, redact: Redactor) -> ModelError:
+    said = redact(f"HTTP {error.status_code}: {message_of(error.body)}")
+    if error.status_code in (401, 403):
+        held = "holds no key" if key_of(options) == NO_KEY else "holds a key that was refused"
+        return ModelError(
+            "the endpoint refuses the key",
+            where=options.base_url,
+            why=f"{said}; the environment variable {options.key_env} {held}",
+            hint=f"export {options.key_env}=…, or name another variable with key_env=NAME",
+        )
+    if error.status_code in (404, 405):
+        return _no_endpoint(options, f"GET /models gave {said}")
+    return ModelError("the endpoint does not tell its models", where=options.base_url, why=said, hint="try again later")
+
+
+def _no_endpoint(options: ApiOptions, why: str) -> ModelError:
+    ends = options.base_url.rstrip("/").endswith("/v1")
+    return ModelError(
+        "there is no OpenAI-compatible endpoint at this address, or it lists no models",
+        where=options.base_url,
+        why=why,
+        hint="check=false where the endpoint has no such list"
+        if ends
+        else f"base_url usually ends in /v1: base_url={options.base_url.rstrip('/')}/v1",
+    )
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"
+
+
+def borrow_tokenizer(name: str) -> Tokenizer:
+    """The tokenizer of a model folder or hub id, read by an installed server that runs such models itself.
+
+    One reader for all servers: equal prompts get equal ids. Raises ModelError where no such server is installed.
+    """
+    catalog = installed()
+    for found in catalog.servers:
+        if "local_model" not in found.spec.capabilities:
+            continue
+        server = catalog.load(found)(found.spec.options())
+        if (read := getattr(server, "tokenizer", None)) is not None:
+            tokenizer: Tokenizer = read(name)
+            return tokenizer
+    raise ModelError(
+        "no installed server reads a tokenizer",
+        where=f"option tokenizer={name}",
+        why="this plugin brings no tokenizer library of its own",
+        hint="pip install loom-server-hf; or leave the option out: lengths are then estimates",
+    )
