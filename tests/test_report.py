@@ -70,6 +70,22 @@ def test_the_terminal_table_fits_100_columns(run: RunFolder) -> None:
     assert "[S]" in next(line for line in lines if THINK.name in line)
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_tables_fit_the_terminal(tmp_path: Path, width: int) -> None:
+    """Columns that do not fit go into a further table; long arms break after their separators."""
+    long = MadeArm("bm25:k=5+snapkv:budget=4x,kernel=15,pooling=max,group=mean", 0.25)
+    levels = {f"{k}k": 16 * k for k in (1, 2, 4, 8, 16, 32, 64, 128)}
+    folder = make_run(tmp_path / "run", retrieves({}), tasks=[MadeTask(levels=levels, repeats=1)], arms=[DENSE, long])
+    lines = shown(report_module.write(folder), width).splitlines()
+    assert max(map(len, lines)) <= width
+    said = "\n".join(lines)
+    for head in ("score", "95 % CI", "Δ dense", "kept", "KV held", "TTFT", "TPOT", "holds to", *levels):
+        assert head in said
+    assert "group=mean" in said
+    assert said.count("TPOT") == 1
+    assert "…" not in said
+
+
 def test_simulated_savings_are_never_on_the_front(run: RunFolder) -> None:
     points = {row["arm"]: row for row in report_module.build(run)[0]["pareto"]}
     assert points["dense"]["front"]

@@ -6,6 +6,7 @@ Schema 1, documented in `SCHEMA`. Knows the meaning of a report; knows no table,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from loom_core import cells as cell_module
@@ -48,10 +49,7 @@ def build(folder: RunFolder) -> tuple[dict[str, Json], Ledger]:
     report: dict[str, Json] = {
         "schema": SCHEMA,
         "name": folder.path.resolve().name,
-        "run": {
-            key: manifest.get(key)
-            for key in ("loom", "created", "command", "seed", "versions", "git", "hardware", "data", "workers")
-        },
+        "run": _run(manifest),
         "config_digest": plan.get("config_digest"),
         "model": {key: value for key, value in plan["model"].items() if key != "path"},
         "server": plan["server"],
@@ -75,6 +73,16 @@ def build(folder: RunFolder) -> tuple[dict[str, Json], Ledger]:
     report["banners"] = sorted(_banners(report, ledger), key=lambda banner: BEFORE_NUMBERS.index(banner["kind"]))
     clean: dict[str, Json] = _encodable(report)
     return clean, ledger
+
+
+def _run(manifest: Mapping[str, Json]) -> dict[str, Json]:
+    """How the run was made. Of the program that was called only the name: its folder is the author's own business."""
+    names = ("loom", "created", "command", "seed", "versions", "git", "hardware", "data", "workers")
+    run = {name: manifest.get(name) for name in names}
+    if run["command"]:
+        program, *arguments = run["command"]
+        run["command"] = [PurePath(program).name, *arguments]
+    return run
 
 
 def _encodable(value: Json) -> Json:

@@ -170,7 +170,7 @@ def _task(
     pictures.append(charts.retention(report, task, styles))
     shown = [picture for picture in pictures if picture is not None]
     if shown:
-        yield '<div class="figures">' + "".join(_figure(picture) for picture in shown) + "</div>"
+        yield f'<div class="figures f{len(shown)}">' + "".join(_figure(picture) for picture in shown) + "</div>"
     grids = [grid for grid in report["grids"] if grid["task"] == task["name"]]
     if grids:
         yield "<h3>Length × depth</h3>"

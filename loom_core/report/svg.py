@@ -116,7 +116,7 @@ def heat_map(grid: Mapping[str, Any], span: float) -> str:
     low = grid["low"] if grid["low"] is not None else min(scores, default=0.0)
     high = grid["high"] if grid["high"] is not None else max(scores, default=1.0)
     wide, high_cell = max(26, min(54, 540 // max(1, len(levels)))), 24
-    left, top = 46, 22
+    left, top = 50, 22
     body = [words("tick", left - 6, 14, "depth", "end")]
     longest = max((len(level) for level in levels), default=1)
     every = max(1, math.ceil((7 * longest + 6) / wide))

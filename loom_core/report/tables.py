@@ -74,8 +74,17 @@ def headline(report: Report, task: Mapping[str, Json], *, wide: bool = False) ->
     arms = {arm["name"]: arm for arm in report["arms"]}
     for row in rows_of(report["totals"], task["name"]):
         table.rows.append(_headline_row(row, arms[row["arm"]], task["span"], wide))
+    _drop_unknown(table)
     table.notes += list(_headline_notes(report, task))
     return table
+
+
+def _drop_unknown(table: Table) -> None:
+    """Leave out cost columns that no arm has, e.g. KV bytes where a server does not tell them."""
+    columns = [i for i, head in enumerate(table.heads) if head in ("kept", "KV held", "TTFT", "TPOT", "peak")]
+    unknown = {i for i in columns if all(row[i].text == text.NONE for row in table.rows)}
+    table.heads = [head for i, head in enumerate(table.heads) if i not in unknown]
+    table.rows = [[cell for i, cell in enumerate(row) if i not in unknown] for row in table.rows]
 
 
 def _headline_row(row: Mapping[str, Any], arm: Mapping[str, Json], span: float, wide: bool) -> list[Cell]:
