@@ -5,6 +5,7 @@ Imports benchmark and server factories; loads no weights. Everything here is don
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -108,6 +109,9 @@ class Selection:
 def select(config: RunConfig, catalog: Catalog) -> Selection:
     """Resolve every name of a config. Raises UsageError for what is unknown, out of range or refused."""
     config = _with_suite(config, catalog)
+    if config.offline:
+        # The libraries of servers ask the environment; workers come through here too.
+        os.environ["LOOM_OFFLINE"] = "1"
     model, server_name = _model(config, catalog)
     server = catalog.servers.get(server_name)
     arms = parse_arms(config.accel, catalog)

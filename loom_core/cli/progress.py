@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from loom_core.types import Json
 
 LINE_SECONDS = 10.0
+FILE_WIDTH = 110
+"""Columns of tables that go to a file or a pipe."""
 
 
 class Quiet:
@@ -116,6 +118,8 @@ class Lines(Counter):
 def progress_for(*, quiet: bool) -> tuple[Console, Quiet]:
     """The console for results (standard output) and what watches the run (standard error)."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=FILE_WIDTH)
     if quiet:
         return console, Quiet()
     errors = Console(stderr=True)
