@@ -309,7 +309,10 @@ class RunFolder:
     def context(self, digest: str) -> str:
         """A stored text; raises RunError where it is missing or unreadable."""
         try:
-            return gzip.decompress((self.contexts / f"{digest}.gz").read_bytes()).decode("utf-8", "surrogatepass")
+            data = gzip.decompress((self.contexts / f"{digest}.gz").read_bytes())
+            if hashlib.sha256(data).hexdigest() != digest:
+                raise ValueError("its content is not what was stored")
+            return data.decode("utf-8", "surrogatepass")
         except UNREADABLE as error:
             where = str(self.contexts / f"{digest}.gz")
             raise RunError("a stored context cannot be read", where=where, why=str(error), hint=ANEW) from error
@@ -326,6 +329,8 @@ class RunFolder:
     def read_jobs(self) -> Iterator[Job]:
         """The planned jobs, in the order of the plan."""
         try:
+            if self.jobs.stat().st_size == 0:
+                raise EOFError("the file is empty")
             with gzip.open(self.jobs, "rt", encoding="ascii") as file:
                 for line in file:
                     yield Job(**json.loads(line))

@@ -32,17 +32,17 @@ def fit(
         prompt = _cut_prompt(prompt, tokenizer, truncation.side, truncation.limit or limit)
         whole = whole if prompt is original else render(prompt, tokenizer, chat=chat)
     final, rendered, excess = prompt, whole, 0
-    starts = [start for start, _ in tokenizer.offsets(prompt.context)[1]] if _length(whole) > limit else []
+    offsets = tokenizer.offsets(prompt.context)[1] if _length(whole) > limit else []
     while (over := _length(rendered) - limit) > 0:
-        if excess >= len(starts):
+        if excess >= len(offsets):
             raise ModelError(
                 "the prompt does not fit even with an empty context",
                 why=f"{n_whole} tokens in all, {limit} allowed; without its context it still has {_length(rendered)}",
                 hint="choose a larger budget or window, or fewer new tokens",
             )
         # The joint of a cut may tokenise differently, so the excess grows until the prompt fits.
-        excess = min(excess + over, len(starts))
-        final = _cut_context(prompt, starts, truncation.side, excess)
+        excess = min(excess + over, len(offsets))
+        final = _cut_context(prompt, offsets, truncation.side, excess)
         rendered = render(final, tokenizer, chat=chat)
     dropped = max(0, n_whole - _length(rendered))
     return final, replace(rendered, n_dropped=dropped, cut=tuple(sorted(_changed(original, final))))
@@ -65,11 +65,19 @@ def _changed(before: Prompt, after: Prompt) -> set[str]:
     return {old.kind for old, new in pairs if old.text != new.text}
 
 
-def _cut_context(prompt: Prompt, starts: Sequence[int], side: str, excess: int) -> Prompt:
-    """Remove `excess` of the concatenated context's tokens, which start at these characters."""
-    first, last = keep_ends(len(starts), len(starts) - excess, side)
-    start = starts[first] if first < len(starts) else len(prompt.context)
-    end = starts[last] if last < len(starts) else len(prompt.context)
+def _removed(offsets: Sequence[tuple[int, int]], first: int, last: int, end: int) -> tuple[int, int]:
+    """The characters of tokens `first` to `last` of a text of `end` characters; one that a border splits goes whole."""
+    start = offsets[first][0] if first < len(offsets) else end
+    stop = offsets[last][0] if last < len(offsets) else end
+    if 0 < last < len(offsets) and offsets[last] == offsets[last - 1]:
+        stop = offsets[last][1]
+    return start, stop
+
+
+def _cut_context(prompt: Prompt, offsets: Sequence[tuple[int, int]], side: str, excess: int) -> Prompt:
+    """Remove `excess` of the concatenated context's tokens, which lie at these offsets."""
+    first, last = keep_ends(len(offsets), len(offsets) - excess, side)
+    start, end = _removed(offsets, first, last, len(prompt.context))
     texts, at = {}, 0
     for i in context_indices(prompt):
         text = prompt.segments[i].text
@@ -89,8 +97,7 @@ def _cut_prompt(prompt: Prompt, tokenizer: Tokenizer, side: str, limit: int) -> 
         return prompt
     half, rest = max(0, limit // 2), max(0, limit - lead)
     head, tail = {"middle": (max(0, half - lead), half), "right": (rest, 0), "left": (0, rest)}[side]
-    start = offsets[head][0] if head < len(ids) else len(text)
-    end = offsets[len(ids) - tail][0] if tail else len(text)
+    start, end = _removed(offsets, head, len(ids) - tail, len(text))
     bounds, at = [], 0
     for segment in prompt.segments:
         bounds.append(at)
