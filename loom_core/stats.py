@@ -375,16 +375,22 @@ class EffectiveLength(NamedTuple):
     gap: bool
 
 
-def effective_length(scores: Sequence[float | None], share: float = 0.85) -> EffectiveLength | None:
-    """The longest level (scores from short to long) that keeps `share` of the shortest level's score.
+def effective_length(
+    scores: Sequence[float | None], share: float = 0.85, reference: float | None = None
+) -> EffectiveLength | None:
+    """The longest level (scores from short to long) that keeps `share` of `reference`: of the first score without one.
 
-    None where the shortest level has no score or a score of 0 or less. Source: the share is loom's own definition,
+    None where no level does, or where the reference is missing, 0 or less. Source: the share is loom's own definition,
     after the "effective length" of Hsieh et al. 2024 (RULER), whose threshold is a fixed score.
     """
-    if not scores or scores[0] is None or scores[0] <= 0:
+    if reference is None:
+        reference = scores[0] if scores else None
+    if reference is None or reference <= 0:
         return None
-    wanted = share * scores[0] * (1 - 1e-12)
+    wanted = share * reference * (1 - 1e-12)
     holds = [score is not None and score >= wanted for score in scores]
+    if not any(holds):
+        return None
     longest = max(i for i, held in enumerate(holds) if held)
     measured = max(i for i, score in enumerate(scores) if score is not None)
     return EffectiveLength(longest, longest == measured, not all(holds[: longest + 1]))

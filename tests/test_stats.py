@@ -234,6 +234,12 @@ def test_effective_length(scores: Sequence[float | None], expected: Any) -> None
     assert stats.effective_length(scores) == expected
 
 
+def test_effective_length_against_the_score_of_another() -> None:
+    """What keeps its own poor score holds nothing: a method is measured by the baseline's short score."""
+    assert stats.effective_length([0.4, 0.4, 0.4], reference=1.0) is None
+    assert stats.effective_length([0.9, 0.86, 0.4], reference=1.0) == (1, False, False)
+
+
 @pytest.mark.parametrize("scores", [[], [None, 1.0], [0.0, 1.0]])
 def test_effective_length_needs_a_short_score(scores: Sequence[float | None]) -> None:
     assert stats.effective_length(scores) is None
