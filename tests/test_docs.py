@@ -207,3 +207,16 @@ def test_the_run_folder_is_what_the_page_says(tmp_path: Path) -> None:
     record = json.loads((folder / "responses.jsonl").read_text("utf-8").splitlines()[0])
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     assert [name for name in (*record, *manifest) if f"`{name}`" not in text] == []
+
+
+def test_commands_of_the_readme_are_understood(tmp_path: Path) -> None:
+    """Every `loom run` and `loom plan` shown for one's own model is planned with the embedded one in its place."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    shown = [line for block in re.findall(r"^```sh\n(.*?)^```", text, flags=re.M | re.S) for line in block.splitlines()]
+    assert len(shown) >= 4
+    model = ROOT / "plugins" / "loom-model-tiny" / "loom_model_tiny" / "data"
+    for command in shown:
+        planned = command.replace("loom run", "loom plan").replace("path/to/model", str(model))
+        planned = re.sub(r" --out \S+", "", planned).replace("--lengths 4k,16k,32k", "--lengths 1k,2k,4k --limit 6")
+        done = loom(planned, tmp_path, tmp_path)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
