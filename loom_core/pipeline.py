@@ -78,9 +78,10 @@ def prepare(folder: RunFolder, selection: Selection, command: list[str]) -> dict
                 hint="choose another folder with --out",
             )
         return plan
-    folder.refuse_foreign()
     if folder.manifest.exists():
         stored_config(folder)
+    else:
+        folder.refuse_foreign()
     data = open_data(selection.config)
     write_json(folder.manifest, manifests.build(selection, command))
     try:

@@ -12,7 +12,6 @@ import gzip
 import hashlib
 import json
 import os
-import re
 import shutil
 import time
 import zlib
@@ -30,11 +29,6 @@ from loom_core.types import Evidence, Job, Json, Prompt, Sample, Segment
 CALL_FIELDS = frozenset(("job", "step", "last", "finish", "key", "text", "timing", "error"))
 """What a response record must have to be counted; the rest is `types.Response` and the sample's coordinates."""
 
-OWN = re.compile(
-    r"\.lock|(manifest|plan|report)\.json(\.partial)?|report\..+|(samples|responses)\.jsonl|responses\.torn"
-    r"|jobs\.jsonl\.gz|scores-.+|contexts|logs"
-)
-"""The names of what a run folder holds."""
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error)
 ANEW = "delete plan.json in the run folder and run again: jobs and contexts are prepared anew, answers are kept"
 
@@ -261,18 +255,19 @@ class RunFolder:
             lock.close()
 
     def refuse_foreign(self) -> None:
-        """Raise RunError where a run would begin among files that no run writes; nothing of a user is overwritten."""
-        foreign = sorted(path.name for path in self.path.iterdir() if not OWN.fullmatch(path.name))
+        """Raise RunError where a run would begin among other files; nothing of a user is overwritten."""
+        begun = {".lock", f"{self.manifest.name}.partial"}
+        foreign = sorted(path.name for path in self.path.iterdir() if path.name not in begun)
         if foreign:
             shown = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
-            why = f"it holds {shown}, which no run writes"
+            why = f"it holds {shown} and no manifest.json"
             raise RunError("this is no run folder", where=str(self.path), why=why, hint="choose a new one with --out")
 
     def discard(self) -> None:
         """Remove what was prepared, where nothing was answered yet: a refused plan leaves nothing behind."""
         if self.responses.exists():
             return
-        for path in (self.manifest, self.plan, self.samples, self.jobs, self.path / ".lock"):
+        for path in (self.plan, self.samples, self.jobs, self.manifest, self.path / ".lock"):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.contexts, ignore_errors=True)
         with suppress(OSError):

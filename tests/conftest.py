@@ -105,9 +105,10 @@ class Loom:
         return found
 
     def records(self, folder: Path | None = None) -> list[dict[str, Any]]:
-        """The recorded responses of a run."""
+        """The recorded responses of a run; a line that is just being written is not one yet."""
         path = (folder or self.folder()) / "responses.jsonl"
-        return [json.loads(line) for line in path.read_text("ascii").splitlines()] if path.exists() else []
+        lines = path.read_text("ascii").splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def scores(self, metric: str, folder: Path | None = None) -> list[dict[str, Any]]:
         """The stored scores of one metric (`name@version`)."""
