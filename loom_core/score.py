@@ -55,9 +55,12 @@ def _graded(folder: RunFolder, selection: Selection) -> Iterator[tuple[Chosen, T
     metrics = {name: selection.metrics(task) for _, task, name in selection.tasks()}
     hidden = secrets()
     groups: dict[tuple[str, str, int, str], list[tuple[Chosen, Task, Job, Graded]]] = {}
+    sample: Sample | None = None
     for job in folder.read_jobs():
         chosen, task = selection.task(job.task)
-        sample = samples.light(job.task, job.sample)
+        # The arms and repeats of a sample follow each other in the plan: they share one record.
+        if sample is None or (sample.task, sample.id) != (job.task, job.sample):
+            sample = samples.light(job.task, job.sample)
         scored: Mapping[str, Scored] = {}
         if answered := responses.ended(job.key):
             answers = [_answer(record) for record in responses.of(job.key)]
