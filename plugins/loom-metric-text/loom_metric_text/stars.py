@@ -1,0 +1,115 @@
+"""Collected star counts: Counting-Stars (searching and reasoning) and the task of that name in L-CiteEval.
+
+An answer is a JSON object with a list under "little_penguin" or "小企鹅". Imports json_repair on use.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from loom_core.contracts import Metric
+from loom_core.types import Json, Sample, Scored
+from loom_metric_text.reference import failed, needed, no_reference
+
+KEYS = ("little_penguin", "小企鹅")
+
+
+def _listed(record: Json, key: Json) -> list[Json] | None:
+    if not isinstance(record, dict):
+        return None
+    names = (key,) if key else KEYS
+    found = next((record[name] for name in names if name in record), None)
+    return found if isinstance(found, list) else None
+
+
+def collected(prediction: str, key: Json = None) -> list[Json] | None:
+    """The list under the key, code fences dropped and broken JSON mended; None where there is none."""
+    from json_repair import repair_json
+
+    text = prediction.replace("```json", "").replace("```", "").strip()
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            record = repair_json(text, return_objects=True)
+        except (ValueError, RecursionError):
+            return None
+    return _listed(record, key)
+
+
+def wanted_counts(sample: Sample) -> list[Json]:
+    """The right counts: the references, or the list of a reference that is itself an answer ({"little_penguin": …})."""
+    listed = _listed(sample.references[0], sample.meta.get("key"))
+    return list(sample.references) if listed is None else listed
+
+
+@dataclass(frozen=True, slots=True)
+class CountingStars:
+    """Counting-Stars: the mean over the stars. References: the right counts, or one answer that holds them.
+
+    Searching: 1 where the right count is collected. Reasoning: 1 for the right count alone, 0.5 for right and wrong,
+    0.25 for the wrong one alone. The list is cut to `most` items and then taken as a set.
+    meta: wrong (reasoning: the mistaken counts, in the references' order), key (optional: "little_penguin" or
+    "小企鹅"; both are looked for where it is absent).
+    """
+
+    reasoning: bool
+    most: int = 32
+
+    def score(self, prediction: str, sample: Sample) -> Scored:
+        """0 to 1; 0 where no list can be read. The authors round a mean to 3 decimals; here it is left whole."""
+        if not sample.references:
+            return no_reference()
+        found = collected(prediction, sample.meta.get("key"))
+        if found is None or any(isinstance(item, (list, dict)) for item in found[: self.most]):
+            return failed("no list of counts in the answer")
+        # Text that looks like a number is none: "15" is not 15.
+        numbers = {item for item in found[: self.most] if isinstance(item, (int, float))}
+        right = wanted_counts(sample)
+        if not self.reasoning:
+            hits = float(sum(star in numbers for star in right))
+        else:
+            wrong = list(needed(sample, "wrong"))
+            hits = sum(
+                (0.5 if bad in numbers else 1.0) if good in numbers else 0.25 * (bad in numbers)
+                for good, bad in zip(right, wrong, strict=True)
+            )
+        return Scored(value=hits / len(right), extracted=sorted(numbers))
+
+
+def counting_stars_searching() -> Metric:
+    """Counting-Stars, searching (called acquisition in the authors' tables)."""
+    return CountingStars(reasoning=False)
+
+
+def counting_stars_reasoning() -> Metric:
+    """Counting-Stars, reasoning."""
+    return CountingStars(reasoning=True)
+
+
+class CitedStars:
+    """L-CiteEval's counting_stars: hits of the collected list over the number of references.
+
+    JSON is read from the first "{" to the first "}" after it; the list is cut to the number of references, and a count
+    that is collected twice hits twice. Numbers are compared as whole numbers, also where the record holds text.
+    meta: key (optional, as for Counting-Stars).
+    """
+
+    def score(self, prediction: str, sample: Sample) -> Scored:
+        """0 to 1; 0 where no list can be read."""
+        if not sample.references:
+            return no_reference()
+        start = prediction.find("{")
+        end = prediction.find("}", start)
+        if start < 0 or end < 0:
+            return failed("no JSON object in the answer")
+        try:
+            found = _listed(json.loads(prediction[start : end + 1]), sample.meta.get("key"))
+        except (ValueError, RecursionError):
+            found = None
+        if found is None:
+            return failed("no list of counts in the answer")
+        wanted = [str(star) for star in wanted_counts(sample)]
+        hits = sum(str(star) in wanted for star in found[: len(wanted)])
+        return Scored(value=hits / len(wanted), extracted=found)
