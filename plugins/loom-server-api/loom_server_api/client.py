@@ -1,12 +1,14 @@
-"""The openai client as loom uses it: one attempt at a time, its own retries off, the reply read by `reply`.
+"""The openai client as loom uses it: its key, its headers and its HTTP client, over its aiohttp transport.
 
-Over the client's aiohttp transport, which is the fastest it has. Retries are loom's own: they wait as long as the
-endpoint asks, up to a limit, and a failure for good comes back as a reason instead of an exception.
+Bodies are written and read by loom: the client's own request and response objects cost more time than the whole call
+does (perf/api.py). Retries are loom's too: they wait as long as the endpoint asks, up to a limit, and a failure for
+good comes back as a reason instead of an exception.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import time
@@ -16,15 +18,13 @@ import httpx2
 import openai
 
 from loom_server_api.body import ROUTES, Call
-from loom_server_api.failure import Failure, Redactor, failure_of
+from loom_server_api.failure import Failure, Redactor, StatusError, failure_of
 from loom_server_api.plugin import ApiOptions
-from loom_server_api.reply import Broken, Reply, Stream, whole
+from loom_server_api.reply import Reply, Stream, whole
 
 NO_KEY = "none"
 """Sent where no key is set: the client wants one, local engines do not read it."""
 LONGEST_BACKOFF_SECONDS = 60.0
-UNREAD = {"X-Stainless-Raw-Response": "stream"}
-"""How the openai client is told to hand out a response before its body is read."""
 
 
 def key_of(options: ApiOptions) -> str:
@@ -56,13 +56,17 @@ class Caller:
         self._options, self.redact = options, Redactor(key_of(options))
         most = options.concurrency + 8
         limits = httpx2.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=30.0)
+        self._http = openai.DefaultAioHttpClient(limits=limits, timeout=None)
         self._client = openai.AsyncOpenAI(
-            base_url=options.base_url,
-            api_key=key_of(options),
-            max_retries=0,
-            timeout=None,
-            http_client=openai.DefaultAioHttpClient(limits=limits, timeout=None),
+            base_url=options.base_url, api_key=key_of(options), max_retries=0, http_client=self._http
         )
+        self._urls = {name: httpx2.URL(options.base_url.rstrip("/") + path) for name, path in ROUTES.items()}
+        self._headers = {
+            **self._client.auth_headers,
+            "content-type": "application/json",
+            "accept": "text/event-stream" if options.stream else "application/json",
+            "user-agent": f"loom-server-api openai/{openai.__version__}",
+        }
         self._random = random.Random()
 
     async def close(self) -> None:
@@ -88,15 +92,13 @@ class Caller:
             await asyncio.sleep(wait)
 
     async def _attempt(self, call: Call) -> tuple[Reply, float | None]:
-        response = await self._client.post(
-            ROUTES[call.route],
-            cast_to=httpx2.Response,
-            body=call.body,
-            options={"headers": UNREAD} if self._options.stream else {},
-        )
-        if not self._options.stream:
-            return whole(response.content), None
+        """One attempt: the reply, and when its first text came. Raises what `failure_of` understands."""
+        content = json.dumps(call.body, separators=(",", ":")).encode()
+        request = httpx2.Request("POST", self._urls[call.route], headers=self._headers, content=content)
+        response = await self._http.send(request, stream=True)
         try:
+            if response.status_code != 200:
+                raise StatusError(response.status_code, await response.aread(), response.headers)
             if "text/event-stream" not in response.headers.get("content-type", ""):
                 return whole(await response.aread()), None
             stream, first = Stream(), None
@@ -104,8 +106,6 @@ class Caller:
                 if stream.line(line) and first is None:
                     first = time.perf_counter()
             return stream.end(), first
-        except httpx2.TransportError as error:
-            raise Broken(f"cut stream: the connection ended before the answer did ({type(error).__name__})") from error
         finally:
             await response.aclose()
 
@@ -125,4 +125,4 @@ class Caller:
     def _for_good(self, failure: Failure, failures: list[str]) -> str:
         if failure.passing and failure.wait is not None and failure.wait > self._options.patience:
             return f"{failure.reason}; it asks to wait {failure.wait:g} s, patience is {self._options.patience:g} s"
-        return failure.reason + (f" (after {len(failures)} attempts)" if len(failures) > 1 else "")
+        return failure.reason + (f" (after {len(failures)} attempts)" if failure.passing and len(failures) > 1 else "")

@@ -1,15 +1,15 @@
-"""Why a call failed, in one short line without secrets, and whether asking again may help. Knows openai's errors."""
+"""Why a call failed, in one short line without secrets, and whether asking again may help. Knows HTTP."""
 
 from __future__ import annotations
 
 import email.utils
+import json
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import httpx2
-import openai
 
 from loom_core.types import Json
 from loom_server_api.reply import Broken, Refused
@@ -37,6 +37,14 @@ class Failure:
     wait: float | None = None
 
 
+class StatusError(Exception):
+    """An HTTP status other than 200, with what came with it."""
+
+    def __init__(self, status: int, content: bytes, headers: Mapping[str, str]) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status, self.content, self.headers = status, content, headers
+
+
 class Redactor:
     """Takes the key out of texts; keys of a few letters are placeholders such as "none" and stay."""
 
@@ -57,36 +65,53 @@ def failure_of(error: Exception, seconds: float) -> Failure:
         return Failure(str(error), passing=False)
     if isinstance(error, Broken):
         return Failure(str(error), passing=True)
-    if isinstance(error, openai.APIStatusError):
+    if isinstance(error, StatusError):
         return _status(error)
     if isinstance(error, TimeoutError):
         return Failure(f"timeout: no answer within {seconds:g} s", passing=True)
-    if isinstance(error, (openai.APIConnectionError, httpx2.TransportError, OSError)):
+    if isinstance(error, (httpx2.TransportError, OSError)):
         return Failure(_connection(error), passing=True)
     return Failure(f"{type(error).__name__}: {error}", passing=False)
 
 
 def _connection(error: Exception) -> str:
-    """What broke the connection: the first cause that says something (the client calls a reset a timeout)."""
+    """What broke the connection: the first cause that says something (the transport calls a reset a timeout)."""
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__) is not None:
         causes.append(cause)
+    if any(isinstance(cause, (httpx2.ReadError, httpx2.RemoteProtocolError)) for cause in causes):
+        return f"cut reply: the connection ended before the answer did ({type(causes[-1]).__name__})"
     texts = [f"{type(e).__name__}: {e}" for e in reversed(causes) if str(e).strip()]
     return f"connection failed: {texts[0] if texts else type(causes[-1]).__name__}"
 
 
-def _status(error: openai.APIStatusError) -> Failure:
-    status, message, code = error.status_code, message_of(error.body) or error.message, str(error.code or "")
-    text = f"HTTP {status}: {message}"
+def _status(error: StatusError) -> Failure:
+    status, body = error.status, parsed(error.content)
+    message, code = message_of(body), code_of(body)
+    text = f"HTTP {status}" + (f": {message}" if message else "")
     if status in (400, 403, 413, 422, 500) and FILTER.search(f"{code} {message}"):
         return Failure(f"content filter ({text})", passing=False)
     if status in (400, 413, 422, 500) and OVERFLOW.search(f"{code} {message}"):
         return Failure(f"context overflow reported by the server ({text})", passing=False)
     if status in (401, 403):
         return Failure(f"the key was refused ({text})", passing=False)
-    if code in QUOTA or str(error.type or "") in QUOTA:
+    if set(code.split()) & QUOTA:
         return Failure(f"the quota is used up ({text})", passing=False)
-    return Failure(text, passing=status in PASSING, wait=retry_after(error.response.headers))
+    return Failure(text, passing=status in PASSING, wait=retry_after(error.headers))
+
+
+def parsed(content: bytes) -> Json:
+    """An error body: JSON where it is, else its text."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        return content.decode("utf-8", "replace")
+
+
+def code_of(body: Json) -> str:
+    """The machine-readable code and type of an error body, as words."""
+    inner = body.get("error", body) if isinstance(body, Mapping) else None
+    return " ".join(str(inner[k]) for k in ("code", "type") if inner.get(k)) if isinstance(inner, Mapping) else ""
 
 
 def message_of(body: Json) -> str:
