@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from loom_core.plugins import Catalog, installed
-from loom_core.specs import AugmentationSpec, BenchmarkSpec
+from loom_core.plugins import Catalog, installed, resolve
+from loom_core.specs import AugmentationSpec, BenchmarkSpec, ModelSpec, ServerSpec, SuiteSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = sorted(path for path in (ROOT / "plugins").iterdir() if path.is_dir() and path.name.startswith("loom-"))
 KINDS = ("bench", "server", "accel", "metric", "model")
 RUN_COMMAND = "pip install -r requirements.txt && loom run"
+CAPABILITIES = frozenset(("local_model", "token_ids", "prefix_cache", "logprobs", "stream", "device"))
+"""What servers may promise and augmentations may require. A new word is added here with the first that uses it."""
 TEST_COMMAND = "pip install -r requirements-dev.txt && pytest"
 
 
@@ -98,7 +100,15 @@ def test_specs_declare_what_their_kind_needs(plugin: Path, catalog: Catalog) -> 
     for spec in specs_of(plugin, catalog):
         if isinstance(spec, BenchmarkSpec):
             assert spec.tasks and spec.capability and spec.licence, spec.name
+        if isinstance(spec, (ModelSpec, SuiteSpec)):
+            assert Path(resolve(spec.factory)()).exists(), f"{spec.name}: {spec.factory}"
+        if oracle := getattr(spec, "oracle", ""):
+            assert callable(resolve(oracle)), f"{spec.name}: {oracle}"
+        if isinstance(spec, ServerSpec):
+            assert spec.capabilities <= CAPABILITIES, f"{spec.name}: {spec.capabilities - CAPABILITIES} is not known"
         if isinstance(spec, AugmentationSpec):
+            able = [item.spec.name for item in catalog.servers if spec.requires <= item.spec.capabilities]
+            assert able, f"{spec.name}: no server of this repository can do it"
             assert spec.source, f"{spec.name} names no source of its definition"
             assert (spec.kind != "model") or "local_model" in spec.requires, spec.name
 
