@@ -7,7 +7,7 @@ once: scored, without a value, failed, or missing. Knows statistics and ledgers;
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -92,7 +92,7 @@ def build(ledger: Ledger) -> tuple[list[dict[str, Json]], list[dict[str, Json]]]
             totals += _row(ledger, task, None, arms, metrics)
     for rows in (cells, totals):
         for primary in (True, False):
-            _adjust([s["delta"] for row in rows for s in row["scores"] if s["primary"] == primary and s["delta"]])
+            adjust([s["delta"] for row in rows for s in row["scores"] if s["primary"] == primary and s["delta"]])
     return cells, totals
 
 
@@ -244,9 +244,20 @@ def _delta(
     ]
     if not pairs:
         return None
+    found = difference(metric, [(_cluster(a), mine, theirs) for a, mine, theirs in pairs], f"{place} {metric.name} delta")
+    floor = noise["spread"] if noise else None
+    return found | {"within_noise": None if floor is None else abs(found["value"]) <= floor}
+
+
+def difference(metric: Metric, pairs: Sequence[tuple[Hashable, float, float]], place: str) -> dict[str, Json]:
+    """Mean of (value - other value) over one or more pairs (cluster, value, other value), with interval and paired test.
+
+    place: what is compared, from which the draws are seeded. Exact McNemar for single 0/1 pairs, else a sign-flip test
+    over clusters.
+    """
     differences = [(mine - theirs) / metric.span for _, mine, theirs in pairs]
-    clusters = [_cluster(answer) for answer, _, _ in pairs]
-    seed = seed_of(f"{place} {metric.name} delta")
+    clusters = [cluster for cluster, _, _ in pairs]
+    seed = seed_of(place)
     single = len(set(clusters)) == len(clusters)
     gains, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     value = fmean(differences)
@@ -271,11 +282,10 @@ def _delta(
         "n_pairs": len(pairs),
         "n_better": better,
         "n_worse": worse,
-        "within_noise": abs(value * metric.span) <= noise["spread"] if noise else None,
     }
 
 
-def _adjust(deltas: Sequence[dict[str, Json]]) -> None:
+def adjust(deltas: Sequence[dict[str, Json]]) -> None:
     """Add Holm's adjusted p, the size of the family and the verdict to each difference."""
     for delta, p in zip(deltas, stats.holm([delta["p"] for delta in deltas]), strict=True):
         delta |= {"p_holm": p, "family": len(deltas), "significant": p < ALPHA}

@@ -204,6 +204,8 @@ def _as_json(selection: Selection, card: ModelCard, tally: Tally) -> dict[str, J
             "digest": card.digest,
             "window": card.window,
             "kv_bytes_per_token": card.kv_bytes_per_token,
+            "tokenizer": card.tokenizer.digest if card.tokenizer else None,
+            "template": card.tokenizer.template_digest if card.tokenizer else None,
             "facts": plain(card.facts),
         },
         "server": {
