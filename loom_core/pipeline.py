@@ -117,7 +117,7 @@ def stored_config(folder: RunFolder) -> RunConfig:
 def default_name(selection: Selection) -> str:
     """A readable name, unique to what is asked: benchmarks, model and eight digits of the digest."""
     benchmarks = "-".join(dict.fromkeys(chosen.name for chosen in selection.chosen))
-    text = f"{benchmarks}-{selection.model_name}-{selection.digest[:8]}"
+    text = manifests.redact(f"{benchmarks}-{selection.model_name}-{selection.digest[:8]}", manifests.secrets())
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
 
 
