@@ -1,0 +1,154 @@
+"""The RULER benchmark: its tasks, samples and table. Knows no model; reads upstream files through `Data`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from loom_bench_ruler.chains import loom_chains
+from loom_bench_ruler.counting import frequent, loom_common
+from loom_bench_ruler.draft import Maker
+from loom_bench_ruler.levels import Filled, Stepped
+from loom_bench_ruler.meter import Meter
+from loom_bench_ruler.needles import NeedleMaker, loom_hay
+from loom_bench_ruler.official import Official
+from loom_bench_ruler.plugin import TASKS, RulerOptions
+from loom_bench_ruler.questions import loom_questions
+from loom_bench_ruler.settings import (
+    LOOM_SETTINGS,
+    LOOM_WORDING,
+    MAX_TOKENS,
+    Chains,
+    Common,
+    Frequent,
+    Needles,
+    Wording,
+    family,
+)
+from loom_bench_ruler.table import table
+from loom_bench_ruler.words import own_book
+from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Metric, Tokenizer
+from loom_core.data import read_pins
+from loom_core.plugins import installed
+from loom_core.render import Chat
+from loom_core.types import DataSource, Generation, Json, Prompt, Sample, Task
+
+LEVELS = {"loom": (4096, 8192), "official": (4096, 8192, 16384, 32768, 65536, 131072)}
+SAMPLES = {"loom": 20, "official": 500}
+PREFIX = "loom_"
+MATCH_ALL, MATCH_ANY = "ruler_match_all", "ruler_match_any"
+QUESTIONS_FOLDER = "ruler/scripts/data/synthetic/json/"
+NO_RETRIEVAL = ("vt", "cwe", "fwe")
+
+
+class Ruler(BenchmarkBase):
+    """Thirteen tasks of one variant."""
+
+    def __init__(self, options: RulerOptions) -> None:
+        self._options = options
+        self._measured: Meter | None = None
+
+    @cached_property
+    def _pins(self) -> Mapping[str, DataSource]:
+        return read_pins(Path(__file__))
+
+    def sources(self) -> tuple[DataSource, ...]:
+        """Every file that can be fetched and that any options need."""
+        return tuple(
+            source for name, source in self._pins.items() if not name.startswith("ruler/scripts/data/synthetic/json")
+        )
+
+    def tasks(self, lengths: tuple[int, ...]) -> Sequence[Task]:
+        """The variant's tasks."""
+        return tuple(self._task(name) for name in TASKS)
+
+    def _task(self, name: str) -> Task:
+        kind = family(LOOM_SETTINGS[name])
+        loom = self._options.variant == "loom"
+        return Task(
+            name=(PREFIX if loom else "") + name,
+            version="1",
+            capability="retrieval" if kind == "niah" else "aggregation" if kind in ("cwe", "fwe") else "reasoning",
+            metrics=(MATCH_ANY if kind == "qa" else MATCH_ALL,),
+            generation=Generation(max_tokens=MAX_TOKENS[kind]),
+            chance=0.0,
+            sources=() if loom else Official(self._pins).sources(name),
+            licence="Apache-2.0" if loom else "Apache-2.0; essays by Paul Graham; SQuAD, HotpotQA CC BY-SA 4.0",
+            retrieval=kind not in NO_RETRIEVAL,
+        )
+
+    def samples(
+        self, task: Task, data: Data, tokenizer: Tokenizer | None, lengths: tuple[int, ...]
+    ) -> Iterator[Sample]:
+        """As many samples as the options say at every length, the lengths in turn; each is drawn from its own id.
+
+        lengths: model tokens. Raises UsageError where a length is too short for the task, Unavailable where a file or
+        word list of the official variant is missing.
+        """
+        options, meter = self._options, self._meter(tokenizer, task.chat)
+        name = task.name.removeprefix(PREFIX)
+        levels = tuple(dict.fromkeys(lengths)) or options.levels or LEVELS[options.variant]
+        if options.variant == "loom":
+            wording: Wording = LOOM_WORDING[family(LOOM_SETTINGS[name])]
+            makers = {level: loom_maker(name, meter, level, options.seed) for level in levels}
+            built: dict[int, Filled | Stepped] = {
+                level: Filled(wording, makers[level], meter, task.name, level, options.seed) for level in levels
+            }
+        else:
+            official = Official(self._pins).read(name, data)
+            built = {
+                level: Stepped(
+                    official.wording,
+                    official.maker(meter, level, f"ruler {options.seed} {name} {level}"),
+                    meter,
+                    task.name,
+                    level,
+                    options.seed,
+                    task.generation.max_tokens,
+                )
+                for level in levels
+            }
+        for index in range(options.samples or SAMPLES[options.variant]):
+            for level in levels:
+                yield built[level].sample(index)
+
+    def _meter(self, tokenizer: Tokenizer | None, chat: Chat) -> Meter:
+        """One meter for all tasks, which measures what they share once."""
+        if self._measured is None or self._measured.tokenizer is not tokenizer or self._measured.chat != chat:
+            self._measured = Meter(tokenizer, chat)
+        return self._measured
+
+    def aggregate(self, rows: Sequence[Graded]) -> Sequence[Line]:
+        """Means times 100 by task and length, their means by length, and the effective length."""
+        return table(rows, PREFIX)
+
+    @staticmethod
+    def score_gold(row: Mapping[str, Json]) -> float:
+        """The official score of a gold row, which holds one prediction: 0 to 100, two decimals."""
+        catalog = installed()
+        name = {"string_match_all": MATCH_ALL, "string_match_part": MATCH_ANY}[str(row["metric"])]
+        metric: Metric = catalog.load(catalog.metrics.get(name))()
+        sample = Sample(id="", task="", prompt=Prompt(segments=()), references=tuple(row["references"]))
+        value = metric.score(str(row["prediction"]), sample).value
+        assert value is not None
+        return round(value * 100, 2)
+
+
+def loom_maker(name: str, meter: Meter, target: int, seed: int) -> Maker:
+    """What makes the drafts of one of loom's tasks at one length."""
+    settings, of = LOOM_SETTINGS[name], f"ruler {seed} {PREFIX}{name} {target}"
+    match settings:
+        case Needles():
+            book, form = own_book(), LOOM_WORDING["niah"].needle
+            hay = loom_hay(settings, form, book, meter, target, of)
+            return NeedleMaker(settings, form, book, hay, shift=random.Random(target).random())
+        case Chains():
+            return loom_chains(settings, meter)
+        case Common():
+            return loom_common(settings, own_book(), meter, target, of)
+        case Frequent():
+            return frequent(settings, meter, target)
+        case _:
+            return loom_questions(settings.dataset, meter, target, of)

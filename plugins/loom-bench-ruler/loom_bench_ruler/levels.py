@@ -1,0 +1,150 @@
+"""Samples of one task at one length: how much context a prompt gets. Knows drafts and tokens, no file.
+
+A sample of loom's variant has just under its length in tokens, chat template included. A sample of the official one
+leaves room for the answer within its length, as the authors' generators do.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import cached_property
+
+from loom_bench_ruler.draft import Body, Draft, Maker
+from loom_bench_ruler.meter import Meter
+from loom_bench_ruler.settings import Wording
+from loom_bench_ruler.words import sentence
+from loom_core.errors import UsageError
+from loom_core.prompt import segment
+from loom_core.types import Evidence, Prompt, Sample
+
+AIM = 0.996
+"""How much of a length loom's variant aims at: sums of tokens are true to a few in a thousand."""
+TOLERANCE = 0.02
+PADDING_SENTENCES = 12
+
+
+@dataclass
+class _Level:
+    """Samples of one task at one length."""
+
+    wording: Wording
+    maker: Maker
+    meter: Meter
+    task: str
+    level: int
+    seed: int
+
+    def _draw(self, index: int) -> tuple[str, random.Random]:
+        name = f"{self.task}-t{self.level}-{index}"
+        return name, random.Random(f"ruler {self.seed} {name}")
+
+    def _draft(self, index: int) -> Draft:
+        return self.maker.draft(self._draw(index)[1], index)
+
+    def _prompt(self, draft: Draft, body: Body) -> Prompt:
+        ask = draft.ask
+        wording = self.wording.several() if ask.several and self.wording.plural else self.wording
+        before, after, prefix = (text.format(**ask.blanks) for text in (wording.before, wording.after, wording.prefix))
+        return Prompt(
+            segments=(
+                segment("instruction", ask.lead + before),
+                segment("context", body.context),
+                segment("question", after),
+                segment("prefill", prefix),
+            )
+        )
+
+    def _too_short(self, needed: float) -> UsageError:
+        return UsageError(
+            "a length is too short for the task",
+            where=f"ruler:{self.task}, length {self.level}",
+            why=f"the smallest prompt has {needed:.0f} tokens",
+            hint=f"ask for at least {needed / AIM + 1:.0f} tokens",
+        )
+
+    def _sample(self, index: int, draft: Draft, body: Body, n: int) -> Sample:
+        meta = {"units": n, "oracle": draft.ask.oracle, **draft.ask.meta}
+        if self.meter.tokenizer is None:
+            meta["length_estimated"] = True
+        return Sample(
+            id=self._draw(index)[0],
+            task=self.task,
+            prompt=self._prompt(draft, body),
+            references=draft.ask.references,
+            level=f"{self.level // 1024}k" if self.level % 1024 == 0 else str(self.level),
+            depth=draft.ask.depth,
+            evidence=tuple(Evidence(segment=1, start=start, end=end) for start, end in body.spans),
+            meta=meta,
+        )
+
+
+@dataclass
+class Filled(_Level):
+    """loom's variant: the context is filled to the length by sums of measured pieces, then by single words.
+
+    The first sample of a task and length is tokenised as a whole; what its sum was off by corrects all of them.
+    """
+
+    def sample(self, index: int) -> Sample:
+        """One sample."""
+        draft, n, body = self._filled(index, self._factor)
+        return self._sample(index, draft, body, n)
+
+    @cached_property
+    def _factor(self) -> float:
+        """True tokens of the filler for each token of its sum."""
+        factor = 1.0
+        for _ in range(3):
+            draft, _, body = self._filled(0, factor)
+            true = self.meter.prompt(self._prompt(draft, body))
+            if abs(true / (self.level * AIM) - 1) < (1 - AIM) / 2:
+                return factor
+            empty = self.meter.prompt(self._prompt(draft, draft.body(0)))
+            factor *= max(0.1, (true - empty) / max(1.0, self.level * AIM - empty))
+        if abs(true / self.level - 1) > TOLERANCE:
+            raise UsageError(
+                "this tokenizer does not reach a length",
+                where=f"ruler:{self.task}, length {self.level}",
+                why=f"a prompt meant to have {self.level} tokens has {true:.0f}",
+                hint="check the model's tokenizer, or ask for another length",
+            )
+        return factor
+
+    def _filled(self, index: int, factor: float) -> tuple[Draft, int, Body]:
+        draft = self._draft(index)
+        empty = self.meter.prompt(self._prompt(draft, draft.body(0)))
+        room = (self.level * AIM - empty) / factor
+        n, cost = draft.fit(room) if room >= 0 else (-1, 0.0)
+        if n < self.maker.least:
+            raise self._too_short(self.meter.prompt(self._prompt(draft, draft.body(self.maker.least))))
+        draw = random.Random(f"{self._draw(index)[0]} padding")
+        text = " ".join(sentence(draw) for _ in range(PADDING_SENTENCES))
+        return draft, n, draft.body(n, self.meter.head(text, room - cost - draft.frame))
+
+
+@dataclass
+class Stepped(_Level):
+    """The official variant: one number of units for a length, found on the first sample; a prompt that comes out too
+    long loses a step of them, and another, as in the authors' generators."""
+
+    max_tokens: int
+
+    def sample(self, index: int) -> Sample:
+        """One sample, measured as a whole."""
+        draft, n, least = self._draft(index), self._n, max(self.maker.least, 1)
+        while True:
+            body = draft.body(n)
+            true = self.meter.prompt(self._prompt(draft, body))
+            if true + self.max_tokens <= self.level:
+                return self._sample(index, draft, body, n)
+            if n - self.maker.step < least:
+                raise self._too_short(true + self.max_tokens)
+            n -= self.maker.step
+
+    @cached_property
+    def _n(self) -> int:
+        draft = self._draft(0)
+        empty = self.meter.prompt(self._prompt(draft, draft.body(0)))
+        n, _ = draft.fit(max(0.0, self.level - self.max_tokens - empty))
+        return max(n, self.maker.step)
