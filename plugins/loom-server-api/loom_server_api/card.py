@@ -114,7 +114,9 @@ def _refused(error: openai.APIStatusError, options: ApiOptions, redact: Redactor
         )
     if error.status_code in (404, 405):
         return _no_endpoint(options, f"GET /models gave {said}")
-    return ModelError("the endpoint does not tell its models", where=options.base_url, why=said, hint="try again later")
+    return ModelError(
+        "the endpoint does not tell its models", where=options.base_url, why=said, hint="check=false asks for no list"
+    )
 
 
 def _no_endpoint(options: ApiOptions, why: str) -> ModelError:
