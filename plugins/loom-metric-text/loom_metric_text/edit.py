@@ -2,10 +2,12 @@
 
 LongBench calls fuzzywuzzy 0.18, whose number depends on what is installed beside it. With python-Levenshtein, as the
 official scores were made, it is 100 times the indel similarity, rounded half to even to a whole number; with difflib
-it differs. rapidfuzz's own `fuzz.ratio` is already scaled, which moves some halves, so the similarity is scaled here.
+it differs. rapidfuzz computes the same similarity; its own `fuzz.ratio` leaves out the rounding.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from loom_core.contracts import Metric
 from loom_core.types import Sample
@@ -21,11 +23,12 @@ def code_line(prediction: str, sample: Sample) -> str:
     return ""
 
 
-def fuzz_ratio(a: str, b: str) -> float:
+def fuzz_ratio() -> Callable[[str, str], float]:
     """fuzzywuzzy's ratio with python-Levenshtein, over 100: whole hundredths."""
     from rapidfuzz.distance import Indel
 
-    return round(100 * Indel.normalized_similarity(a, b)) / 100
+    similarity = Indel.normalized_similarity
+    return lambda a, b: round(100 * similarity(a, b)) / 100
 
 
 def edit_similarity(prediction: str, reference: str) -> float:
@@ -39,7 +42,7 @@ def edit_similarity(prediction: str, reference: str) -> float:
 
 def longbench_code_sim() -> Metric:
     """LongBench's code_sim_score (lcc, repobench-p), best reference. meta: nothing."""
-    return Compared(fuzz_ratio, code_line)
+    return Compared(fuzz_ratio(), code_line)
 
 
 def clongeval_edit() -> Metric:

@@ -58,12 +58,15 @@ class Compared:
         if not sample.references:
             return no_reference()
         text = self.prepare(prediction, sample)
+        extracted = None if text == prediction else text
+        if len(sample.references) == 1:
+            return Scored(value=self.compare(text, as_text(sample.references[0])), extracted=extracted)
         references = sample.references if self.best else sample.references[:1]
         values = [self.compare(text, as_text(reference)) for reference in references]
         value = max(values)
         return Scored(
             value=value,
-            extracted=None if text == prediction else text,
+            extracted=extracted,
             detail={"reference": values.index(value)} if len(values) > 1 else {},
         )
 

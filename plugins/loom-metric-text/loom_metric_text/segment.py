@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import warnings
 from typing import Any
 
 from loom_metric_text.normalise import chinese
@@ -14,7 +15,10 @@ from loom_metric_text.normalise import chinese
 
 @functools.cache
 def _tokenizer() -> Any:
-    import jieba  # type: ignore[import-untyped]
+    with warnings.catch_warnings():
+        # jieba 0.42.1 is of 2020: newer Pythons warn about its escapes and its resource look-up.
+        warnings.simplefilter("ignore")
+        import jieba  # type: ignore[import-untyped]
 
     jieba.setLogLevel(logging.WARNING)
     tokenizer = jieba.Tokenizer()

@@ -18,24 +18,30 @@ KEYS = ("little_penguin", "小企鹅")
 def _listed(record: Json, key: Json) -> list[Json] | None:
     if not isinstance(record, dict):
         return None
-    names = (key,) if key else KEYS
-    found = next((record[name] for name in names if name in record), None)
-    return found if isinstance(found, list) else None
+    for name in (key,) if key else KEYS:
+        if name in record:
+            found = record[name]
+            return found if isinstance(found, list) else None
+    return None
 
 
 def collected(prediction: str, key: Json = None) -> list[Json] | None:
     """The list under the key, code fences dropped and broken JSON mended; None where there is none."""
-    from json_repair import repair_json
-
-    text = prediction.replace("```json", "").replace("```", "").strip()
+    text = prediction.replace("```json", "").replace("```", "").strip() if "`" in prediction else prediction
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):
-        try:
-            record = repair_json(text, return_objects=True)
-        except (ValueError, RecursionError):
-            return None
+        record = _mended(text)
     return _listed(record, key)
+
+
+def _mended(text: str) -> Json:
+    from json_repair import repair_json
+
+    try:
+        return repair_json(text, return_objects=True)
+    except (ValueError, RecursionError):
+        return None
 
 
 def wanted_counts(sample: Sample) -> list[Json]:
@@ -62,10 +68,13 @@ class CountingStars:
         if not sample.references:
             return no_reference()
         found = collected(prediction, sample.meta.get("key"))
-        if found is None or any(isinstance(item, (list, dict)) for item in found[: self.most]):
+        if found is None:
             return failed("no list of counts in the answer")
-        # Text that looks like a number is none: "15" is not 15.
-        numbers = {item for item in found[: self.most] if isinstance(item, (int, float))}
+        try:
+            numbers = set(found[: self.most])
+        except TypeError:
+            return failed("TypeError: a list in the list")
+        # Whole numbers are wanted, so text that looks like one is not found: "15" is not 15.
         right = wanted_counts(sample)
         if not self.reasoning:
             hits = float(sum(star in numbers for star in right))
@@ -75,7 +84,7 @@ class CountingStars:
                 (0.5 if bad in numbers else 1.0) if good in numbers else 0.25 * (bad in numbers)
                 for good, bad in zip(right, wrong, strict=True)
             )
-        return Scored(value=hits / len(right), extracted=sorted(numbers))
+        return Scored(value=hits / len(right), extracted=found[: self.most])
 
 
 def counting_stars_searching() -> Metric:

@@ -45,7 +45,7 @@ def same(ours: Any, official: Any) -> bool:
     return bool(ours == official)
 
 
-@pytest.mark.parametrize("row", rows())
+@pytest.mark.parametrize("row", list(rows()))
 def test_equals_the_official_score(row: dict[str, Any]) -> None:
     assert known(row)
     ours, official = score(row), row["official_score"]
