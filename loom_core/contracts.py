@@ -28,7 +28,7 @@ from loom_core.types import (
 
 
 class Tokenizer(Protocol):
-    """Text to token ids of the evaluated model, and back."""
+    """Text to token ids of the evaluated model, and back. template_digest is empty where there is no chat template."""
 
     digest: str
     template_digest: str

@@ -42,7 +42,7 @@ class HFTokenizer:
         self.eos_id: int | None = tokenizer.eos_token_id
         self.digest = digest(self._content())
         template: str | None = tokenizer.get_chat_template() if tokenizer.chat_template else None
-        self.template_digest = hashlib.sha256((template or "").encode()).hexdigest()
+        self.template_digest = hashlib.sha256(template.encode()).hexdigest() if template else ""
         self._template = None if template is None else with_fixed_date(template)
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
