@@ -123,10 +123,26 @@ def _installed() -> Iterator[str]:
     own, catalog = own_distributions(), installed()
     for kind in catalog.kinds:
         found = [item for item in kind if item.distribution in own]
-        if found:
-            yield f"### {kind.noun.capitalize()}s"
+        if not found:
+            continue
+        yield f"### {kind.noun.capitalize()}s"
+        if kind.spec_type is specs.MetricSpec:
+            yield _metrics([(item.spec, item.distribution) for item in found])
+            continue
         for item in found:
             yield from _described(item, catalog)
+
+
+def _metrics(rows: list[tuple[specs.MetricSpec, str]]) -> str:
+    """Metrics take no options, so a row each is enough."""
+    better = {True: "higher", False: "lower"}
+    return _table(
+        ("metric", "meaning", "range", "better", "version", "from"),
+        [
+            (f"`{m.name}`", m.summary, f"{m.low:g} to {m.high:g}", better[m.higher_is_better], m.version, f"`{origin}`")
+            for m, origin in rows
+        ],
+    )
 
 
 def own_distributions() -> set[str]:
@@ -162,8 +178,6 @@ def _facts(spec: specs.Spec) -> Iterator[str]:
         yield f"kind: {spec.kind}; acts in: {spec.phase}; saving of memory: {spec.saves}"
         yield "looks at the question" if spec.query_aware else "does not look at the question"
         yield f"source: {spec.source}"
-    if isinstance(spec, specs.MetricSpec):
-        yield f"range {spec.low:g} to {spec.high:g}, {'higher' if spec.higher_is_better else 'lower'} is better"
 
 
 def _range(row: dict[str, Any]) -> str:

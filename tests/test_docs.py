@@ -220,3 +220,12 @@ def test_commands_of_the_readme_are_understood(tmp_path: Path) -> None:
         planned = re.sub(r" --out \S+", "", planned).replace("--lengths 4k,16k,32k", "--lengths 1k,2k,4k --limit 6")
         done = loom(planned, tmp_path, tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+def test_contributing_names_every_layer_and_module() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    layers = module_of(ROOT / "tests" / "test_structure.py").LAYERS
+    for layer, modules in layers:
+        row = next(line for line in text.splitlines() if line.startswith(f"| {layer} |"))
+        missing = [name for name in modules if name != "loom_core" and not re.search(rf"`{name}/?`", row)]
+        assert missing == [], f"layer {layer}"
