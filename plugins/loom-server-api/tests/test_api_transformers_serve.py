@@ -21,8 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loom_server_api.plugin import ApiOptions
+from loom_server_api.server import ApiServer
 
 from loom_core.plugins import installed
+from loom_core.prompt import segment
+from loom_core.render import render
+from loom_core.types import Arm, Generation, Prompt, Request
 
 pytestmark = pytest.mark.servers
 START_SECONDS = 120.0
@@ -123,3 +128,40 @@ def test_token_ids_are_refused_and_the_reason_is_recorded(base_url: str, model: 
         run(out, "-m", model, *flags)
     rows = [json.loads(line) for line in (out / "responses.jsonl").read_text("ascii").splitlines()]
     assert {row["error"] for row in rows} == {"HTTP 400: prompt must be a string."}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_chat_route_renders_and_answers_as_the_hf_server(base_url: str, model: str, stream: bool) -> None:
+    """The server's own template gives as many tokens as loom's rendering, and the same greedy answers."""
+    catalog = installed()
+    hf = catalog.servers.get("hf")
+    server = catalog.load(hf)(hf.spec.options())
+    with server.open(model, hf.spec.model_options(dtype="float32")) as session:
+        tokenizer = session.card.tokenizer
+        requests = [chat_request(i, tokenizer) for i in range(SAMPLES)]
+        ours = {r.key: r for r in session.generate(iter(requests), Arm(name="dense"))}
+    options = ApiOptions(base_url=base_url, check=False, tokenizer=model, stream=stream, concurrency=4)
+    with ApiServer(options).open(model, None) as session:
+        theirs = {r.key: r for r in session.generate(iter(requests), Arm(name="dense"))}
+    assert {r.error for r in theirs.values()} == {None}
+    assert {r.notes for r in theirs.values()} == {()}
+    assert all(theirs[key].n_in == ours[key].n_in for key in ours)
+    unequal = [key for key in ours if theirs[key].text != ours[key].text]
+    assert len(unequal) <= MOST_UNEQUAL * SAMPLES, {k: (theirs[k].text, ours[k].text) for k in unequal}
+
+
+def chat_request(i: int, tokenizer: Any) -> Request:
+    """A question for the chat template, rendered as loom's core does."""
+    context = segment("context", f"Note {i}: the number is {i * 7919}. " * 3)
+    prompt = Prompt(segments=(context, segment("question", "Which?")))
+    return Request(
+        key=str(i),
+        job=str(i),
+        step=0,
+        prompt=prompt,
+        generation=Generation(max_tokens=12),
+        group=prompt.context_digest,
+        seed=i,
+        chat="template",
+        token_ids=render(prompt, tokenizer, chat="template").token_ids,
+    )
