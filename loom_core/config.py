@@ -74,7 +74,8 @@ def from_toml(path: Path) -> RunConfig:
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise UsageError("the study file cannot be read", where=str(path), why=str(error)) from error
+        why = error.strerror or str(error)
+        raise UsageError("the study file cannot be read", where=str(path), why=why, hint="check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError("the study file is no TOML", where=str(path), why=str(error)) from error
     return RunConfig().merged(values, str(path))

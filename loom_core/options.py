@@ -136,14 +136,14 @@ def build(kind: type, values: Mapping[str, Any], *, owner: str) -> Any:
     converted: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
-            hint = nearest(name, known) if known else f"{owner} takes no options"
+            hint = f"{nearest(name, known)} ({_told(owner)})" if known else f"{owner} takes no options"
             raise UsageError(f"unknown option {name!r}", where=owner, hint=hint)
         try:
             converted[name] = _convert(value, hints[name])
             _check_range(name, converted[name], known[name].metadata)
         except ValueError as error:
-            text = known[name].metadata.get("help", "")
-            raise UsageError(f"bad value for option {name!r}", where=owner, why=str(error), hint=text) from None
+            hint = f"{name}: {known[name].metadata.get('help', '')} ({_told(owner)})"
+            raise UsageError(f"bad value for option {name!r}", where=owner, why=str(error), hint=hint) from None
     missing = [n for n, f in known.items() if n not in converted and f.default is MISSING]
     if missing:
         raise UsageError(
@@ -157,14 +157,19 @@ def build(kind: type, values: Mapping[str, Any], *, owner: str) -> Any:
         raise UsageError("these options do not go together", where=owner, why=str(error)) from None
 
 
+def _told(owner: str) -> str:
+    """Where all options of an owner ("benchmark passkey") are described."""
+    return f"loom info {owner.split()[-1]}"
+
+
 def _check_range(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
     low, high = metadata.get("low"), metadata.get("high")
     for item in value if isinstance(value, tuple) else (value,):
         if isinstance(item, (int, float)) and not isinstance(item, bool):
             if low is not None and item < low:
-                raise ValueError(f"{name}={item:g} is below the least value {low:g}")
+                raise ValueError(f"{name}={item:.15g} is below the least value {low:.15g}")
             if high is not None and item > high:
-                raise ValueError(f"{name}={item:g} is above the greatest value {high:g}")
+                raise ValueError(f"{name}={item:.15g} is above the greatest value {high:.15g}")
 
 
 def describe(kind: type) -> list[dict[str, Json]]:

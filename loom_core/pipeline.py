@@ -78,9 +78,7 @@ def prepare(folder: RunFolder, selection: Selection, command: list[str]) -> dict
                 hint="choose another folder with --out",
             )
         return plan
-    if folder.manifest.exists():
-        stored_config(folder)
-    else:
+    if not folder.manifest.exists() or not _is_manifest(read_json(folder.manifest)):
         folder.refuse_foreign()
     data = open_data(selection.config)
     write_json(folder.manifest, manifests.build(selection, command))
@@ -101,7 +99,7 @@ def open_data(config: RunConfig) -> DataDir:
 def stored_config(folder: RunFolder) -> RunConfig:
     """The config of an existing run folder; raises RunError when it is none."""
     record = read_json(folder.manifest) if folder.manifest.exists() else {}
-    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+    if not _is_manifest(record):
         why = "its manifest.json is not loom's" if record else "it has no manifest.json"
         siblings = folder.path.parent.glob("*/manifest.json")
         known = [str(path.parent) for path in siblings if path.parent != folder.path]
@@ -112,6 +110,11 @@ def stored_config(folder: RunFolder) -> RunConfig:
             hint=nearest(str(folder.path), known) if known else "loom run starts one; runs are kept below runs/",
         )
     return RunConfig.from_json(record["config"])
+
+
+def _is_manifest(record: Json) -> bool:
+    """True for the manifest of a run, as far as it is needed to continue one."""
+    return isinstance(record, dict) and isinstance(record.get("config"), dict)
 
 
 def default_name(selection: Selection) -> str:

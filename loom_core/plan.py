@@ -93,7 +93,11 @@ def refuse(plan: dict[str, Json]) -> None:
         reasons = [f"{t['name']}: {t['unavailable']}" for t in plan["tasks"] if t["unavailable"]]
         if reasons:
             raise DataError("no task is available here", why="\n        ".join(reasons), hint="see loom data fetch")
-        raise UsageError("nothing is left to run", why="every sample was skipped or limited away")
+        why = "the chosen tasks have no samples"
+        if over["n_over"]:
+            why = f"{over['n_over']} of {plan['n_samples']} prompts are longer than the model's window and were skipped"
+        hint = "choose --overlength truncate, or shorter --lengths" if over["n_over"] else "see loom plan"
+        raise UsageError("nothing is left to run", where=over["example"], why=why, hint=hint)
 
 
 def _measured(selection: Selection, card: ModelCard, data: DataDir, tally: Tally) -> Iterator[Sample]:

@@ -148,8 +148,12 @@ class Catalog:
                 self._break(name, distribution, error)
 
     def _break(self, name: str, distribution: str, error: BaseException) -> None:
-        why = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-        self.broken.append(Broken(name, distribution, why.splitlines()[0] if why else type(error).__name__))
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+        if isinstance(error, pluggy.PluginValidationError):
+            why = "; ".join(lines)  # which hook, and only below it what is wrong with it
+        else:
+            why = lines[0] if isinstance(error, PluginError) else f"{type(error).__name__}: {lines[0]}"
+        self.broken.append(Broken(name, distribution, why))
 
     def observe(self, hook: str, **arguments: Any) -> None:
         """Call an observing hook on each plugin; what one raises is printed and stops nobody."""

@@ -232,8 +232,12 @@ class RunFolder:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the folder for writing; raises RunError while another process holds it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = (self.path / ".lock").open("a+")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("a+")
+        except OSError as error:
+            why, hint = error.strerror or str(error), "choose another folder with --out"
+            raise RunError("the run folder cannot be written", where=str(self.path), why=why, hint=hint) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -260,7 +264,7 @@ class RunFolder:
         foreign = sorted(path.name for path in self.path.iterdir() if path.name not in begun)
         if foreign:
             shown = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
-            why = f"it holds {shown} and no manifest.json"
+            why = f"it holds {shown} and no manifest of a run"
             raise RunError("this is no run folder", where=str(self.path), why=why, hint="choose a new one with --out")
 
     def discard(self) -> None:
