@@ -12,7 +12,7 @@ import sys
 import click
 
 from loom_core import __version__
-from loom_core.errors import LoomError
+from loom_core.errors import LoomError, UsageError, nearest
 
 COMMANDS = {
     "run": "Run benchmarks on a model, or continue a run.",
@@ -50,6 +50,15 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the arguments begin with; an unknown one names its near neighbours."""
+        name = arguments[0]
+        if not name.startswith("-") and self.get_command(context, name) is None:
+            raise UsageError(f"unknown command {name!r}", hint=nearest(name, self.list_commands(context)))
+        return super().resolve_command(context, arguments)
+
     def _load_plugins(self) -> None:
         """Let plugins of the group `loom.commands` add their commands; one that raises is named and passed over."""
         for point in importlib.metadata.entry_points(group="loom.commands"):
@@ -74,7 +83,7 @@ def cli() -> None:
 def main() -> None:
     """The entry point `loom`."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="loom", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except LoomError as error:
         from loom_core.manifest import redact, secrets
