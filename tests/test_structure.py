@@ -28,7 +28,13 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("plugins", ("options", "specs", "hookspecs", "plugins")),
     ("input", ("data", "config", "names", "store")),
     ("selection", ("selection", "manifest")),
-    ("stages", ("plan", "conversation", "agenda", "process", "worker", "score", "ledger", "costs", "cells", "report")),
+    (
+        "stages",
+        (
+            *("plan", "conversation", "agenda", "process", "worker", "score", "ledger", "costs", "cells", "report"),
+            *("compare", "knobs"),
+        ),
+    ),
     ("run", ("runner", "pipeline")),
     ("front", ("testing", "cli", "__main__")),
 )

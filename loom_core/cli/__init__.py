@@ -19,6 +19,8 @@ COMMANDS = {
     "plan": "Show what would run, what is refused and why.",
     "score": "Score the recorded answers of a run again.",
     "report": "Write and show the report of a run.",
+    "compare": "Compare two runs question by question.",
+    "diff": "Show which settings of two runs differ.",
     "list": "List what is installed.",
     "info": "Describe one benchmark, server, augmentation, metric, model or suite.",
     "data": "Fetch, lock and verify pinned data files.",

@@ -42,14 +42,14 @@ def render(report: Mapping[str, Any], width: int) -> Iterator[RenderableType]:
         yield Text(f"{banner['kind']}: {banner['text']}", style=STYLES[banner["kind"]])
     whole = tables.overview(report)
     if whole is not None and len(whole.heads) <= 5:
-        yield from _tables(whole, width)
+        yield from draw(whole, width)
     for task in report["tasks"]:
         if task.get("unavailable"):
             continue
-        yield from _tables(tables.headline(report, task), width)
+        yield from draw(tables.headline(report, task), width)
         levels = tables.by_level(report, task)
         if levels is not None:
-            yield from _tables(levels, width)
+            yield from draw(levels, width)
     if any(tables.short_labels(arm) for arm in report["arms"]):
         yield Text("[R] frees memory, [S] savings are simulated, [Q] the question steers what is kept", style="dim")
     if len(report["arms"]) > 1:
@@ -60,7 +60,7 @@ def render(report: Mapping[str, Any], width: int) -> Iterator[RenderableType]:
         yield Text(f"note: {one_line(note, 400)}", style="dim")
 
 
-def _tables(table: tables.Table, width: int) -> Iterator[RenderableType]:
+def draw(table: tables.Table, width: int) -> Iterator[RenderableType]:
     """A table, in parts of as many columns as fit, each with the first column; notes below the last one."""
     yield Text()
     sizes = [max([len(head), *(len(row[i].text) for row in table.rows)]) for i, head in enumerate(table.heads)]
@@ -74,7 +74,7 @@ def _tables(table: tables.Table, width: int) -> Iterator[RenderableType]:
         )
         drawn.add_column(Text(table.heads[0]), no_wrap=True)
         for i in shown:
-            drawn.add_column(Text(table.heads[i]), justify="right", no_wrap=True)
+            drawn.add_column(Text(table.heads[i]), justify="left" if i < table.n_left else "right", no_wrap=True)
         for name, row in zip(names, table.rows, strict=True):
             drawn.add_row(Text(name), *(Text(row[i].text, style=TONES[row[i].tone]) for i in shown))
         yield drawn
