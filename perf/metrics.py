@@ -32,6 +32,7 @@ _VOCABULARY = "the report found that agency spent five million dollars on traini
 WORDS = _VOCABULARY.split()
 CHINESE = "会议讨论了明年的预算安排并决定下周进行表决公司发布第三季度财报营收增长百分之十"
 CLASSES = ["Food", "Date", "Other location", "Other", "Individual", "City", "Other number"]
+RIGHT = tuple(range(0, 96, 3))
 Pair = tuple[str, str]
 Family = tuple[str, Callable[[random.Random], Pair], Callable[[str, str], float] | None]
 
@@ -62,8 +63,8 @@ def named(draw: random.Random) -> Pair:
 
 
 def stars(draw: random.Random) -> Pair:
-    """A list of 32 counts in JSON, and one count."""
-    return json.dumps({"little_penguin": draw.choices(range(99), k=32)}), "7"
+    """A list of 32 counts in JSON; the right ones are `RIGHT`."""
+    return json.dumps({"little_penguin": draw.choices(range(99), k=32)}), ""
 
 
 def words(draw: random.Random, most: int) -> str:
@@ -144,7 +145,8 @@ def package_stars(prediction: str, reference: str) -> float:
     import json_repair
 
     found: Any = json_repair.loads(prediction)
-    return float(int(reference) in set(found["little_penguin"][:32]))
+    numbers = set(found["little_penguin"][:32])
+    return sum(star in numbers for star in RIGHT) / len(RIGHT)
 
 
 def families() -> dict[str, Family]:
@@ -183,7 +185,7 @@ def measure(family: Family, n: int, rounds: int) -> dict[str, Any]:
             id=str(i),
             task="perf",
             prompt=Prompt(segments=()),
-            references=(int(wanted) if texts is stars else wanted,),
+            references=RIGHT if texts is stars else (wanted,),
             meta={"all_classes": CLASSES},
         )
         for i, (_, wanted) in enumerate(pairs)

@@ -70,21 +70,22 @@ class CountingStars:
         found = collected(prediction, sample.meta.get("key"))
         if found is None:
             return failed("no list of counts in the answer")
+        found = found[: self.most]
         try:
-            numbers = set(found[: self.most])
+            numbers = set(found)
         except TypeError:
             return failed("TypeError: a list in the list")
         # Whole numbers are wanted, so text that looks like one is not found: "15" is not 15.
         right = wanted_counts(sample)
         if not self.reasoning:
-            hits = float(sum(star in numbers for star in right))
+            hits = float(sum(map(numbers.__contains__, right)))
         else:
             wrong = list(needed(sample, "wrong"))
             hits = sum(
                 (0.5 if bad in numbers else 1.0) if good in numbers else 0.25 * (bad in numbers)
                 for good, bad in zip(right, wrong, strict=True)
             )
-        return Scored(value=hits / len(right), extracted=found[: self.most])
+        return Scored(value=hits / len(right), extracted=found)
 
 
 def counting_stars_searching() -> Metric:
