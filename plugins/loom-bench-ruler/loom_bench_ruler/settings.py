@@ -121,32 +121,32 @@ class Wording:
 LOOM_WORDING: Mapping[str, Wording] = {
     "niah": Wording(
         before="The text below gives secret codes somewhere. Read all of it; a question about the codes follows.\n\n",
-        after="\n\nAccording to the text above, what is the secret code for {query}?",
+        after="\n\nAccording to the text above, what is the secret code for {query}?\n",
         prefix="The secret code for {query} is",
         needle="The secret code for {key} is {value}.",
         plural={
-            "after": "\n\nAccording to the text above, what are all the secret codes for {query}?",
+            "after": "\n\nAccording to the text above, what are all the secret codes for {query}?\n",
             "prefix": "The secret codes for {query} are",
         },
     ),
     "vt": Wording(
         before="In the text below, boxes are filled with numbers or with what another box holds. Keep track.\n\n",
-        after="\n\nWhich boxes hold the number {query} in the end? Name all {count} of them.",
+        after="\n\nWhich boxes hold the number {query} in the end? Name all {count} of them.\n",
         prefix="The boxes that hold {query} are",
     ),
     "cwe": Wording(
         before="Below is a numbered list in which a few words stand far more often than all others.\n\n",
-        after="\n\nWhich {count} words stand in the list most often?",
+        after="\n\nWhich {count} words stand in the list most often?\n",
         prefix="The {count} most frequent words are",
     ),
     "fwe": Wording(
         before="The text below has made-up words. Count how often each occurs; rows of dots do not count.\n\n",
-        after="\n\nWhich {count} made-up words occur most often?",
+        after="\n\nWhich {count} made-up words occur most often?\n",
         prefix="The {count} most frequent words are",
     ),
     "qa": Wording(
         before="Read the documents below, then answer the question with as few words as you can.\n\n",
-        after="\n\nAnswer from the documents above, with as few words as you can.\nQuestion: {query}",
+        after="\n\nAnswer from the documents above, with as few words as you can.\nQuestion: {query}\n",
         prefix="Answer:",
     ),
 }
