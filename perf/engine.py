@@ -2,6 +2,7 @@
 
 Interleaved, medians: each round measures both, one after the other, with the same weights, number format and threads.
 `generate` runs with its DynamicCache and sdpa. Prefill = seconds to the first token; decode = per further token.
+Processor seconds cover the whole answer and do not suffer from other work on the machine.
 
     python perf/engine.py [--model FOLDER | --random-millions 40] [--lengths 512,2048,8192] [--tokens 64] [--rounds 5]
 """
@@ -51,31 +52,46 @@ def synchronise(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def measure_generate(model: Any, ids: torch.Tensor, tokens: int) -> tuple[float, float]:
-    """(seconds to the first token, seconds per further token) of `model.generate`."""
-    times = []
-    for n in (1, tokens):
-        synchronise(str(ids.device))
-        start = time.perf_counter()
-        model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=n,
-            min_new_tokens=n,
-            do_sample=False,
-            pad_token_id=0,
-        )
-        synchronise(str(ids.device))
-        times.append(time.perf_counter() - start)
-    return times[0], (times[1] - times[0]) / (tokens - 1)
+class Clock:
+    """A streamer that notes when each token came; `generate` hands it the prompt first."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def put(self, value: torch.Tensor) -> None:
+        """A token, already on the CPU."""
+        self.times.append(time.perf_counter())
+
+    def end(self) -> None:
+        """Nothing to flush."""
 
 
-def measure_engine(engine: Engine, ids: torch.Tensor, tokens: int) -> tuple[float, float]:
-    """(seconds to the first token, seconds per further token) of the dense engine."""
-    row = Row(ids=tuple(ids[0].tolist()), max_tokens=tokens, seed=0, eos_ids=frozenset())
+def measure_generate(model: Any, ids: torch.Tensor, tokens: int) -> tuple[float, float, float]:
+    """(seconds to the first token, seconds per further token, processor seconds in all) of `model.generate`."""
+    clock = Clock()
+    synchronise(str(ids.device))
+    worked = time.process_time()
     start = time.perf_counter()
+    model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=tokens,
+        min_new_tokens=tokens,
+        do_sample=False,
+        pad_token_id=0,
+        streamer=clock,
+    )
+    first, last = clock.times[1], clock.times[-1]
+    return first - start, (last - first) / (tokens - 1), time.process_time() - worked
+
+
+def measure_engine(engine: Engine, ids: torch.Tensor, tokens: int) -> tuple[float, float, float]:
+    """(seconds to the first token, seconds per further token, processor seconds in all) of the dense engine."""
+    row = Row(ids=tuple(ids[0].tolist()), max_tokens=tokens, seed=0, eos_ids=frozenset())
+    start, worked = time.perf_counter(), time.process_time()
     _, result = next(iter(engine.run([row], None)))
-    return result.first_token - start, (result.ended - result.first_token) / (tokens - 1)
+    decode = (result.ended - result.first_token) / (tokens - 1)
+    return result.first_token - start, decode, time.process_time() - worked
 
 
 def measure_batch(engine: Engine, ids: torch.Tensor, tokens: int, rows: int) -> float:
@@ -120,8 +136,10 @@ def main() -> None:
             theirs.append(measure_generate(model, ids, arguments.tokens))
             if not number % 2:
                 ours.append(measure_engine(engine, ids, arguments.tokens))
-        prefill, decode = (statistics.median(column) for column in zip(*ours[1:], strict=True))
-        prefill_generate, decode_generate = (statistics.median(column) for column in zip(*theirs[1:], strict=True))
+        prefill, decode, worked = (statistics.median(column) for column in zip(*ours[1:], strict=True))
+        prefill_generate, decode_generate, worked_generate = (
+            statistics.median(column) for column in zip(*theirs[1:], strict=True)
+        )
         step = measure_batch(engine, ids, arguments.tokens, arguments.batch) if arguments.batch else None
         rows.append(
             {
@@ -132,6 +150,9 @@ def main() -> None:
                 "decode_seconds_per_token": round(decode, 6),
                 "decode_seconds_per_token_generate": round(decode_generate, 6),
                 "decode_speedup": round(decode_generate / decode, 3),
+                "processor_seconds": round(worked, 5),
+                "processor_seconds_generate": round(worked_generate, 5),
+                "processor_speedup": round(worked_generate / worked, 3),
                 "batch": arguments.batch,
                 "decode_seconds_per_batch_step": step and round(step, 6),
             }

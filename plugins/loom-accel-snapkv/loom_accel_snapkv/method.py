@@ -14,9 +14,8 @@ stored, scored and evicted once per KV head. avg pooling is linear, so with grou
 
 from __future__ import annotations
 
-from loom_server_hf.kv import LayerView, Need, Policy, group_reduce, pool, window_attention
+from loom_server_hf.kv import LayerView, Need, Policy, observed
 from torch import Tensor
-from torch.nn import functional
 
 
 class SnapKV(Policy):
@@ -38,11 +37,10 @@ class SnapKV(Policy):
     def score(self, view: LayerView) -> Tensor:
         """How much the window attends to each past token, pooled: [b, h, N]; zero on the window itself."""
         options = self.options
-        attention = window_attention(view)
-        window = attention.shape[3]
-        past = attention[..., : view.columns - window].sum(dim=3)
-        if options.pool == "before":
-            scores = group_reduce(pool(past, options.kernel, options.pooling), options.group)
-        else:
-            scores = pool(group_reduce(past, options.group), options.kernel, options.pooling)
-        return functional.pad(scores, (0, window))
+        return observed(
+            view,
+            kernel=options.kernel,
+            pooling=options.pooling,
+            group=options.group,
+            pool_first=options.pool == "before",
+        )

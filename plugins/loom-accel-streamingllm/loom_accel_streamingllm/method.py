@@ -41,5 +41,6 @@ class StreamingLLM(Policy):
         """The rule of the streamed form."""
         if self.options.form == "evict":
             return None
-        recent = self.slots(n_valid) - self.first
+        # A prompt of fewer tokens than sinks may have a budget as small as itself; it still sees its newest token.
+        recent = max(1, self.slots(n_valid) - self.first)
         return Stream(sinks=self.first, recent=recent, in_cache=self.options.positions != "original")

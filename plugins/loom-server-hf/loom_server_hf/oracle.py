@@ -22,7 +22,7 @@ from loom_core.plugins import Catalog, Found, installed, resolve
 from loom_core.specs import AugmentationSpec
 from loom_core.types import Budget, Json
 from loom_server_hf.engine import Engine, Pass
-from loom_server_hf.kv import Allotment, LayerView, Policy
+from loom_server_hf.kv import Allotment, Geometry, LayerView, Policy
 from loom_server_hf.kv.host import attached
 
 FIRST16, NORM, MARGIN = 5e-4, 1e-5, 2e-3
@@ -87,10 +87,10 @@ def check(folder: Path, names: Sequence[str] | None = None) -> list[OracleRow]:
         if names is not None and method not in names and owner not in names:
             continue
         if method in ("dense", "masked_dense"):
-            rows.append(_compare(oracle, method, cases, lambda case: None, False))
+            rows.append(_compare(oracle, method, cases, lambda case: None, "kv"))
         elif claim is not None:
-            per_query_head = record["meta"].get("heads") == "query"
-            rows.append(_compare(oracle, method, cases, _maker(catalog, claim, method), per_query_head))
+            heads = str(record["meta"].get("heads"))
+            rows.append(_compare(oracle, method, cases, _maker(catalog, claim, method), heads))
         else:
             rows.append(OracleRow(method=method, agree=0, differ=0, not_covered=len(cases)))
     return rows
@@ -154,8 +154,9 @@ def _compare(
     method: str,
     cases: Sequence[Json],
     make: Callable[[Json], Policy | None],
-    per_query_head: bool,
+    heads: str,
 ) -> OracleRow:
+    """heads: "query" or "kv", of all cases; a case's own `setting.mode` ("query_head") goes before it."""
     agree, uncovered, details = 0, 0, []
     for case in cases:
         policy = make(case)
@@ -164,7 +165,11 @@ def _compare(
         elif policy is None and method != "dense":
             uncovered += 1
             continue
-        difference = _run_case(oracle, case, policy, per_query_head)
+        if "kept_per_layer_incl_window" in case:
+            difference = _differs_budgets(policy, case)
+        else:
+            mode = case.get("setting", {}).get("mode", heads)
+            difference = _run_case(oracle, case, policy, mode in ("query", "query_head"))
         if difference is None:
             agree += 1
         else:
@@ -172,6 +177,38 @@ def _compare(
     return OracleRow(
         method=method, agree=agree, differ=len(details), not_covered=uncovered, details=tuple(details[:DETAILS])
     )
+
+
+def _differs_budgets(policy: Policy | None, case: Json) -> str | None:
+    """A row without a model: the slots that each of L layers keeps of a prompt of N tokens."""
+    assert policy is not None
+    layers, n, listed = case["setting"]["L"], case["N"], case["kept_per_layer_incl_window"]
+    geometry = Geometry(
+        layers=layers,
+        query_heads=1,
+        kv_heads=1,
+        key_dim=1,
+        value_dim=1,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+    policy.start(geometry)
+    k = torch.zeros(1, 1, n, 1)
+    own = []
+    for layer in range(layers):
+        view = LayerView(
+            layer=layer,
+            k=k,
+            v=k,
+            n_valid=(n,),
+            valid=None,
+            queries=None,
+            scaling=1.0,
+            seeds=(0,),
+            geometry=geometry,
+        )
+        own.append(policy.budget(view).table((n,), 1)[0][0])
+    return None if own == listed else f"layers keep {own}, not {listed}"
 
 
 def _run_case(oracle: _Oracle, case: Json, policy: Policy | None, per_query_head: bool) -> str | None:

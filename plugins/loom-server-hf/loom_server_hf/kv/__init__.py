@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loom_server_hf.kv.policy import Allotment, Geometry, LayerView, Need, Policy, Stream
-from loom_server_hf.kv.scores import group_reduce, pool, window_attention
+from loom_server_hf.kv.scores import group_reduce, observed, pool, window_attention
 
 __all__ = [
     "Allotment",
@@ -13,6 +13,7 @@ __all__ = [
     "Policy",
     "Stream",
     "group_reduce",
+    "observed",
     "pool",
     "window_attention",
 ]

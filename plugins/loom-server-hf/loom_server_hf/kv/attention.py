@@ -39,8 +39,9 @@ def attend_many(
     n, total = q.shape[2], keys.shape[2]
     group = q.shape[1] // keys.shape[1]
     if total == n and pads is None:
-        repeated = _repeat(keys, group), _repeat(values, group)
-        out = functional.scaled_dot_product_attention(q, *repeated, is_causal=True, scale=scaling)
+        out = functional.scaled_dot_product_attention(
+            q, keys, values, is_causal=True, scale=scaling, enable_gqa=group > 1
+        )
         return out.transpose(1, 2)
     if q.device.type == "cpu" and q.shape[-1] == values.shape[-1]:
         return _attend_merged(q, keys, values, bias, pads, scaling)
@@ -98,22 +99,29 @@ def _attend_merged(
         block = torch.zeros(rows, 1, n, n, dtype=q.dtype)
         block.masked_fill_(~_block_mask(n, pads), torch.finfo(q.dtype).min)
     new_keys, new_values = keys.narrow(2, past, n), values.narrow(2, past, n)
-    out, lse = _flash(q, _repeat(new_keys, group), _repeat(new_values, group), block is None, block, scaling)
+    out, lse = flash(q, _repeat(new_keys, group), _repeat(new_values, group), block is None, block, scaling)
     if past:
         folded = q.reshape(rows, heads, group * n, dim)
         hidden = None if bias is None else bias.narrow(3, 0, past)
-        past_out, past_lse = _flash(folded, keys.narrow(2, 0, past), values.narrow(2, 0, past), False, hidden, scaling)
+        past_out, past_lse = flash(folded, keys.narrow(2, 0, past), values.narrow(2, 0, past), False, hidden, scaling)
         past_lse = past_lse.reshape(rows, query_heads, n)
         if pads is not None:
             late = torch.arange(n)[None] < pads[:, None]
             past_lse = past_lse.masked_fill(late[:, None], torch.finfo(past_lse.dtype).min)
-        share = torch.sigmoid(past_lse - lse.reshape(rows, query_heads, n))[..., None]
-        merged = torch.lerp(out.to(share.dtype), past_out.reshape(out.shape).to(share.dtype), share)
-        out = merged.to(q.dtype)
+        out = merge(out, lse.reshape(rows, query_heads, n), past_out.reshape(out.shape), past_lse).to(q.dtype)
     return out.transpose(1, 2)
 
 
-def _flash(
+def merge(one: Tensor, one_lse: Tensor, other: Tensor, other_lse: Tensor) -> Tensor:
+    """Attention over two disjoint sets of keys as attention over both, in the precision of the log-sum-exps.
+
+    one, other: [..., e]; one_lse, other_lse: the log-sum-exp of each [...].
+    """
+    share = torch.sigmoid(other_lse - one_lse)[..., None]
+    return torch.lerp(one.to(share.dtype), other.to(share.dtype), share)
+
+
+def flash(
     q: Tensor, keys: Tensor, values: Tensor, causal: bool, bias: Tensor | None, scaling: float | None
 ) -> tuple[Tensor, Tensor]:
     """torch's CPU flash kernel with its log-sum-exp. A row that sees nothing must be hidden by a finite minimum."""

@@ -22,6 +22,7 @@ from loom_core.errors import LoomError, ModelError
 from loom_core.types import KVUse
 from loom_server_hf.kv.choose import choose
 from loom_server_hf.kv.policy import Geometry, LayerView, Policy, Stream
+from loom_server_hf.kv.ragged import RaggedStore, uneven
 from loom_server_hf.kv.rope import Rope
 from loom_server_hf.kv.store import DenseStore, Store
 from loom_server_hf.kv.streamed import StreamClock, StreamStore
@@ -228,8 +229,12 @@ class Session:
         scores = policy.score(view).float()
         wrong = ~torch.isfinite(scores)
         self.suspect.append((layer, (wrong if valid is None else wrong & valid).flatten(1).any(dim=1)))
-        choice = choose(scores, self.n_valid, allotment)
-        if choice is not None:
+        choice = choose(scores, self.n_valid, policy.allot(view, scores, allotment))
+        if choice is None:
+            return
+        if uneven(choice):
+            self.stores[layer] = RaggedStore(store, choice)
+        else:
             store.keep(choice)
 
     def end_prefill(self) -> dict[int, LoomError]:
@@ -280,13 +285,11 @@ class Session:
         dense = n_valid * self.geometry.bytes_per_token
         if self.policy is None:
             return KVUse(bytes_dense=dense, bytes_held=held, kept=kept, saves="none")
-        slots = self.policy.slots(n_valid)
-        notes = (f"dense: the prompt of {n_valid} tokens fits the budget of {slots}",) if slots >= n_valid else ()
         return KVUse(
             bytes_dense=dense,
             bytes_held=held,
             kept=kept,
             saves=self.policy.saves,
             asked=str(self.policy.asked),
-            notes=notes,
+            notes=self.policy.notes(n_valid),
         )

@@ -175,6 +175,27 @@ class Policy:
         """How many slots this layer keeps, for each row."""
         return Allotment(slots=[self.slots(n) for n in view.n_valid], first=self.first, last=self.last)
 
+    def allot(self, view: LayerView, scores: Tensor, allotment: Allotment) -> Allotment:
+        """For methods that share a budget out by the scores [b, h, N]: the final slots of this layer.
+
+        allotment: what `budget` gave, and the default. Scores of padding and protected slots mean nothing.
+        """
+        return allotment
+
+    def most_slots(self, n_valid: int) -> int:
+        """The most slots that the definition keeps of a prompt, over all layers and KV heads.
+
+        The budget's by default; a definition that rounds up or spares layers says so here, and is held to it.
+        """
+        return min(self.slots(n_valid), n_valid) * self.geometry.layers * self.geometry.kv_heads
+
+    def notes(self, n_valid: int) -> tuple[str, ...]:
+        """Fall-backs taken for a prompt of `n_valid` tokens, for the user to read."""
+        slots = self.slots(n_valid)
+        if slots < n_valid:
+            return ()
+        return (f"dense: the prompt of {n_valid} tokens fits the budget of {slots}",)
+
     def score(self, view: LayerView) -> Tensor:
         """Float32 scores [b, h, N] or [b, 1, N] (one ranking for all heads), higher = keep; finite on valid slots.
 

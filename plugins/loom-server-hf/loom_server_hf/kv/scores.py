@@ -46,6 +46,29 @@ def pool(scores: Tensor, kernel: int, how: Literal["avg", "max"]) -> Tensor:
     return pooled.view(scores.shape)
 
 
+def observed(
+    view: LayerView,
+    *,
+    kernel: int,
+    pooling: Literal["avg", "max"],
+    group: Literal["mean", "max"],
+    pool_first: bool,
+) -> Tensor:
+    """SnapKV's score: how much the window attends to each past token, summed over its queries: [b, h, N].
+
+    pool_first: pool each query head's scores, then reduce the group; otherwise the other way round. Zero on the
+    window itself.
+    """
+    attention = window_attention(view)
+    window = attention.shape[3]
+    past = attention[..., : view.columns - window].sum(dim=3)
+    if pool_first:
+        scores = group_reduce(pool(past, kernel, pooling), group)
+    else:
+        scores = pool(group_reduce(past, group), kernel, pooling)
+    return functional.pad(scores, (0, window))
+
+
 def group_reduce(scores: Tensor, how: Literal["mean", "max"]) -> Tensor:
     """[b, h, g, N] → [b, h, N]: one score for the query heads that share a KV head."""
     return scores.mean(dim=2) if how == "mean" else scores.amax(dim=2)
