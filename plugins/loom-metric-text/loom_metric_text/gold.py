@@ -68,7 +68,8 @@ def _order(parts: Mapping[str, Scored], rule: Rule) -> Json:
 
 
 _LONGBENCH = {"first_line_only": "first_line_only", "all_classes": "all_classes"}
-_KEYWORDS = {"gold_ans": "keywords"}
+_STOP_WORDS = {"stop_words": "stop_words"}
+_KEYWORDS = {"gold_ans": "keywords", **_STOP_WORDS}
 _MODEL = {"model_name": "model_name"}
 _ROUGE_PARTS = {"rouge1": "leval_rouge1", "rouge2": "leval_rouge2", "rougeL": "leval_rouge_l"}
 
@@ -101,7 +102,7 @@ RULES: dict[tuple[str, str], Rule] = {
     ("lveval", "qa_f1_zh_score"): _one("lveval_qa_f1_zh"),
     ("lveval", "qa_f1_score_with_gold_ans"): _one("lveval_gated_f1", keys=_KEYWORDS),
     ("lveval", "qa_f1_zh_score_with_gold_ans"): _one("lveval_gated_f1_zh", keys=_KEYWORDS),
-    ("lveval", "rouge_zh_score_blacklist"): _one("lveval_rouge_zh"),
+    ("lveval", "rouge_zh_score_blacklist"): _one("lveval_rouge_zh", keys=_STOP_WORDS),
     ("clongeval", "qa_f1_zh_score"): _one("clongeval_qa_f1"),
     ("clongeval", "rouge_zh_score"): _one("clongeval_rouge"),
     ("clongeval", "news_labeling_zh_score"): _one("clongeval_news"),

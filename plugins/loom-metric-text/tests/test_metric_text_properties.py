@@ -20,6 +20,7 @@ from loom_core.types import Prompt, Sample
 
 SPECS = loom_metrics()
 META: dict[str, Any] = {
+    "stop_words": ["of", "the"],
     "all_classes": ["Food", "Other", "Other location"],
     "question": "Where is Mary?",
     "task": "qa1",

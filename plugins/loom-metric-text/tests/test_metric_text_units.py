@@ -47,9 +47,9 @@ CASES: list[tuple[str, str, tuple[Any, ...], dict[str, Any], float]] = [
     ("helmet_f1", "yes it is", ("yes",), {}, 0.0),
     ("helmet_f1", "Yes.", ("yes",), {}, 1.0),
     # Keyword gate: stop words do not count as recalled but count in the denominator.
-    ("lveval_gated_f1", "of Lew", ("Lew",), {"keywords": "of Lew"}, 2 / 3),
-    ("lveval_gated_f1", "of", ("of",), {"keywords": "of Lew"}, 0.0),
-    ("lveval_gated_f1", "Lew", ("Lew",), {"keywords": "..."}, 0.0),
+    ("lveval_gated_f1", "of Lew", ("Lew",), {"keywords": "of Lew", "stop_words": ["of"]}, 2 / 3),
+    ("lveval_gated_f1", "of", ("of",), {"keywords": "of Lew", "stop_words": ["of"]}, 0.0),
+    ("lveval_gated_f1", "Lew", ("Lew",), {"keywords": "...", "stop_words": ["of"]}, 0.0),
     # ROUGE of rouge 1.0.1: sets, sentences at full stops, 1e-8 in the denominator.
     ("longbench_rouge", ".", ("a",), {}, 0.0),
     ("longbench_rouge", "a", ("",), {}, 0.0),
