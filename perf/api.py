@@ -189,7 +189,7 @@ def main() -> None:
         client = asyncio.run(client_costs(url, 2000, 128))
         for stream in (False, True):
             for concurrency in map(int, arguments.concurrency.split(",")):
-                n = arguments.requests if concurrency > 1 else max(200, arguments.requests // 4)
+                n = (arguments.requests if concurrency > 1 else max(1200, arguments.requests // 4)) // 100 * 100
                 few = in_process_of_its_own(200, url, concurrency, stream, loom_core)
                 found = [in_process_of_its_own(n, url, concurrency, stream, loom_core) for _ in range(arguments.rounds)]
                 # The start of both processes costs the same in a short run: the difference is the requests' own.
