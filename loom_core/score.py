@@ -5,11 +5,13 @@ A scorer that raises costs its sample the value, never the sample: the reason st
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from loom_core import official
 from loom_core.contracts import Graded, Metric
 from loom_core.conversation import response_from
 from loom_core.keys import plain
@@ -45,7 +47,7 @@ def score_run(folder: RunFolder, selection: Selection, progress: Callable[[], No
         raise
     for writer in writers.values():
         writer.finish()
-    write_json(folder.official, _tables(selection, tables))
+    write_json(folder.official, official.tables(selection, tables))
     return n
 
 
@@ -74,22 +76,7 @@ def _graded(folder: RunFolder, selection: Selection) -> Iterator[tuple[Chosen, T
         chosen = members[0][0]
         together = chosen.benchmark.score_group([row for *_, row in members])
         for (_, task, job, row), given in zip(members, together, strict=True):
-            yield chosen, task, job, replace(row, scored=given)
-
-
-def _tables(selection: Selection, rows: Mapping[tuple[str, str], list[Graded]]) -> Json:
-    """The official tables by benchmark and arm; a benchmark whose table cannot be made says why."""
-    tables: dict[str, dict[str, Json]] = {}
-    for chosen in selection.chosen:
-        for (name, arm), graded in rows.items():
-            if name != chosen.name:
-                continue
-            try:
-                lines: Json = plain(list(chosen.benchmark.aggregate(graded)))
-            except Exception as error:  # noqa: BLE001 - a plugin's table may fail; the scores stand without it
-                lines = {"error": f"{type(error).__name__}: {error}"}
-            tables.setdefault(name, {})[arm] = lines
-    return tables
+            yield chosen, task, job, replace(row, scored={name: _finite(value) for name, value in given.items()})
 
 
 class _Writer:
@@ -139,4 +126,11 @@ def _scored(
         reason = Scored(value=None, detail={"error": redact(f"{type(error).__name__}: {error}", hidden)})
         return dict.fromkeys(metrics, reason)
     missing = Scored(value=None, detail={"error": "the benchmark gave no value for this metric"})
-    return {name: given.get(name, missing) for name in metrics}
+    return {name: _finite(given.get(name, missing)) for name in metrics}
+
+
+def _finite(scored: Scored) -> Scored:
+    """The score; without its value where that is no finite number, which no mean and no file could hold."""
+    if scored.value is None or math.isfinite(scored.value):
+        return scored
+    return replace(scored, value=None, detail={**scored.detail, "error": f"the scorer gave {scored.value}"})

@@ -109,14 +109,14 @@ def test_tokens_are_compared_where_one_tokenizer_made_them(tmp_path: Path) -> No
 
 
 def test_two_seeds_raise_few_false_alarms(tmp_path: Path) -> None:
-    """40 pairs of equally good runs, each with luck of its own: at most 5 % may hold an alarm, and 7 of 40 is beyond the
+    """40 pairs of equally good runs, each with luck of its own: at most 5 % of them may hold an alarm; 7 of 40 is the
     99.9 % quantile of that."""
     task = MadeTask(levels={"1k": 16}, depths=(0.5,), repeats=40)
     alarms = 0
     for i in range(40):
         sides = [read(made(tmp_path / f"{i} {k}", lucky(f"{i} {k}"), tasks=[task])) for k in range(2)]
         alarms += any(row["scores"][0]["delta"]["significant"] for row in compare(*sides)["totals"])
-    assert alarms <= 6, f"{alarms} false alarms in 40 comparisons"
+    assert alarms <= 7, f"{alarms} false alarms in 40 comparisons"
 
 
 def test_arms_may_be_paired_by_hand(tmp_path: Path) -> None:

@@ -251,16 +251,49 @@ def official(report: Report) -> list[Table]:
         for (name, metric), cells in lines.items():
             shown = [_official_cell(cells.get(arm)) for arm in arms]
             table.rows.append([Cell(text.one_line(name)), Cell(text.one_line(metric)), *shown])
-        if any(cell.text.endswith("!") for row in table.rows for cell in row):
+        every = [line for lines in by_arm.values() if not isinstance(lines, Mapping) for line in lines]
+        if any(line.get("missing") for line in every):
             table.notes.append("! answers are missing and left out by the authors' rule")
+        if any(line.get("low") is not None for line in every):
+            table.notes.append("[…]: 95 % interval; Δ: to dense over what both answered, with its interval")
+        for method in dict.fromkeys(str(line.get("interval")) for line in every if line.get("low") is None):
+            if method.startswith("none: "):
+                table.notes.append(f"no interval: {method[6:]}")
         drawn.append(table)
     return drawn
 
 
 def _official_cell(line: Mapping[str, Any] | None) -> Cell:
+    """A line's value with its interval, and the paired difference to the baseline with its own."""
     if line is None or line["value"] is None:
         return Cell(text.NONE)
-    return Cell(f"{line['value']:.{line.get('digits', 2)}f}" + (" !" if line.get("missing") else ""))
+    digits = line.get("digits", 2)
+    shown = f"{line['value']:.{digits}f}" + (" !" if line.get("missing") else "") + _ends(line, digits)
+    if delta := line.get("delta"):
+        shown += ", Δ " + _signed(delta["value"], digits) + _ends(delta, digits, sign=True)
+    return Cell(shown)
+
+
+def _ends(row: Mapping[str, Any], digits: int, *, sign: bool = False) -> str:
+    if row.get("low") is None or row.get("high") is None:
+        return ""
+    low, high = (_signed(row[key], digits) if sign else f"{row[key]:.{digits}f}" for key in ("low", "high"))
+    return f" [{low}, {high}]"
+
+
+def _signed(value: float, digits: int) -> str:
+    shown = f"{value:+.{digits}f}"
+    return shown[1:] if float(shown) == 0 else shown.replace("-", "−")
+
+
+def adds(report: Report, benchmark: str) -> bool:
+    """True where the authors' table of a benchmark says more than the means of its tasks, which stand elsewhere."""
+    known = {(row["task"], score["metric"]): score["score"] for row in report["totals"] for score in row["scores"]}
+    for lines in report["official"][benchmark].values():
+        for line in lines if not isinstance(lines, Mapping) else ():
+            if (f"{benchmark}:{line['name']}", line["metric"]) not in known:
+                return True
+    return False
 
 
 def flat_rows(report: Report) -> Iterator[dict[str, Json]]:

@@ -50,6 +50,9 @@ def render(report: Mapping[str, Any], width: int) -> Iterator[RenderableType]:
         levels = tables.by_level(report, task)
         if levels is not None:
             yield from draw(levels, width)
+    for benchmark, own in zip(report["official"], tables.official(report), strict=True):
+        if tables.adds(report, benchmark):
+            yield from draw(own, width)
     if any(tables.short_labels(arm) for arm in report["arms"]):
         yield Text("[R] frees memory, [S] savings are simulated, [Q] the question steers what is kept", style="dim")
     if len(report["arms"]) > 1:
