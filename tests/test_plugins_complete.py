@@ -113,6 +113,18 @@ def test_specs_declare_what_their_kind_needs(plugin: Path, catalog: Catalog) -> 
             assert (spec.kind != "model") or "local_model" in spec.requires, spec.name
 
 
+@pytest.mark.parametrize("plugin", PLUGINS, ids=ids)
+def test_a_required_plugin_is_used_by_name(plugin: Path, catalog: Catalog) -> None:
+    """A plugin that requires another one without importing it names something that the other registers."""
+    texts = [path.read_text("utf-8") for path in (plugin / plugin.name.replace("-", "_")).rglob("*.py")]
+    required = {re.split(r"[^A-Za-z0-9-]", row)[0] for row in toml(plugin)["project"]["dependencies"]}
+    for other in (folder for folder in PLUGINS if folder.name in required):
+        names = [spec.name for spec in specs_of(other, catalog)]
+        imported = any(other.name.replace("-", "_") in text for text in texts)
+        named = any(f'"{name}"' in text for name in names for text in texts)
+        assert imported or named, f"{plugin.name} requires {other.name} and uses nothing of it"
+
+
 def test_every_plugin_is_in_the_requirements() -> None:
     lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
     editable = [line.removeprefix("-e ") for line in lines if line.startswith("-e ")]
