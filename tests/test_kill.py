@@ -53,10 +53,15 @@ CASES = [
     ),
     pytest.param(
         Case(
-            command=("passkey@words={64,128},depths=6,repeats=2", "--accel", "snapkv:budget=64"),
-            n_calls=48,
+            command=(
+                "passkey@words={64,128},depths=10,repeats=8",
+                "--accel",
+                "snapkv:budget=64",
+                "--accel",
+                "random:budget=64",
+            ),
+            n_calls=480,
             metric="passkey_exact@1",
-            kills=3,
             needs=("torch", "loom_server_hf", "loom_bench_passkey", "loom_accel_snapkv", "loom_model_tiny"),
             workers=(1, 2),
         ),
