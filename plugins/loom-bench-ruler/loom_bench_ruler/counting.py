@@ -76,7 +76,7 @@ class CommonDraft:
     sums: Sequence[float]
     numbers: Numbers
     order: int
-    frame: float = 1.0
+    frame: float = 0.0
 
     def fit(self, room: float) -> tuple[int, float]:
         """How many other words fit, each taken `seldom` times; the common words are there already."""
@@ -182,7 +182,7 @@ class FrequentDraft:
     costs: Sequence[float]
     alpha: float
     order: int
-    frame: float = 1.0
+    frame: float = 0.0
 
     def counts(self, n: int) -> list[int]:
         """How often each word stands in a text of n words: int(n · k^-alpha / zeta(alpha))."""

@@ -43,7 +43,7 @@ class Draft(Protocol):
 
     @property
     def frame(self) -> float:
-        """Tokens that padding costs beside its own."""
+        """Tokens that padding costs beside its own; 0 where padding is not used."""
 
     def fit(self, room: float) -> tuple[int, float]:
         """How many units of filler fit into `room` tokens beside what is always there, and what they cost."""

@@ -21,6 +21,8 @@ from loom_core.types import Evidence, Prompt, Sample
 AIM = 0.996
 """How much of a length loom's variant aims at: sums of tokens are true to a few in a thousand."""
 TOLERANCE = 0.02
+FARTHEST_OFF = 2.0
+"""A tokenizer whose texts have twice the tokens of their pieces, or half, cannot be planned with sums."""
 PADDING_SENTENCES = 12
 
 
@@ -63,6 +65,14 @@ class _Level:
             hint=f"ask for at least {needed / AIM + 1:.0f} tokens",
         )
 
+    def _unreached(self, true: float) -> UsageError:
+        return UsageError(
+            "this tokenizer does not reach a length",
+            where=f"ruler:{self.task}, length {self.level}",
+            why=f"a prompt meant to have {self.level} tokens has {true:.0f}",
+            hint="check the model's tokenizer, or ask for another length",
+        )
+
     def _sample(self, index: int, draft: Draft, body: Body, n: int) -> Sample:
         meta = {"units": n, "oracle": draft.ask.oracle, **draft.ask.meta}
         if self.meter.tokenizer is None:
@@ -88,30 +98,31 @@ class Filled(_Level):
 
     def sample(self, index: int) -> Sample:
         """One sample."""
-        draft, n, body = self._filled(index, self._factor)
+        draft, n, body, _ = self._filled(index, self._factor)
         return self._sample(index, draft, body, n)
 
     @cached_property
     def _factor(self) -> float:
-        """True tokens of the filler for each token of its sum."""
+        """True tokens of the filler for each token of its sum. Raises UsageError where that does not settle."""
         factor = 1.0
-        for _ in range(3):
-            draft, _, body = self._filled(0, factor)
-            true = self.meter.prompt(self._prompt(draft, body))
-            if abs(true / (self.level * AIM) - 1) < (1 - AIM) / 2:
-                return factor
+        for _ in range(2):
+            draft, _, body, cost = self._filled(0, factor)
             empty = self.meter.prompt(self._prompt(draft, draft.body(0)))
-            factor *= max(0.1, (true - empty) / max(1.0, self.level * AIM - empty))
-        if abs(true / self.level - 1) > TOLERANCE:
-            raise UsageError(
-                "this tokenizer does not reach a length",
-                where=f"ruler:{self.task}, length {self.level}",
-                why=f"a prompt meant to have {self.level} tokens has {true:.0f}",
-                hint="check the model's tokenizer, or ask for another length",
-            )
+            true = self.meter.prompt(self._prompt(draft, body))
+            off = (true - empty) / max(1.0, cost * factor)
+            if abs(off - 1) * cost * factor < (1 - AIM) / 2 * self.level:
+                return factor
+            if not 1 / FARTHEST_OFF < off < FARTHEST_OFF:
+                raise self._unreached(true)
+            factor *= off
+        draft, _, body, _ = self._filled(0, factor)
+        true = self.meter.prompt(self._prompt(draft, body))
+        if abs(true / (self.level * AIM) - 1) > TOLERANCE / 2:
+            raise self._unreached(true)
         return factor
 
-    def _filled(self, index: int, factor: float) -> tuple[Draft, int, Body]:
+    def _filled(self, index: int, factor: float) -> tuple[Draft, int, Body, float]:
+        """A sample's draft, its units, its context, and the sum of the filler's tokens."""
         draft = self._draft(index)
         empty = self.meter.prompt(self._prompt(draft, draft.body(0)))
         room = (self.level * AIM - empty) / factor
@@ -120,7 +131,8 @@ class Filled(_Level):
             raise self._too_short(self.meter.prompt(self._prompt(draft, draft.body(self.maker.least))))
         draw = random.Random(f"{self._draw(index)[0]} padding")
         text = " ".join(sentence(draw) for _ in range(PADDING_SENTENCES))
-        return draft, n, draft.body(n, self.meter.head(text, room - cost - draft.frame))
+        padding, more = self.meter.head(text, room - cost - draft.frame) if draft.frame else ("", 0.0)
+        return draft, n, draft.body(n, padding), cost + (more + draft.frame if padding else 0.0)
 
 
 @dataclass
@@ -147,4 +159,10 @@ class Stepped(_Level):
         draft = self._draft(0)
         empty = self.meter.prompt(self._prompt(draft, draft.body(0)))
         n, _ = draft.fit(max(0.0, self.level - self.max_tokens - empty))
-        return max(n, self.maker.step)
+        n = max(n, self.maker.step)
+        true = self.meter.prompt(self._prompt(draft, draft.body(n)))
+        unit = max(0.0, true - empty) / n
+        # Sums are true to a few in a thousand: a prompt that is shorter by more has run out of filler, or of tokens.
+        if self.level - self.max_tokens - true > 2 * unit + TOLERANCE * self.level:
+            raise self._unreached(true)
+        return n

@@ -78,11 +78,13 @@ class Meter:
         self._pools[key] = pool
         return pool
 
-    def head(self, text: str, room: float) -> str:
-        """The longest beginning of `text`, in whole words, that costs at most `room` where it follows a space."""
+    def head(self, text: str, room: float) -> tuple[str, float]:
+        """The longest beginning of `text`, in whole words, that costs at most `room` where it follows a space; and its
+        cost."""
         words = text.split(" ")
-        sums = list(accumulate(self.pieces(words, " ")))
-        return " ".join(words[: bisect_right(sums, room)])
+        sums = list(accumulate(self.pieces(words, " "), initial=0.0))
+        n = bisect_right(sums, max(0.0, room)) - 1
+        return " ".join(words[:n]), sums[n]
 
 
 @dataclass(frozen=True, slots=True)

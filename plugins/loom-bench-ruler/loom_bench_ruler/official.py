@@ -154,7 +154,7 @@ class Read:
             case _:
                 assert self.questions is not None
                 documents, questions = self.questions
-                return question_maker(documents, questions, meter, in_order=True)
+                return question_maker(documents, questions, meter, target, in_order=True)
 
     def _needles(self, settings: Needles, meter: Meter, target: int) -> OfficialNeedles:
         words = "words" in (settings.keys, settings.values)

@@ -85,18 +85,20 @@ class QuestionMaker:
     questions: Sequence[Asked]
     in_order: bool
     frame: float
+    rounds: int
     step: int = 10
     least: int = 0
 
     def draft(self, draw: random.Random, index: int) -> QuestionDraft:
-        """in_order: question `index`, as the authors take them; else a drawn one. Distractors are drawn."""
+        """in_order: question `index`, as the authors take them; else a drawn one. Distractors are drawn, and come again
+        where a prompt has room for more than there are."""
         asked = self.questions[index % len(self.questions)] if self.in_order else draw.choice(self.questions)
         held = {*asked.documents, *asked.others}
         rest = [i for i in range(len(self.documents)) if i not in held]
         draw.shuffle(rest)
         first = list(asked.others)
         draw.shuffle(first)
-        others = first + rest
+        others = (first + rest) * self.rounds
         return QuestionDraft(
             ask=question_ask(asked),
             documents=self.documents,
@@ -129,16 +131,18 @@ def loom_questions(dataset: str, meter: Meter, target: int, seed: str) -> Questi
         )
         for i, (name, born, founded) in enumerate(persons)
     ]
-    return question_maker(documents, questions, meter, in_order=False)
+    return question_maker(documents, questions, meter, target, in_order=False)
 
 
 def question_maker(
-    documents: Sequence[str], questions: Sequence[Asked], meter: Meter, *, in_order: bool
+    documents: Sequence[str], questions: Sequence[Asked], meter: Meter, target: int, *, in_order: bool
 ) -> QuestionMaker:
-    """The maker for these documents, each measured once."""
+    """The maker for these documents, each measured once, and prompts of `target` tokens."""
     costs = meter.pieces([titled(100, text) for text in documents], JOINT)
     (frame,) = meter.pieces([titled(100, "")], JOINT)
-    return QuestionMaker(documents, costs, questions, in_order=in_order, frame=frame)
+    return QuestionMaker(
+        documents, costs, questions, in_order=in_order, frame=frame, rounds=int(target / sum(costs) * 2) + 1
+    )
 
 
 def _world(draw: random.Random, n: int) -> tuple[list[str], list[tuple[str, str, str]]]:
