@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention.bias import causal_lower_right
 
 
 def attend_one(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scaling: float | None) -> Tensor:
@@ -54,9 +55,6 @@ def attend_masked(
     n, total = q.shape[2], keys.shape[2]
     group = q.shape[1] // keys.shape[1]
     if bias is None and pads is None:
-        # Imported on use: it brings in torch's compiler, a second of every worker's start.
-        from torch.nn.attention.bias import causal_lower_right
-
         mask = cast(Tensor, causal_lower_right(n, total))
         out = functional.scaled_dot_product_attention(
             q, keys, values, attn_mask=mask, scale=scaling, enable_gqa=group > 1
