@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("compare", "knobs", "official", "resample"),
         ),
     ),
-    ("run", ("runner", "pipeline")),
+    ("run", ("runner", "pipeline", "reproduce")),
     ("front", ("testing", "cli", "__main__")),
 )
 """Core's layers, lowest first: a module imports its own layer and lower ones, never in a circle. CONTRIBUTING.md

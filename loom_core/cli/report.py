@@ -23,13 +23,19 @@ FORMATS = ("table", "md", "json", "csv", "latex")
     metavar="|".join(FORMATS),
     help="Print this and write no file; table writes report.json, .md and .html too. Plugins may add formats.",
 )
-def report(run: Path, html: bool, form: str) -> int:
+@click.option("--bundle", type=click.Path(path_type=Path), help="Write a .tar.gz to reproduce the run from, no report.")
+def report(run: Path, html: bool, form: str, bundle: Path | None) -> int:
     """Report RUN: scores with intervals, paired differences to dense, cost. Works on partial and on running runs."""
     from loom_core.errors import UsageError
     from loom_core.report import build, write
     from loom_core.store import RunFolder
 
     folder = RunFolder(run)
+    if bundle is not None:
+        from loom_core.reproduce import bundle as write_bundle
+
+        click.echo(f"{bundle}: {write_bundle(folder, bundle):,} bytes")
+        return 0
     if html and form != "table":
         raise UsageError("--html and --format exclude each other", hint="leave one of them out")
     if html:

@@ -34,11 +34,19 @@ def data(value: Json) -> str:
     return encoded
 
 
-def page(report: Mapping[str, Any], chunks: Iterable[Mapping[str, Json]]) -> Iterator[str]:
-    """The page in pieces; `chunks` (see `samples.chunks`) are written one at a time."""
+Places = Sequence[Mapping[str, Json]]
+
+
+def page(
+    report: Mapping[str, Any], chunks: Iterable[Mapping[str, Json]], served: Places | None = None
+) -> Iterator[str]:
+    """The page in pieces; `chunks` (see `samples.chunks`) are written one at a time.
+
+    served: the places ({task, level, n}) whose questions the page fetches from its server, in place of chunks.
+    """
     style, script = asset("report.css"), asset("report.js")
     styles = svg.styles(report["arms"])
-    yield _head(report, style, script)
+    yield _head(report, style, script, live=served is not None)
     yield '<body><a class="skip" href="#results">Skip to results</a>'
     yield _header(report)
     yield "<main>"
@@ -52,7 +60,9 @@ def page(report: Mapping[str, Any], chunks: Iterable[Mapping[str, Json]]) -> Ite
     yield _method(report)
     yield _provenance(report)
     yield "</main>"
+    places = list(served or ())
     for chunk in chunks:
+        places.append({name: chunk[name] for name in ("task", "level", "n")})
         yield f'<script type="application/json" class="chunk">{data(chunk)}</script>\n'
     meta = {
         "tasks": [
@@ -60,6 +70,8 @@ def page(report: Mapping[str, Any], chunks: Iterable[Mapping[str, Json]]) -> Ite
             for t in report["tasks"]
         ],
         "arms": [arm["name"] for arm in report["arms"]],
+        "places": places,
+        "live": served is not None,
     }
     yield f'<script type="application/json" id="meta">{data(meta)}</script>\n<script>{script}</script></body></html>\n'
 
@@ -68,10 +80,10 @@ def _digest(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode("utf-8")).digest()).decode("ascii")
 
 
-def _head(report: Mapping[str, Any], style: str, script: str) -> str:
+def _head(report: Mapping[str, Any], style: str, script: str, *, live: bool) -> str:
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
-        "base-uri 'none'; form-action 'none'"
+        "base-uri 'none'; form-action 'none'" + ("; connect-src 'self'" if live else "")
     )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'

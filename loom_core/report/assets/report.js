@@ -6,10 +6,12 @@
   const KEYS = ["task", "level", "arm", "filter", "q", "sample", "theme"];
   const FILTERS = ["all", "wrong", "disagree", "right", "failed"];
   const meta = JSON.parse($("meta").textContent);
-  const chunks = [...document.querySelectorAll("script.chunk")].map((element) => ({ element, data: null }));
+  const elements = [...document.querySelectorAll("script.chunk")];
+  const chunks = meta.places.map((place, i) => ({ ...place, element: elements[i], data: null, asked: null }));
   const state = { task: "", level: "", arm: "", filter: "all", q: "", sample: "", theme: "" };
   let shown = PAGE;
   let found = [];
+  let turn = 0;
 
   const make = (name, className, text) => {
     const element = document.createElement(name);
@@ -19,13 +21,27 @@
   };
 
   // A chunk is read when it is first needed: a large report opens as fast as a small one.
-  const read = (chunk) => {
-    if (!chunk.data) {
-      chunk.data = JSON.parse(chunk.element.textContent);
-      for (const sample of chunk.data.samples) sample.level = chunk.data.level;
+  // Served by `loom view`, it comes from the server: all questions, without their texts; see `whole`.
+  const read = async (chunk) => {
+    const asked = meta.live ? state.q : "";
+    if (chunk.asked !== asked) {
+      chunk.data = meta.live
+        ? await ask("samples.json", { task: chunk.task, level: chunk.level, q: asked })
+        : JSON.parse(chunk.element.textContent);
+      for (const sample of chunk.data.samples) sample.level = chunk.level;
+      chunk.asked = asked;
     }
     return chunk.data;
   };
+
+  const ask = async (name, values) => {
+    const response = await fetch(name + "?" + new URLSearchParams(values));
+    if (!response.ok) throw new Error((await response.text()) || response.statusText);
+    return response.json();
+  };
+
+  const whole = async (sample) =>
+    meta.live && sample ? { ...(await ask("sample.json", { number: sample.number })), level: sample.level } : sample;
 
   const readHash = () => {
     if (!location.hash.includes("=")) return false;
@@ -69,7 +85,7 @@
     if (state.filter === "right" && (wrong || failed || !answers.some((answer) => answer.right === true))) return false;
     if (state.filter === "failed" && !failed) return false;
     if (state.filter === "disagree" && !sample.disagree) return false;
-    return !state.q || haystack(sample).includes(state.q.toLowerCase());
+    return meta.live || !state.q || haystack(sample).includes(state.q.toLowerCase());
   };
 
   const depth = (sample) => (sample.depth === null ? "" : "depth " + Number((100 * sample.depth).toFixed(1)) + " %");
@@ -86,7 +102,7 @@
   };
 
   const fillLevels = () => {
-    const levels = chunks.map(read).filter((chunk) => chunk.task === state.task).map((chunk) => chunk.level);
+    const levels = chunks.filter((chunk) => chunk.task === state.task).map((chunk) => chunk.level);
     if (!levels.includes(state.level)) state.level = "";
     $("level").replaceChildren(option("", "all lengths"), ...levels.map((level) => option(level, level)));
   };
@@ -175,9 +191,18 @@
       const title = segment.kind + " · " + segment.n.toLocaleString("en") + " characters" + (marked ? " · around the evidence" : "");
       article.append(folded(title, segment.pieces, marked || segment.kind === "question"));
     }
+    // A whole context opens at its evidence.
+    for (const first of article.querySelectorAll(".text mark:first-of-type")) {
+      const box = first.closest(".text");
+      box.scrollTop = first.offsetTop - box.offsetTop - box.clientHeight / 3;
+    }
   };
 
-  const open = (index, focus) => {
+  const fail = (error) => {
+    $("count").textContent = "The samples cannot be read: " + error.message;
+  };
+
+  const open = async (index, focus) => {
     const sample = found[index];
     state.sample = sample ? sample.id : "";
     for (const button of $("list").querySelectorAll("button[data-index]")) {
@@ -185,8 +210,14 @@
       button.setAttribute("aria-current", String(current));
       if (current && focus) button.focus();
     }
-    showSample(sample);
     writeHash();
+    const now = (turn += 1);
+    try {
+      const full = await whole(sample);
+      if (now === turn) showSample(full);
+    } catch (error) {
+      fail(error);
+    }
   };
 
   const drawList = () => {
@@ -205,7 +236,7 @@
     $("list").replaceChildren(...items);
   };
 
-  const update = () => {
+  const update = async () => {
     if (!meta.tasks.some((task) => task.name === state.task)) state.task = (meta.tasks[0] || { name: "" }).name;
     if (!meta.arms.includes(state.arm)) state.arm = "";
     fillLevels();
@@ -214,17 +245,26 @@
     for (const button of document.querySelectorAll("[data-filter]")) {
       button.setAttribute("aria-pressed", String(button.dataset.filter === state.filter));
     }
-    const used = chunks.map(read).filter((chunk) => chunk.task === state.task && (!state.level || chunk.level === state.level));
-    const inside = used.flatMap((chunk) => chunk.samples);
+    const used = chunks.filter((chunk) => chunk.task === state.task && (!state.level || chunk.level === state.level));
+    const now = (turn += 1);
+    let given = [];
+    try {
+      given = await Promise.all(used.map(read));
+    } catch (error) {
+      return fail(error);
+    }
+    if (now !== turn) return;
+    const inside = given.flatMap((chunk) => chunk.samples);
     found = inside.filter(passes);
     const total = used.reduce((sum, chunk) => sum + chunk.n, 0);
-    const partly = inside.length < total ? " (of " + total.toLocaleString("en") + " in the run; wrong answers and disagreements first)" : "";
-    $("count").textContent = found.length.toLocaleString("en") + " of " + inside.length.toLocaleString("en") + " questions" + partly;
+    const partly = !meta.live && inside.length < total ? " (of " + total.toLocaleString("en") + " in the run; wrong answers and disagreements first; all of them: loom view)" : "";
+    const all = meta.live ? total : inside.length;
+    $("count").textContent = found.length.toLocaleString("en") + " of " + all.toLocaleString("en") + " questions" + partly;
     shown = PAGE;
     const wanted = found.findIndex((sample) => sample.id === state.sample);
     if (wanted >= shown) shown = wanted + 1;
     drawList();
-    open(found.length ? Math.max(0, wanted) : -1);
+    await open(found.length ? Math.max(0, wanted) : -1);
   };
 
   const change = (key, value) => {
@@ -263,24 +303,26 @@
     }
   });
 
-  const asked = readHash();
-  setTheme(state.theme);
-  fillControls();
-  const nothing = !chunks.length;
-  if (!nothing) {
-    const hash = location.hash;
-    update();
-    if (!asked) {
-      state.sample = "";
-      try {
-        history.replaceState(null, "", hash || location.pathname + location.search);
-      } catch {
-        // See writeHash.
+  const start = async () => {
+    const asked = readHash();
+    setTheme(state.theme);
+    fillControls();
+    if (chunks.length) {
+      const hash = location.hash;
+      await update();
+      if (!asked) {
+        state.sample = "";
+        try {
+          history.replaceState(null, "", hash || location.pathname + location.search);
+        } catch {
+          // See writeHash.
+        }
       }
+    } else {
+      $("count").textContent = "No question is in this report.";
+      $("controls").hidden = true;
     }
-  } else {
-    $("count").textContent = "No question is in this report.";
-    $("controls").hidden = true;
-  }
-  document.documentElement.dataset.ready = "true";
+    document.documentElement.dataset.ready = "true";
+  };
+  start();
 })();
