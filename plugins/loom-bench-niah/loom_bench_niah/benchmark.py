@@ -103,8 +103,7 @@ class Niah(BenchmarkBase):
         own = [round(n) for n in spaced(*AUTHORS_LEVELS)] if authors else options.levels or LEVELS
         levels = tuple(dict.fromkeys(lengths)) or tuple(own)
         depths = [round(depth, 4) for depth in spaced(0, 1, AUTHORS_DEPTHS if authors else options.depths)]
-        # Room for other beginnings; the same text at every length, so that samples do not depend on other lengths.
-        haystack = self._haystack(material, tokenizer, max(levels) * (2 if material.tidy else 1))
+        haystack = self._haystack(material, tokenizer, max(levels))
         for repeat in range(options.repeats):
             for k in range(len(depths)):
                 for i, level in enumerate(levels):
@@ -136,11 +135,13 @@ class Niah(BenchmarkBase):
         )
 
     def _haystack(self, material: _Material, tokenizer: Tokenizer | None, longest: int) -> Haystack:
-        """A text of at least `longest` tokens. Raises UsageError where a tokenizer never gets there."""
-        characters = longest * LONGEST_CHARACTERS_PER_TOKEN
+        """A text that holds `longest` tokens, from any of its beginnings. Raises UsageError where a tokenizer never
+        gets there."""
+        needed = longest * (2 if material.tidy else 1)
+        characters = needed * LONGEST_CHARACTERS_PER_TOKEN
         for _ in range(4):
             haystack = Haystack.of(material.text(characters), tokenizer)
-            if len(haystack.starts) >= longest:
+            if len(haystack.starts) >= needed:
                 return haystack
             characters *= 4
         raise UsageError(

@@ -38,7 +38,7 @@ CONSTANTS = '''
 TASKS = {
     'niah': {
         'tokens_to_generate': 128,
-        'template': """Some odd {type_needle_v} are here.\\n{context}\\nWhat are all the odd {type_needle_v} for {query}?""",
+        'template': """Odd {type_needle_v} are here.\\n{context}\\nWhat are all the odd {type_needle_v} for {query}?""",
         'answer_prefix': """ The odd {type_needle_v} for {query} are"""
     },
     'variable_tracking': {
