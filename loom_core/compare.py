@@ -85,8 +85,12 @@ def read(folder: RunFolder) -> Side:
         raise RunError("there is nothing to compare", where=str(folder.path), why=why, hint="give two run folders")
     plan = read_json(folder.plan)
     manifest = read_json(folder.manifest) if folder.manifest.exists() else {}
-    prints = {(row["task"], row["id"]): _print(row) for _, row in read_lines(folder.samples, Damage())}
-    return Side(folder, plan, manifest, ledger_module.read(folder, plan), prints)
+    return Side(folder, plan, manifest, ledger_module.read(folder, plan), prints_of(folder))
+
+
+def prints_of(folder: RunFolder) -> dict[tuple[str, str], str]:
+    """What each question of a run asks, as a digest, by (task, sample id)."""
+    return {(row["task"], row["id"]): _print(row) for _, row in read_lines(folder.samples, Damage())}
 
 
 def _print(row: Mapping[str, Any]) -> str:

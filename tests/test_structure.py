@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "stages",
         (
             *("plan", "conversation", "agenda", "process", "worker", "score", "ledger", "costs", "cells", "report"),
-            *("compare", "knobs", "official", "resample"),
+            *("compare", "knobs", "official", "resample", "leaderboard", "published"),
         ),
     ),
     ("run", ("runner", "pipeline", "reproduce")),

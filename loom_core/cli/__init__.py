@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": "Compare two runs question by question.",
     "diff": "Show which settings of two runs differ.",
     "reproduce": "Make a run again, and compare.",
+    "leaderboard": "Rank runs; show published figures beside them.",
     "list": "List what is installed.",
     "info": "Describe one benchmark, server, augmentation, metric, model or suite.",
     "data": "Fetch, lock and verify pinned data files.",
