@@ -35,7 +35,7 @@ STEPS = 6
 def toy_model(kind: str, dtype: torch.dtype = torch.float32, *, seed: int = 0, query_heads: int = 4) -> Any:
     """A tiny random model with peaked attention: "llama" and "qwen3" (two KV heads), "mha" (as many as query heads)."""
     values: dict[str, Any] = {
-        "vocab_size": 128,
+        "vocab_size": 256,
         "hidden_size": 64,
         "intermediate_size": 64,
         "num_hidden_layers": 3,
@@ -57,14 +57,20 @@ def toy_model(kind: str, dtype: torch.dtype = torch.float32, *, seed: int = 0, q
             if parameter.dim() == 2:
                 parameter.mul_(6.0)
             elif name.endswith(("q_norm.weight", "k_norm.weight")):
-                parameter.mul_(2.0)
+                # Uneven weights: with equal ones every key has the same norm, and methods that rank by it see ties.
+                parameter.mul_(4.0 * torch.rand(parameter.shape))
     return model.to(dtype).eval()
 
 
 def toy_prompts(lengths: Sequence[int], vocabulary: int, seed: int = 0) -> list[tuple[int, ...]]:
-    """Random ids, one prompt of each length."""
+    """Random ids, one prompt of each length; none twice in a prompt where the vocabulary allows, so that no two tokens
+    tie in a layer that sees nothing but the id."""
     generator = torch.Generator().manual_seed(seed)
-    return [tuple(torch.randint(3, vocabulary, (n,), generator=generator).tolist()) for n in lengths]
+    prompts = []
+    for n in lengths:
+        order = torch.randperm(vocabulary - 3, generator=generator) + 3
+        prompts.append(tuple(order.repeat(-(-n // len(order)))[:n].tolist()))
+    return prompts
 
 
 @dataclass
@@ -88,6 +94,11 @@ class Subject:
         self.engine = Engine(self.model)
         self.exact = self.engine.geometry.dtype == torch.float32
         self.close = 2e-5 if self.exact else 2 * self._rounding()
+
+    @property
+    def shared(self) -> bool:
+        """Scores decide how many slots a head keeps, so rounding of the number format may move a slot."""
+        return type(self.make(self.budget)).allot is not Policy.allot
 
     def _rounding(self) -> float:
         """How far the number format alone moves the dense logits."""
@@ -135,8 +146,12 @@ def fixed_tokens(rows: int, engine: Engine) -> list[Tensor]:
 
 
 def kept_slots(batch: Pass) -> list[list[list[list[int]]]]:
-    """Positions held now, [row][layer][head]; a layer that is the same for all heads has one."""
-    layers = [store.positions() for store in batch.session.stores]
+    """Positions held now, [row][layer][head]; a store that is the same for all heads is shown for each."""
+    heads = batch.session.geometry.kv_heads
+    layers = [
+        places.expand(-1, heads, -1) if places.shape[1] == 1 else places
+        for places in (store.positions() for store in batch.session.stores)
+    ]
     rows = len(batch.session.n_valid)
     return [[[[p for p in head if p >= 0] for head in layer[row].tolist()] for layer in layers] for row in range(rows)]
 
@@ -152,12 +167,19 @@ def spread(one: Tensor, other: Tensor) -> float:
 
 
 def assert_kept(subject: Subject, one: Any, other: Any, what: str) -> None:
-    """Equal sets; in sixteen bits nine tenths of each."""
+    """Equal sets of every head; in sixteen bits, where near scores change places, four fifths of a layer's slots."""
     for layer, (mine, theirs) in enumerate(zip(one, other, strict=True)):
-        for head, (a, b) in enumerate(zip(mine, theirs, strict=True)):
-            same = len(set(a) & set(b)) / max(1, len(a))
-            assert len(a) == len(b), f"{what}: layer {layer} head {head} keeps {len(a)}, not {len(b)}"
-            assert same >= (1.0 if subject.exact else 0.8), f"{what}: layer {layer} head {head} keeps other slots"
+        if subject.exact:
+            for head, (a, b) in enumerate(zip(mine, theirs, strict=True)):
+                assert len(a) == len(b), f"{what}: layer {layer} head {head} keeps {len(a)} slots, not {len(b)}"
+                assert a == b, f"{what}: layer {layer} head {head} keeps other slots"
+            continue
+        size, other_size = sum(map(len, mine)), sum(map(len, theirs))
+        # A rule that rounds the share of each head may give each a slot more or less.
+        slack = len(mine) if subject.shared else 0
+        assert abs(size - other_size) <= slack, f"{what}: layer {layer} keeps {size} slots, not {other_size}"
+        same = sum(len(set(a) & set(b)) for a, b in zip(mine, theirs, strict=True))
+        assert same >= 0.8 * size, f"{what}: layer {layer} keeps other slots"
 
 
 def u1_identity(subject: Subject) -> None:
@@ -210,7 +232,7 @@ def u6_memory(subject: Subject) -> None:
     for prompt in subject.prompts:
         policy = subject.make(subject.budget)
         trace = subject.run([prompt], policy, subject.chunk)
-        slots = sum(len(head) * geometry.kv_heads // len(layer) for layer in trace.kept[0] for head in layer)
+        slots = sum(len(head) for layer in trace.kept[0] for head in layer)
         formula = slots * ((geometry.key_dim + geometry.value_dim) * geometry.dtype.itemsize + 4)
         assert trace.bytes_ <= 1.02 * formula, f"U6: {trace.bytes_} bytes held, {formula} by the formula"
         if policy.saves == "real":
@@ -253,7 +275,8 @@ def rows_leave(subject: Subject) -> None:
         result = together[index]
         assert result.error is None, result.error
         assert len(result.token_ids) == row.max_tokens, f"row {index} has {len(result.token_ids)} tokens"
-        assert abs(result.kv.kept - alone.kv.kept) < 1e-6, f"row {index}: kept depends on the batch"
+        slack = 1 / len(row.ids) if subject.shared and not subject.exact else 1e-6
+        assert abs(result.kv.kept - alone.kv.kept) <= slack, f"row {index}: kept depends on the batch"
         if subject.exact:
             assert result.token_ids == alone.token_ids, f"row {index} answers differently in a batch"
 

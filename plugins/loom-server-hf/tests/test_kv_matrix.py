@@ -23,6 +23,16 @@ SHARED = Path(os.environ.get("LOOM_SHARED", Path(__file__).parents[4] / "shared"
 BUDGET = Budget(tokens=48)
 MODELS = ("toy-llama", "toy-qwen3", "toy-mha", "oracle-llama", "oracle-qwen3", "oracle-mha")
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
+    "adakv": (
+        {"window": 8},
+        {"window": 8, "rule": "kvpress", "floor": 0.0, "pooling": "avg"},
+        {"base": "expected-attention", "rule": "kvpress", "epsilon": 0.01},
+    ),
+    "l2compress": ({"skip_layers": (1,)}, {"skip_layers": ()}),
+    "pyramidkv": (
+        {"window": 8},
+        {"window": 8, "kernel": 7, "pooling": "max", "beta": 5.0, "rule": "kvpress", "pool": "before"},
+    ),
     "snapkv": (
         {"window": 8, "kernel": 5},
         {"window": 16, "kernel": 7, "pooling": "max", "pool": "after", "group": "max"},

@@ -24,6 +24,16 @@ COVERED = (
     "kvpress_streamingllm",
     "kvcf_streamingllm",
     "official_streamingllm_streamed",
+    "kvpress_knorm",
+    "official_l2compress",
+    "kvcf_l2norm",
+    "kvpress_tova",
+    "kvpress_pyramidkv",
+    "kvcf_pyramidkv",
+    "kvcf_pyramidkv_budgets",
+    "kvpress_adakv",
+    "kvcf_adakv",
+    "kvpress_expected_attention",
 )
 
 needs_oracle = pytest.mark.skipif(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loom_server_hf.kv.policy import Allotment, Geometry, LayerView, Need, Policy, Stream
+from loom_server_hf.kv.policy import Allotment, Geometry, LayerView, Need, Policy, QueryChunk, Stream
 from loom_server_hf.kv.scores import group_reduce, observed, pool, window_attention
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "LayerView",
     "Need",
     "Policy",
+    "QueryChunk",
     "Stream",
     "group_reduce",
     "observed",

@@ -21,9 +21,9 @@ from transformers.cache_utils import Cache
 from loom_core.errors import LoomError, ModelError
 from loom_core.types import KVUse
 from loom_server_hf.kv.choose import choose
-from loom_server_hf.kv.policy import Geometry, LayerView, Policy, Stream
+from loom_server_hf.kv.policy import Geometry, LayerView, Policy, QueryChunk, Stream
 from loom_server_hf.kv.ragged import RaggedStore, uneven
-from loom_server_hf.kv.rope import Rope
+from loom_server_hf.kv.rope import Rope, Tables
 from loom_server_hf.kv.store import DenseStore, Store
 from loom_server_hf.kv.streamed import StreamClock, StreamStore
 
@@ -146,6 +146,8 @@ class Session:
         self.reading = policy is not None
         self.last_chunk = False
         self.window = policy.need.window if policy is not None else 0
+        self.rope = rope
+        self.raw: tuple[Tensor, Tables] | None = None
         self.newest: dict[int, Tensor] = {}
         self.suspect: list[tuple[int, Tensor]] = []
         self.clock: StreamClock | None = None
@@ -172,6 +174,12 @@ class Session:
     def begin(self, n: int, *, last_chunk: bool = False) -> None:
         """Announce a forward pass of n columns; last_chunk: it ends the prompt, and eviction follows."""
         self.last_chunk = last_chunk
+        if self.reading and self.policy is not None and self.policy.need.raw_queries:
+            assert self.rope is not None
+            columns = torch.arange(self.cache.seen, self.cache.seen + n, device=self.geometry.device)
+            pads = torch.tensor([max(self.n_valid) - valid for valid in self.n_valid], device=columns.device)
+            positions = columns - pads[:, None]
+            self.raw = positions, self.rope.tables(positions.clamp(min=0))
         if self.clock is not None:
             step = self.clock.step(n)
             for store in self.stores:
@@ -192,6 +200,10 @@ class Session:
 
     def _read(self, layer: int, q: Tensor, scaling: float | None) -> None:
         """Remember the newest queries; after the last chunk let the policy evict."""
+        if self.raw is not None and self.rope is not None and self.policy is not None:
+            positions, tables = self.raw
+            raw = self.rope.undo(q.float(), tables)
+            self.policy.observe(QueryChunk(layer=layer, queries=raw, positions=positions))
         if self.window:
             past = self.newest.get(layer)
             queries = q if past is None or q.shape[2] >= self.window else torch.cat([past, q], dim=2)
@@ -220,6 +232,7 @@ class Session:
             scaling=scaling if scaling is not None else keys.shape[3] ** -0.5,
             seeds=self.seeds,
             geometry=policy.geometry,
+            rope=self.rope,
         )
         allotment = policy.budget(view)
         if all(
@@ -229,6 +242,7 @@ class Session:
         scores = policy.score(view).float()
         wrong = ~torch.isfinite(scores)
         self.suspect.append((layer, (wrong if valid is None else wrong & valid).flatten(1).any(dim=1)))
+        scores = scores.masked_fill(wrong, 0.0)
         choice = choose(scores, self.n_valid, policy.allot(view, scores, allotment))
         if choice is None:
             return
@@ -241,6 +255,7 @@ class Session:
         """The prompt is read. Rows whose scores were NaN or infinite, each with an error that names the layer."""
         self.reading = False
         self.newest.clear()
+        self.raw = None
         failed: dict[int, LoomError] = {}
         if self.suspect and self.policy is not None:
             layers = [layer for layer, _ in self.suspect]

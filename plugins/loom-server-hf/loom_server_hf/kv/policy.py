@@ -18,16 +18,19 @@ from torch import Tensor
 
 from loom_core.errors import UsageError
 from loom_core.types import Budget, Saves
+from loom_server_hf.kv.rope import Rope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
     """What a policy wants to see; the host keeps and computes only that.
 
-    window: how many of the newest queries, over all prefill chunks.
+    window: how many of the newest queries, over all prefill chunks. raw_queries: every query as it was before the
+    rotary embedding, handed to `observe` chunk by chunk; models whose rotation loom does not know are refused.
     """
 
     window: int = 0
+    raw_queries: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +57,25 @@ class Geometry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueryChunk:
+    """The queries of one layer and prefill chunk, before the rotary embedding.
+
+    queries: float32 [b, H, n, d]. positions: [b, n] in each row's own text, negative on padding.
+    """
+
+    layer: int
+    queries: Tensor
+    positions: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerView:
     """One layer at the end of its prefill, read-only.
 
     k, v: [b, h, N, d], keys after RoPE. n_valid: prompt tokens of each row; its columns are the last n_valid ones.
     valid: bool [b, 1, N], False on padding; None where no row is padded. queries: the newest `need.window` queries
     [b, H, w, d], those of the last w columns; None where the policy needs none. seeds: one per row, for random draws.
+    rope: the model's rotation, for policies with `need.raw_queries`.
     """
 
     layer: int
@@ -71,6 +87,7 @@ class LayerView:
     scaling: float
     seeds: tuple[int, ...]
     geometry: Geometry
+    rope: Rope | None = None
 
     @property
     def columns(self) -> int:
@@ -195,6 +212,9 @@ class Policy:
         if slots < n_valid:
             return ()
         return (f"dense: the prompt of {n_valid} tokens fits the budget of {slots}",)
+
+    def observe(self, chunk: QueryChunk) -> None:
+        """Called for each layer and prefill chunk where `need.raw_queries` is set; the last chunk before `budget`."""
 
     def score(self, view: LayerView) -> Tensor:
         """Float32 scores [b, h, N] or [b, 1, N] (one ranking for all heads), higher = keep; finite on valid slots.

@@ -40,6 +40,11 @@ class Rope:
         cos, sin = self._rotary(like, positions)
         return cos / self._scaling, sin / self._scaling
 
+    def undo(self, x: Tensor, tables: Tables) -> Tensor:
+        """The inverse of `rotate`: x [b, h, n, d] as it was before the rotation."""
+        cos, sin = tables
+        return self.rotate(x, (cos, -sin))
+
     def rotate(self, x: Tensor, tables: Tables) -> Tensor:
         """x [b, h, n, d] rotated, computed in float32, returned in its own dtype."""
         rotated: Tensor = self._apply(x.float(), x[:, :0].float(), *tables)[0]

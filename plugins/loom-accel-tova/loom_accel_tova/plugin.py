@@ -1,0 +1,43 @@
+"""Registers `tova`: its options and what it promises. Imports only `loom_core`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loom_core.hookspecs import hookimpl
+from loom_core.options import option
+from loom_core.specs import AugmentationSpec
+from loom_core.types import Budget
+
+
+@dataclass(frozen=True)
+class TOVAOptions:
+    """The method has one parameter."""
+
+    budget: Budget = option(
+        Budget(tokens=2048), help="slots kept per KV head, the newest token included: 1024, 4x, 0.25, 64MiB"
+    )
+
+
+@hookimpl
+def loom_augmentations() -> Sequence[AugmentationSpec]:
+    """The method `tova`."""
+    return (
+        AugmentationSpec(
+            name="tova",
+            version="1",
+            summary="keep the prompt tokens that the newest query attends to, one ranking for all heads of a layer",
+            factory="loom_accel_tova.method:TOVA",
+            kind="model",
+            options=TOVAOptions,
+            requires=frozenset({"local_model"}),
+            saves="real",
+            query_aware=True,
+            phase="prefill",
+            source="Oren et al. 2024, Transformers are Multi-State RNNs, arXiv:2401.06104; NVIDIA/kvpress TOVAPress "
+            "(evicts once, after the prompt)",
+            oracle="loom_accel_tova.oracle:options",
+            status="never run on a GPU",
+        ),
+    )
