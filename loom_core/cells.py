@@ -244,7 +244,9 @@ def _delta(
     ]
     if not pairs:
         return None
-    found = difference(metric, [(_cluster(a), mine, theirs) for a, mine, theirs in pairs], f"{place} {metric.name} delta")
+    found = difference(
+        metric, [(_cluster(a), mine, theirs) for a, mine, theirs in pairs], f"{place} {metric.name} delta"
+    )
     floor = noise["spread"] if noise else None
     return found | {"within_noise": None if floor is None else abs(found["value"]) <= floor}
 

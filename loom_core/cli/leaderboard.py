@@ -23,8 +23,8 @@ from loom_core.cli.printing import emit, format_option
 def leaderboard(runs: tuple[Path, ...], published: str, form: str) -> int:
     """Rank RUNs that asked the same questions in the same way.
 
-    Other settings, other protocols and simulated savings are rankings of their own. Published figures are shown below as
-    reference and never ranked; without a RUN, only those.
+    Other settings, other protocols and simulated savings are rankings of their own. Published figures are shown below
+    as reference and never ranked; without a RUN, only those.
     """
     from loom_core.leaderboard import board
     from loom_core.published import tables as published_tables

@@ -25,9 +25,9 @@ run: how it was made. model, server, protocol, overlength, bos: as planned. stat
 reader must know before any number, {kind: error | warning | note, text}. arms, tasks: what was compared, with labels.
 cells: task × level × arm; totals: task × arm over all levels (level null); both with `scores` (one a metric, the first
 is primary: score, 95 % interval, n, delta to the baseline with Holm-adjusted p over all cells of that list) and `cost`.
-effective_lengths, grids (level × depth), pareto, retention: what the pictures show. official: the authors' own tables,
-by benchmark and arm. Values keep their metric's scale;
-times are seconds, sizes bytes. Denominators: n + n_unscored + n_error + n_missing = n_planned; n_skipped is on top.
+effective_lengths, grids (level × depth), pareto, retention, capabilities: what the pictures show. official: the
+authors' own tables, by benchmark and arm. Values keep their metric's scale; times are seconds, sizes bytes.
+Denominators: n + n_unscored + n_error + n_missing = n_planned; n_skipped is on top.
 """
 
 BEFORE_NUMBERS = ("error", "warning", "note")
@@ -70,6 +70,7 @@ def build(folder: RunFolder) -> tuple[dict[str, Json], Ledger]:
     }
     report["pareto"] = [row for task in report["tasks"] for row in _pareto(report, task)]
     report["retention"] = [row for task in report["tasks"] for row in _retention(report, task)]
+    report["capabilities"] = _capabilities(report)
     report["banners"] = sorted(_banners(report, ledger), key=lambda banner: BEFORE_NUMBERS.index(banner["kind"]))
     clean: dict[str, Json] = _encodable(report)
     return clean, ledger
@@ -220,6 +221,38 @@ def _retention(report: Mapping[str, Json], task: Mapping[str, Json]) -> Iterator
         if len({round(point["kept"], 6) for point in points}) > 1:
             ordered = sorted(points, key=lambda point: point["compression"])
             yield {"task": task["name"], "method": family, "points": ordered}
+
+
+def _capabilities(report: Mapping[str, Any]) -> list[dict[str, Json]]:
+    """Per capability and arm, the mean over tasks of the primary score within its metric's range, 0 worst to 1 best.
+
+    An arm without a score in one of the tasks has none: it would be the mean of other tasks than its neighbours'.
+    """
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for task in report["tasks"]:
+        metric = task["metrics"][0] if task["metrics"] else {}
+        low, high = metric.get("low"), metric.get("high")
+        bounded = low is not None and high is not None and high > low
+        if bounded and task.get("capability") and not task.get("unavailable"):
+            found.setdefault(task["capability"], []).append(task)
+    rows = []
+    for capability, tasks in found.items():
+        shares = {}
+        for arm in report["arms"]:
+            values = [_share_of_range(report, task, arm["name"]) for task in tasks]
+            known = [value for value in values if value is not None]
+            shares[arm["name"]] = sum(known) / len(known) if len(known) == len(values) else None
+        rows.append({"capability": capability, "tasks": [task["name"] for task in tasks], "arms": shares})
+    return rows
+
+
+def _share_of_range(report: Mapping[str, Any], task: Mapping[str, Any], arm: str) -> float | None:
+    metric, found = task["metrics"][0], rows_of(report["totals"], task["name"], arm=arm)
+    score = found[0]["scores"][0]["score"] if found and found[0]["scores"] else None
+    if score is None:
+        return None
+    share = float((score - metric["low"]) / (metric["high"] - metric["low"]))
+    return share if metric.get("higher_is_better", True) else 1.0 - share
 
 
 def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, str]]:

@@ -192,3 +192,24 @@ def retention(report: Report, task: Mapping[str, Any], styles: Mapping[str, Styl
     image = svg.plot(axes, lines, f"{task['name']}: retention by compression", [level])
     caption = "Share of dense's score kept, against measured compression. Dashed: dense."
     return Picture(image, caption, [(line.name, line.style) for line in lines], True, table)
+
+
+FEWEST_SPOKES = 3
+
+
+def capabilities(report: Report, styles: Mapping[str, Style]) -> Picture | None:
+    """Arms on a spoke for each capability; None for fewer than three capabilities."""
+    rows = report["capabilities"]
+    if len(rows) < FEWEST_SPOKES:
+        return None
+    names = [arm["name"] for arm in report["arms"]]
+    table = Table("capabilities", ["arm", *(row["capability"] for row in rows)])
+    for name in names:
+        values = [row["arms"][name] for row in rows]
+        shown = [text.NONE if value is None else f"{100 * value:.1f}" for value in values]
+        table.rows.append([Cell(text.one_line(name)), *map(Cell, shown)])
+    table.notes += [f"{row['capability']}: {', '.join(map(text.one_line, row['tasks']))}" for row in rows]
+    lines = [(name, styles[name], [row["arms"][name] for row in rows]) for name in names]
+    image = svg.radar([row["capability"] for row in rows], lines, "capabilities of each arm")
+    caption = "Mean over a capability's tasks of the primary score within its metric's range: 0 worst, 100 best."
+    return Picture(image, caption, [(name, styles[name]) for name in names], True, table)

@@ -51,7 +51,7 @@ def page(
     yield _header(report)
     yield "<main>"
     yield _banners(report)
-    yield _overview(report)
+    yield _overview(report, styles)
     for number, task in enumerate(report["tasks"]):
         yield from _task(report, task, number, styles)
     yield _official(report)
@@ -152,13 +152,19 @@ def _cells(row: Sequence[tables.Cell], drawn: tables.Table, marks: Mapping[str, 
             yield f'<td class="{names}">{escape(cell.text)}</td>' if names else f"<td>{escape(cell.text)}</td>"
 
 
-def _overview(report: Mapping[str, Any]) -> str:
+def _overview(report: Mapping[str, Any], styles: Mapping[str, Style]) -> str:
     drawn = tables.overview(report)
     links = "".join(
         f'<li><a href="#task-{i}">{escape(task["name"])}</a></li>' for i, task in enumerate(report["tasks"])
     )
     contents = f'<ul class="contents">{links}</ul>' if len(report["tasks"]) > 1 else ""
-    return f'<section id="results">{contents}{table(drawn, kind="wide") if drawn else ""}</section>'
+    picture = charts.capabilities(report, styles)
+    radar = ""
+    if picture:
+        numbers = table(picture.table, marks=styles, title=False)
+        radar = f'<div class="figures radar">{_figure(picture, numbers=False)}<div>{numbers}</div></div>'
+    whole = table(drawn, kind="wide", marks=styles) if drawn else ""
+    return f'<section id="results">{contents}{whole}{radar}</section>'
 
 
 def _task(
@@ -199,12 +205,12 @@ def _task(
     yield "</section>"
 
 
-def _figure(picture: charts.Picture) -> str:
+def _figure(picture: charts.Picture, *, numbers: bool = True) -> str:
+    """A picture with its legend and caption; with its numbers, folded, unless they stand beside it."""
     legend = "".join(f"<li>{svg.key(style, line=picture.joined)}{escape(name)}</li>" for name, style in picture.legend)
-    return (
-        f'<figure>{picture.image}<ul class="key-list">{legend}</ul><figcaption>{escape(picture.caption)}</figcaption>'
-        f"<details><summary>numbers</summary>{table(picture.table, title=False)}</details></figure>"
-    )
+    drawn = f"<details><summary>numbers</summary>{table(picture.table, title=False)}</details>" if numbers else ""
+    caption = f"<figcaption>{escape(picture.caption)}</figcaption>"
+    return f'<figure>{picture.image}<ul class="key-list">{legend}</ul>{caption}{drawn}</figure>'
 
 
 def _official(report: Mapping[str, Any]) -> str:

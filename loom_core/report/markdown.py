@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from loom_core.report import tables
+from loom_core.report import charts, svg, tables
 from loom_core.report.text import NONE, count, one_line, percent_depth, score
 from loom_core.types import Json
 
@@ -34,6 +34,9 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     whole = tables.overview(report)
     if whole is not None:
         yield from table(whole)
+    radar = charts.capabilities(report, svg.styles(report["arms"]))
+    if radar is not None:
+        yield from table(radar.table)
     for task in report["tasks"]:
         yield f"## {escape(task['name'])}"
         yield ""

@@ -231,6 +231,45 @@ def front(axes: Axes, points: Sequence[Point]) -> str:
     return f'<path class="front" d="{path}H{axes.width - axes.RIGHT:.1f}"/>'
 
 
+RADIUS = 118.0
+
+
+def radar(spokes: Sequence[str], lines: Sequence[tuple[str, Style, Sequence[float | None]]], label: str) -> str:
+    """Values from 0 (centre) to 1 (rim), one a spoke; a line is closed only where it has a value on every spoke."""
+    width, height = 470.0, 2 * RADIUS + 92
+    x0, y0 = width / 2, height / 2
+    turns = [2 * math.pi * i / len(spokes) - math.pi / 2 for i in range(len(spokes))]
+
+    def place(i: int, value: float) -> tuple[float, float]:
+        return x0 + RADIUS * value * math.cos(turns[i]), y0 + RADIUS * value * math.sin(turns[i])
+
+    def ring(values: Sequence[float]) -> str:
+        return "M" + "L".join("{:.1f} {:.1f}".format(*place(i, value)) for i, value in enumerate(values)) + "Z"
+
+    body = [f'<path class="grid" d="{ring([share] * len(spokes))}"/>' for share in (0.25, 0.5, 0.75, 1.0)]
+    for i, spoke in enumerate(spokes):
+        x, y = place(i, 1.0)
+        body.append(f'<path class="grid" d="M{x0:.1f} {y0:.1f}L{x:.1f} {y:.1f}"/>')
+        x, y = place(i, 1.0 + 14 / RADIUS)
+        side = math.cos(turns[i])
+        anchor = "middle" if abs(side) < 0.2 else "start" if side > 0 else "end"
+        body.append(words("label", x, y + 4, spoke, anchor))
+    between = math.pi / len(spokes) - math.pi / 2
+    for share in (0.25, 0.5, 0.75, 1.0):
+        away = RADIUS * share * math.cos(math.pi / len(spokes))
+        x, y = x0 + away * math.cos(between), y0 + away * math.sin(between)
+        body.append(words("tick", x, y + 4, f"{100 * share:.0f}"))
+    for _, style, values in lines:
+        known = [value for value in values if value is not None]
+        if len(known) == len(values):
+            body.append(f'<path class="l c{style.colour} d{style.shape}" d="{ring(known)}"/>')
+    for name, style, values in lines:
+        for i, value in enumerate(values):
+            if value is not None:
+                body.append(marker(*place(i, value), style, f"{name}, {spokes[i]}: {100 * value:.1f}"))
+    return svg(width, height, label, body)
+
+
 def ticks(low: float, high: float, show: Number, wanted: int = 5) -> list[tuple[float, str]]:
     """About `wanted` round places between low and high."""
     if not high > low:

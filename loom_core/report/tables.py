@@ -189,7 +189,14 @@ def overview(report: Report) -> Table | None:
     tasks = [task for task in report["tasks"] if not task.get("unavailable")]
     if len(tasks) < 2:
         return None
-    table = Table("all tasks", ["arm", *(f"{task['name']} · {task['primary']}" for task in tasks)])
+    metrics, owners = {task["primary"] for task in tasks}, {task["name"].partition(":")[0] for task in tasks}
+    # What all columns share stands in the title: columns stay narrow.
+    names = [task["name"].partition(":")[2] if len(owners) == 1 else task["name"] for task in tasks]
+    heads = [
+        name if len(metrics) == 1 else f"{name} · {task['primary']}" for name, task in zip(names, tasks, strict=True)
+    ]
+    shared = [*(owners if len(owners) == 1 else ()), *(metrics if len(metrics) == 1 else ())]
+    table = Table(" · ".join(["all tasks", *map(str, shared)]), ["arm", *heads])
     for arm in report["arms"]:
         row = [Cell(text.one_line(arm["name"]))]
         for task in tasks:
