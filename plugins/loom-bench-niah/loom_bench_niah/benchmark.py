@@ -195,17 +195,16 @@ class Niah(BenchmarkBase):
         )
 
     def aggregate(self, rows: Sequence[Graded]) -> Sequence[Line]:
-        """The grid: the mean of every length and depth, of every length, and of all; there is no official mean."""
+        """The mean of every length, and of all; there is no official mean. The report's heat map has the depths."""
         lines = []
         for task in dict.fromkeys(row.task for row in rows):
             of_task = [row for row in rows if row.task == task]
             for metric in dict.fromkeys(name for row in of_task for name in row.scored):
                 groups: dict[str, list[Graded]] = {}
                 for row in of_task:
-                    level, depth = row.sample.level, row.sample.depth or 0.0
-                    for name in (task, f"{task} {level}", f"{task} {level} depth {depth:g}"):
+                    for name in (task, f"{task} {row.sample.level}"):
                         groups.setdefault(name, []).append(row)
-                lines += [_line(name, metric, groups[name]) for name in sorted(groups, key=lambda n: n.count(" "))]
+                lines += [_line(name, metric, groups[name]) for name in groups]
         return lines
 
 
