@@ -15,11 +15,12 @@ from loom_core.conversation import MOST_CALLS, Conversations, response_from
 from loom_core.data import DataDir
 from loom_core.keys import plain
 from loom_core.names import parse_arms
+from loom_core.plan import skipped
 from loom_core.plugins import Catalog
 from loom_core.selection import Selection, select
 from loom_core.testing.doubles import DoubleSession
 from loom_core.testing.plugin import DoubleOptions
-from loom_core.types import Arm, Request, Response, Sample
+from loom_core.types import Arm, Request, Response, Sample, Truncation
 
 Record = dict[str, Any]
 
@@ -238,3 +239,14 @@ def test_seeds_belong_to_the_job_and_not_to_the_order(catalog: Catalog) -> None:
     other.run()
     assert {r.key: r.seed for r in one.session.asked} == {r.key: r.seed for r in other.session.asked}
     assert len({r.seed for r in one.session.asked}) == 8
+
+
+def test_a_task_that_cuts_its_own_prompts_is_never_too_long(catalog: Catalog) -> None:
+    """The authors' rule makes every prompt fit, so that no `--overlength` policy has a say."""
+    setting = Setting(catalog, "fable@n=1:tell")
+    (sample,) = setting.samples()
+    task = setting.selection.chosen[0].tasks[0]
+    own = replace(task, truncation=Truncation(scope="prompt"))
+    long = replace(sample, length=1000)
+    assert skipped(long, task, False, 500, "skip") and not skipped(long, own, False, 500, "skip")
+    assert not skipped(long, task, True, 500, "skip") and not skipped(long, task, False, 500, "truncate")
