@@ -29,7 +29,7 @@ WIDTH = 100
 HEAD = """# Reference
 
 Written by `python docs/generate.py` from the code; a test fails when it is stale. The prose guides are
-[plugins.md](plugins.md) and [run-folder.md](run-folder.md).
+[plugins.md](plugins.md), [run-folder.md](run-folder.md) and [statistics.md](statistics.md).
 """
 
 

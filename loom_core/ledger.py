@@ -7,6 +7,7 @@ statistics and of how a report looks.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,7 +96,7 @@ class Calls(Responses):
     """The recorded calls of a run with their numbers, read in one pass."""
 
     def __init__(self, path: Path) -> None:
-        self._facts: dict[str, dict[int, tuple[int, Call]]] = {}
+        self._facts: dict[str, dict[int, Call]] = {}
         super().__init__(path)
 
     def add(self, offset: int, record: Mapping[str, Json]) -> None:
@@ -103,12 +104,12 @@ class Calls(Responses):
         super().add(offset, record)
         steps = self._offsets[record["job"]]
         if steps[record["step"]][0] == offset:
-            self._facts.setdefault(record["job"], {})[record["step"]] = (offset, call_from(record))
+            self._facts.setdefault(sys.intern(record["job"]), {})[record["step"]] = call_from(record)
 
-    def calls(self, job: str) -> tuple[Call, ...]:
-        """The calls of a job, by step, up to its last call."""
-        steps, end = self._facts.get(job, {}), self._last_step(job)
-        return tuple(steps[step][1] for step in sorted(steps) if end is None or step <= end)
+    def take(self, job: str) -> tuple[Call, ...]:
+        """The calls of a job, by step, up to its last call; they are handed over and kept here no longer."""
+        steps, end = self._facts.pop(job, {}), self._last_step(job)
+        return tuple(steps[step] for step in sorted(steps) if end is None or step <= end)
 
     def state(self, job: str) -> State:
         """Whether a job was answered, failed, or was not (wholly) asked."""
@@ -140,10 +141,15 @@ def call_from(record: Mapping[str, Json]) -> Call:
         bytes_dense=kv.get("bytes_dense"),
         bytes_held=kv.get("bytes_held"),
         kept=kv.get("kept"),
-        saves=kv.get("saves"),
+        saves=_shared(kv.get("saves")),
         cut_short=record["finish"] == "length",
         failure=str(record.get("error") or "no reason given")[:2000] if failed else None,
     )
+
+
+def _shared(text: str | None) -> str | None:
+    """One copy of a text that thousands of records repeat."""
+    return None if text is None else sys.intern(text)
 
 
 def read(folder: RunFolder, plan: Mapping[str, Json]) -> Ledger:
@@ -159,9 +165,10 @@ def read(folder: RunFolder, plan: Mapping[str, Json]) -> Ledger:
     ledger.damage.foreign += calls.damage.foreign
     planned: set[str] = set()
     for job in folder.read_jobs() if folder.jobs.exists() else ():
-        planned.add(job.key)
+        planned.add(sys.intern(job.key))
         question = by_id.get((job.task, job.sample)) or Question(-1, job.task, job.sample, "all", None, None, None)
-        answer = Answer(job.key, question, job.repeat, calls.state(job.key), calls.calls(job.key))
+        key = sys.intern(job.key)
+        answer = Answer(key, question, job.repeat, calls.state(key), calls.take(key))
         ledger.answers.setdefault((job.task, question.level, job.arm), []).append(answer)
     ledger.strangers = sum(1 for key in calls.jobs() if key not in planned)
     for name, version in sorted({(m["name"], m["version"]) for t in plan["tasks"] for m in t["metrics"]}):
@@ -173,9 +180,9 @@ def _question(number: int, row: Mapping[str, Json]) -> Question:
     level = row.get("level")
     return Question(
         number,
-        row["task"],
+        sys.intern(row["task"]),
         row["id"],
-        "all" if level is None else str(level),
+        sys.intern("all" if level is None else str(level)),
         row.get("length"),
         row.get("depth"),
         row.get("cluster"),
@@ -189,5 +196,5 @@ def _values(path: Path, ledger: Ledger) -> dict[str, float | None]:
         value = row.get("value")
         number = float(value) if isinstance(value, (int, float)) else math.nan
         ledger.n_invalid += value is not None and not math.isfinite(number)
-        values[row["key"]] = number if math.isfinite(number) else None
+        values[sys.intern(row["key"])] = number if math.isfinite(number) else None
     return values

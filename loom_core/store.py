@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -170,7 +171,7 @@ class Responses:
 
     def add(self, offset: int, record: Mapping[str, Json]) -> None:
         """Take note of a record that stands at `offset`."""
-        steps = self._offsets.setdefault(record["job"], {})
+        steps = self._offsets.setdefault(sys.intern(record["job"]), {})  # other readers hold the same keys
         failed = record["finish"] == "error"
         earlier = steps.get(record["step"])
         if earlier is None or earlier[1] or not failed:
