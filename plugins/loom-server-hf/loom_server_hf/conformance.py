@@ -58,7 +58,7 @@ def toy_model(kind: str, dtype: torch.dtype = torch.float32, *, seed: int = 0, q
                 parameter.mul_(6.0)
             elif name.endswith(("q_norm.weight", "k_norm.weight")):
                 # Uneven weights: with equal ones every key has the same norm, and methods that rank by it see ties.
-                parameter.mul_(4.0 * torch.rand(parameter.shape))
+                parameter.mul_(1.0 + 2.0 * torch.rand(parameter.shape))
     return model.to(dtype).eval()
 
 
