@@ -11,8 +11,9 @@ import string
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import accumulate, islice
+from operator import add
 
 from loom_bench_ruler.draft import Ask, Body
 from loom_bench_ruler.meter import Meter
@@ -40,7 +41,13 @@ def shuffled(items: Sequence[str], seed: int) -> list[str]:
 
 def numbered(words: Sequence[str]) -> str:
     """`1. word 2. word …`."""
-    return " ".join(f"{i}. {word}" for i, word in enumerate(words, 1))
+    return " ".join(map(add, numbers_to(1 << len(words).bit_length()), words))
+
+
+@lru_cache(maxsize=2)
+def numbers_to(n: int) -> tuple[str, ...]:
+    """`1. ` to `n. `: every list of about one length needs the same."""
+    return tuple(f"{i}. " for i in range(1, n + 1))
 
 
 @dataclass(frozen=True, slots=True)

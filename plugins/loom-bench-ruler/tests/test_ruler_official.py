@@ -38,7 +38,7 @@ CONSTANTS = '''
 TASKS = {
     'niah': {
         'tokens_to_generate': 128,
-        'template': """Odd {type_needle_v} are here.\\n{context}\\nWhat are all the odd {type_needle_v} for {query}?""",
+        'template': """Some odd {type_needle_v} here.\\n{context}\\nWhat are all odd {type_needle_v} for {query}?""",
         'answer_prefix': """ The odd {type_needle_v} for {query} are"""
     },
     'variable_tracking': {
@@ -208,8 +208,8 @@ def test_a_needle_prompt_by_hand(mirror: Path) -> None:
     row = samples(mirror, "niah_single_1", samples=1)[0]
     (key,), (value,) = row.meta["keys"], row.references
     before, context, after, prefix = (segment.text for segment in row.prompt.segments)
-    assert before == "A odd number is here.\n"
-    assert after == f"\nWhat is the odd number for {key}?"
+    assert before == "A odd number here.\n"
+    assert after == f"\nWhat is odd number for {key}?"
     assert prefix == f" The odd number for {key} is"
     assert [segment.role for segment in row.prompt.segments] == ["user", "user", "user", "assistant"]
     lines = context.split("\n")
@@ -222,12 +222,12 @@ def test_a_needle_prompt_by_hand(mirror: Path) -> None:
 def test_several_values_are_asked_for_in_the_plural(mirror: Path) -> None:
     row = samples(mirror, "niah_multiquery", samples=1)[0]
     a, b, c, d = row.meta["keys"]
-    assert row.prompt.segments[0].text == "Some odd numbers are here.\n"
-    assert row.prompt.segments[2].text == f"\nWhat are all the odd numbers for {a}, {b}, {c}, and {d}?"
+    assert row.prompt.segments[0].text == "Some odd numbers here.\n"
+    assert row.prompt.segments[2].text == f"\nWhat are all odd numbers for {a}, {b}, {c}, and {d}?"
     assert row.prompt.segments[3].text == f" The odd numbers for {a}, {b}, {c}, and {d} are"
     assert row.prompt.context.count("One of the odd numbers") == 4
     row = samples(mirror, "niah_multikey_3", samples=1)[0]
-    assert row.prompt.segments[0].text == "A odd uuid is here.\n"
+    assert row.prompt.segments[0].text == "A odd uuid here.\n"
     assert row.prompt.context.count("One of the odd uuids for") == row.meta["units"] + 1
 
 
