@@ -64,7 +64,7 @@ def _expand(text: str, catalog: Catalog) -> list[Arm]:
         values = assignments(options, where=text) if colon else {}
         parts = [_part(found, row) for row in grid(values)]
         stacks = [(*stack, part) for stack in stacks for part in parts]
-    if not stacks[0]:
+    if not stacks or not stacks[0]:
         raise UsageError("an empty arm", where=repr(text), hint="write method or method:option=value")
     arms = [Arm(name="+".join(part.text for part in stack), parts=stack) for stack in stacks]
     if len(strategies := arms[0].of_kind("strategy")) > 1:

@@ -42,6 +42,7 @@ def test_mistyped_benchmarks(catalog: Catalog, text: str, what: str, hint: str) 
         ("fable_head:kepe=1", "unknown option 'kepe'", "did you mean keep?"),
         ("fable_leak:x=1", "unknown option 'x'", "takes no options"),
         ("", "an empty arm", "method:option=value"),
+        ("fable_head:keep={}", "an empty arm", "method:option=value"),
         ("fable_again+fable_stuck", "one strategy at most", ""),
     ],
 )

@@ -38,7 +38,7 @@ class L2Compress(Policy):
 
     def budget(self, view: LayerView) -> Allotment:
         """Everything in skipped layers and of short prompts, otherwise the budget."""
-        skipped = view.layer in self.options.skip_layers
+        skipped = view.layer in self.options.skipped
         return Allotment(slots=[n if skipped or self._short(n) else self.slots(n) for n in view.n_valid])
 
     def score(self, view: LayerView) -> Tensor:
@@ -50,7 +50,7 @@ class L2Compress(Policy):
     def most_slots(self, n_valid: int) -> int:
         """The budget in compressed layers, the prompt in skipped ones."""
         layers, heads = self.geometry.layers, self.geometry.kv_heads
-        skipped = len({layer for layer in self.options.skip_layers if layer < layers})
+        skipped: int = sum(layer < layers for layer in self.options.skipped)
         slots = n_valid if self._short(n_valid) else min(self.slots(n_valid), n_valid)
         return heads * (skipped * n_valid + (layers - skipped) * slots)
 

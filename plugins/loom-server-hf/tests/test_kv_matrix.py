@@ -28,7 +28,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
         {"window": 8, "rule": "kvpress", "floor": 0.0, "pooling": "avg"},
         {"base": "expected-attention", "rule": "kvpress", "epsilon": 0.01},
     ),
-    "l2compress": ({"skip_layers": (1,)}, {"skip_layers": ()}),
+    "l2compress": ({"skip_layers": "1"}, {"skip_layers": "none"}),
     "pyramidkv": (
         {"window": 8},
         {"window": 8, "kernel": 7, "pooling": "max", "beta": 5.0, "rule": "kvpress", "pool": "before"},
