@@ -122,7 +122,7 @@ def test_bytes_are_those_of_the_kept_slots() -> None:
     slots = [[3, 12], [9, 5]]
     _, ragged = pair([20, 13], slots)
     held = sum(t.untyped_storage().nbytes() for t in ragged.tensors())
-    assert held == 29 * (8 * 4 + 8 * 4 + 4)
+    assert held == 29 * (8 * 4 + 8 * 4 + 4) + 4 * 2 * 8, "a start and a width for each of four heads"
     for _ in range(6):
         ragged.attend(*tokens(2, 1), None)
     assert ragged.tail_k.shape[2] == 8, "grows by `room` tokens"
@@ -163,4 +163,4 @@ def test_the_share_kept_is_the_mean_over_heads() -> None:
     row = Row(ids=PROMPTS[0], max_tokens=2, seed=0, eos_ids=frozenset())
     (_, result) = next(iter(tested.engine.run([row], tested.make(tested.budget))))
     assert result.kv.kept == pytest.approx(48 / 97, abs=1e-6)
-    assert result.kv.bytes_held == 3 * 2 * 48 * (2 * 16 * 4 + 4)
+    assert result.kv.bytes_held == 3 * 2 * (48 * (2 * 16 * 4 + 4) + 2 * 8)

@@ -54,6 +54,14 @@ class RaggedStore:
         self.tail_k = store.k.new_empty(rows, heads, 0, store.k.shape[3])
         self.tail_v = store.v.new_empty(rows, heads, 0, store.v.shape[3])
         self.length = 0
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Where the runs lie: starts [b, h], and missing [b, h], what each lacks to the widest; for padded views."""
+        counts = torch.tensor(self.counts, device=self.k.device)
+        self.starts = (counts.flatten().cumsum(0) - counts.flatten()).view(counts.shape)
+        self.widest = max(itertools.chain.from_iterable(self.counts))
+        self.missing = self.widest - counts
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None) -> Tensor:
         """See `Store.attend`."""
@@ -108,40 +116,31 @@ class RaggedStore:
         """As `attend`, after the new tokens are appended, on a padded copy that lives for this call only."""
         keys = torch.cat([self._padded(self.k), self.tail_k.narrow(2, 0, self.length)], dim=2)
         values = torch.cat([self._padded(self.v), self.tail_v.narrow(2, 0, self.length)], dim=2)
-        empty = torch.arange(keys.shape[2], device=q.device) < self._missing()[..., None]
+        empty = torch.arange(keys.shape[2], device=q.device) < self.missing[..., None]
         bias = torch.zeros(empty.shape, dtype=q.dtype, device=q.device)
         bias = bias.masked_fill_(empty, torch.finfo(q.dtype).min)[:, :, None]
         if q.shape[2] == 1:
             return attend_one(q, keys, values, bias, scaling)
         return attend_masked(q, keys, values, bias, None, scaling)
 
-    def _missing(self) -> Tensor:
-        """Empty slots [b, h] at the left of each head, were all as wide as the widest."""
-        counts = torch.tensor(self.counts, device=self.k.device)
-        return counts.max() - counts
-
     def _padded(self, flat: Tensor) -> Tensor:
-        """[S, ...] laid out as [b, h, widest, ...], right-aligned; zeros elsewhere."""
-        missing = self._missing()
-        rows, heads = missing.shape
-        width = max(itertools.chain.from_iterable(self.counts))
-        held = torch.arange(width, device=flat.device) >= missing[..., None]
-        padded = flat.new_zeros(rows, heads, width, *flat.shape[1:])
-        padded[held] = flat
-        return padded
+        """[S, ...] laid out as [b, h, widest, ...], right-aligned; empty slots repeat some other one."""
+        column = torch.arange(self.widest, device=flat.device) - self.missing[..., None]
+        index = (self.starts[..., None] + column.clamp(min=0)).clamp(max=flat.shape[0] - 1)
+        return flat.index_select(0, index.flatten()).view(*index.shape, *flat.shape[1:])
 
     def positions(self) -> Tensor:
         """See `Store.positions`."""
         rows, heads = self.tail_k.shape[:2]
-        past = (self._padded(self.kept + 1) - 1).long()
-        tail = torch.tensor(self.n_valid, device=past.device)[:, None, None] + torch.arange(
-            self.length, device=past.device
-        )
+        empty = torch.arange(self.widest, device=self.k.device) < self.missing[..., None]
+        past = self._padded(self.kept).long().masked_fill(empty, -1)
+        ends = torch.tensor(self.n_valid, device=past.device)[:, None, None]
+        tail = ends + torch.arange(self.length, device=past.device)
         return torch.cat([past, tail.expand(rows, heads, -1)], dim=2)
 
     def tensors(self) -> list[Tensor]:
         """See `Store.tensors`."""
-        return [self.k, self.v, self.kept, self.tail_k, self.tail_v]
+        return [self.k, self.v, self.kept, self.starts, self.missing, self.tail_k, self.tail_v]
 
     def take(self, rows: Sequence[int]) -> None:
         """See `Store.take`; a row may be named more than once."""
@@ -153,3 +152,4 @@ class RaggedStore:
         self.k, self.v = self.k.index_select(0, slots), self.v.index_select(0, slots)
         self.kept = self.kept.index_select(0, slots)
         self.tail_k, self.tail_v = self.tail_k.index_select(0, index), self.tail_v.index_select(0, index)
+        self._lay_out()
