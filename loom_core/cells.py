@@ -252,7 +252,7 @@ def _delta(
 
 
 def difference(metric: Metric, pairs: Sequence[tuple[Hashable, float, float]], place: str) -> dict[str, Json]:
-    """Mean of (value - other value) over one or more pairs (cluster, value, other value), with interval and paired test.
+    """Mean of (value - other value) over one pair or more (cluster, value, other value), with interval and test.
 
     place: what is compared, from which the draws are seeded. Exact McNemar for single 0/1 pairs, else a sign-flip test
     over clusters.
