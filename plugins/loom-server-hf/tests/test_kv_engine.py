@@ -272,6 +272,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {**TINY, "use_sliding_window": True, "sliding_window": 32, "max_window_layers": 1},
         "layer 1 (rule: full attention)",
     ),
+    "llama, odd group": (
+        "LlamaConfig",
+        {**TINY, "hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 4},
+        "layer 0 (rule: group size)",
+    ),
     "gemma3": ("Gemma3TextConfig", {**TINY, "head_dim": 16}, "layer 0 (rule: full attention)"),
     "gemma2, capped": (
         "Gemma2Config",

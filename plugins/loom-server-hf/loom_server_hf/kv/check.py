@@ -98,14 +98,16 @@ def examine(model: Any) -> Examined:
     name = type(model).__name__
     layers = _check_config(model, name)
     ids, positions = _probe_inputs(model)
-    own = model(input_ids=ids, use_cache=False).logits[:, -1]
     probe = _Probe(name)
     with attached(model):
         try:
             seen = forward(model, probe, PassThrough(), ids, positions)
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
             raise refuse("attention interface", name, f"{type(error).__name__}: {error}") from error
-        geometry = _geometry(probe, layers, ids.device)
+    # The model's own pass comes second: one that cannot run at all has been refused by its rule by now.
+    own = model(input_ids=ids, use_cache=False).logits[:, -1]
+    geometry = _geometry(probe, layers, ids.device)
+    with attached(model):
         _compare(own, seen, geometry, name, "equal results")
         session = Session(geometry, [PROBE], [0], None)
         _compare(own, _in_steps(model, session, ids, positions), geometry, name, "equal results with a cache")
