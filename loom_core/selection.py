@@ -114,6 +114,13 @@ def select(config: RunConfig, catalog: Catalog) -> Selection:
         os.environ["LOOM_OFFLINE"] = "1"
     model, server_name = _model(config, catalog)
     server = catalog.servers.get(server_name)
+    if config.protocol == "context-only" and "context_only" not in server.spec.capabilities:
+        able = [found.spec.name for found in catalog.servers if "context_only" in found.spec.capabilities]
+        raise UsageError(
+            f"server {server_name} cannot compress the context before it sees the question",
+            where="protocol context-only",
+            hint="servers that can: " + (", ".join(able) or "none is installed; use protocol query-aware"),
+        )
     arms = parse_arms(config.accel, catalog)
     for arm in arms:
         if problem := refusal(arm, server.spec.capabilities, server_name, catalog):

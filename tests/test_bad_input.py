@@ -257,3 +257,10 @@ def test_a_plan_writes_nothing(loom: Any) -> None:
     done = loom("plan", "fable", *TOY, "--accel", "fable_head", "--limit", "4")
     assert snapshot(loom.cwd) == {} and "16 answers from 8 samples" in done.out
     assert "limit from command line" in done.out
+
+
+def test_a_protocol_that_the_server_cannot_keep_is_refused(loom: Any, toy_plugin: Path) -> None:
+    (loom.cwd / "study.toml").write_text('benchmarks = ["fable"]\nmodel = "toy"\nprotocol = "context-only"\n', "utf-8")
+    done = loom("run", "study.toml", code=2)
+    assert "protocol context-only" in done.err and "query-aware" in done.err
+    assert not (loom.cwd / "runs").exists()
