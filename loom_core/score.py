@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from loom_core import official
-from loom_core.contracts import Graded, Metric
+from loom_core.contracts import Benchmark, Graded, Metric
 from loom_core.conversation import response_from
 from loom_core.keys import plain
 from loom_core.manifest import redact, secrets
@@ -74,9 +74,25 @@ def _graded(folder: RunFolder, selection: Selection) -> Iterator[tuple[Chosen, T
             groups.setdefault((job.task, job.arm, job.repeat, sample.group), []).append((chosen, task, job, row))
     for members in groups.values():
         chosen = members[0][0]
-        together = chosen.benchmark.score_group([row for *_, row in members])
+        together = _together(chosen.benchmark, [row for *_, row in members], hidden)
         for (_, task, job, row), given in zip(members, together, strict=True):
-            yield chosen, task, job, replace(row, scored={name: _finite(value) for name, value in given.items()})
+            yield chosen, task, job, replace(row, scored=given)
+
+
+def _together(benchmark: Benchmark, rows: list[Graded], hidden: list[str]) -> list[Mapping[str, Scored]]:
+    """The scores of a group; where its scorer raises, each sample loses its values and says why."""
+    try:
+        given = list(benchmark.score_group(rows))
+        if len(given) != len(rows):
+            raise ValueError(f"score_group gave {len(given)} results for {len(rows)} samples")
+    except Exception as error:  # noqa: BLE001 - as for a single sample
+        reason = Scored(value=None, detail={"error": redact(f"{type(error).__name__}: {error}", hidden)})
+        return [dict.fromkeys(row.scored, reason) for row in rows]
+    # A metric that the group's rule does not touch keeps the value of the sample alone.
+    return [
+        {name: _finite(value) for name, value in {**row.scored, **one}.items()}
+        for row, one in zip(rows, given, strict=True)
+    ]
 
 
 class _Writer:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from loom_core.contracts import BenchmarkBase, Graded
+from loom_core.score import _together
+from loom_core.types import Prompt, Sample, Scored
+
 
 def test_a_scorer_that_raises_costs_the_value_and_says_why(loom: Any) -> None:
     loom("run", "fable@n=6,mood=moody:tell", "--model", "toy", env={"FABLE_API_KEY": "a-secret-of-the-user"})
@@ -43,3 +47,29 @@ def test_the_answer_of_a_strategy_is_what_is_scored(loom: Any) -> None:
     for score in loom.scores("fable_exact@1"):
         scores.setdefault(by_key[score["key"]], set()).add((score["value"], "|" in score["detail"]["extracted"]))
     assert scores == {"dense": {(1.0, False)}, "fable_again:calls=2": {(0.0, True)}}
+
+
+class _Raises(BenchmarkBase):
+    def score_group(self, rows: Any) -> Any:
+        raise ZeroDivisionError("no pair")
+
+
+class _Partly(BenchmarkBase):
+    def score_group(self, rows: Any) -> Any:
+        return [{"a": Scored(value=0.0)} for _ in rows]
+
+
+def _row() -> Graded:
+    sample = Sample(id="s", task="t", prompt=Prompt(segments=()), references=())
+    return Graded(task="t", sample=sample, repeat=0, scored={"a": Scored(value=1.0), "b": Scored(value=1.0)})
+
+
+def test_a_group_scorer_that_raises_costs_the_values_not_the_samples() -> None:
+    both = _together(_Raises(), [_row(), _row()], [])
+    assert [one["a"].value for one in both] == [None, None]
+    assert "no pair" in both[0]["b"].detail["error"]
+
+
+def test_a_group_scorer_may_leave_metrics_alone() -> None:
+    [one] = _together(_Partly(), [_row()], [])
+    assert (one["a"].value, one["b"].value) == (0.0, 1.0)
