@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 from loom_core.types import (
     Arm,
+    BadRecord,
     DataSource,
     Json,
     Prompt,
@@ -50,6 +51,10 @@ class Tokenizer(Protocol):
 
 class Data(Protocol):
     """The pinned files a benchmark may read: verified, cached, or taken from a mirror folder."""
+
+    @property
+    def bad(self) -> dict[BadRecord, None]:
+        """The records left out so far, in the order they were met; `records.read_records` adds to it."""
 
     def path(self, source: DataSource) -> Path:
         """A local file with the pinned content. Raises DataError when it is missing or altered."""

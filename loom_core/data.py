@@ -27,7 +27,7 @@ from loom_core.download import Http, Unreachable
 from loom_core.errors import DataError
 from loom_core.literals import constants as read_constants
 from loom_core.pins import BASES, Pin, read_pins
-from loom_core.types import DataSource
+from loom_core.types import BadRecord, DataSource
 
 __all__ = ["DataDir", "Pin", "Unavailable", "Used", "read_pins"]
 
@@ -80,6 +80,7 @@ class DataDir:
     bases: Mapping[str, str] = field(default_factory=lambda: BASES)
     http: Http = field(default_factory=Http)
     benchmark: str = ""
+    bad: dict[BadRecord, None] = field(default_factory=dict, repr=False)
     _held: dict[tuple[str, str], _Held] = field(default_factory=dict, repr=False)
     _dead: dict[str, str] = field(default_factory=dict, repr=False)
 

@@ -18,10 +18,12 @@ from loom_core.names import arm_identity
 from loom_core.render import render
 from loom_core.selection import Chosen, Selection, plan_arm
 from loom_core.store import RunFolder, write_json
-from loom_core.types import Job, Json, Sample, Task
+from loom_core.types import BadRecord, Job, Json, Sample, Task
 
 CHARACTERS_PER_TOKEN = 4
 """The estimate used where the server keeps its tokenizer to itself; such lengths are labelled as estimates."""
+BAD_SHOWN = 5
+"""Bad records that a note names; all are counted."""
 
 
 @dataclass
@@ -55,6 +57,7 @@ class Tally:
     over_example: str = ""
     estimated: bool = False
     extracts: set[str] = field(default_factory=set)
+    bad: tuple[BadRecord, ...] = ()
 
 
 def make_plan(selection: Selection, card: ModelCard, data: DataDir, folder: RunFolder | None) -> dict[str, Json]:
@@ -71,6 +74,7 @@ def make_plan(selection: Selection, card: ModelCard, data: DataDir, folder: RunF
         tally.n_jobs = folder.write_jobs(jobs)
     else:
         tally.n_jobs = sum(1 for _ in jobs)
+    tally.bad = tuple(data.bad)
     tally.extracts = {used.pin for used in data.used() if used.extract}
     plan = _as_json(selection, card, tally)
     if folder is not None:
@@ -93,7 +97,7 @@ def refuse(plan: dict[str, Json]) -> None:
         reasons = [f"{t['name']}: {t['unavailable']}" for t in plan["tasks"] if t["unavailable"]]
         if reasons:
             raise DataError("no task is available here", why="\n        ".join(reasons), hint="see loom data fetch")
-        why = "the chosen tasks have no samples"
+        why = "; ".join(["the chosen tasks have no samples", *(n for n in plan["notes"] if "left out" in n)])
         if over["n_over"]:
             why = f"{over['n_over']} of {plan['n_samples']} prompts are longer than the model's window and were skipped"
         hint = "choose --overlength truncate, or shorter --lengths" if over["n_over"] else "see loom plan"
@@ -238,7 +242,7 @@ def _as_json(selection: Selection, card: ModelCard, tally: Tally) -> dict[str, J
 
 
 def _task_json(selection: Selection, chosen: Chosen, task: Task, name: str, tally: Tally) -> dict[str, Json]:
-    levels = tally.levels.get(name, {})
+    levels, pins = tally.levels.get(name, {}), {source.pin for source in task.sources}
     metrics = [
         {
             "name": found.spec.name,
@@ -265,8 +269,9 @@ def _task_json(selection: Selection, chosen: Chosen, task: Task, name: str, tall
         "truncation": plain(task.truncation),
         "licence": task.licence,
         "unavailable": tally.unavailable.get(name),
-        "extract": any(source.pin in tally.extracts for source in task.sources),
+        "extract": any(pin in tally.extracts for pin in pins),
         "n_samples": sum(level.n for level in levels.values()),
+        "n_bad_records": sum(bad.pin in pins for bad in tally.bad),
         "levels": [
             {
                 "level": key,
@@ -293,6 +298,9 @@ def _notes(selection: Selection, card: ModelCard, tally: Tally) -> list[str]:
     for (found, expected), n in tally.bos.items():
         if found != expected:
             notes.append(f"{n} prompts start with {found} BOS tokens where the tokenizer's convention is {expected}")
+    if tally.bad:
+        shown = "; ".join(map(str, tally.bad[:BAD_SHOWN])) + ("; …" if len(tally.bad) > BAD_SHOWN else "")
+        notes.append(f"{len(tally.bad)} records are left out: {shown}")
     for name, reason in tally.unavailable.items():
         notes.append(f"{name} is unavailable here: {reason}")
     return notes

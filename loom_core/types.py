@@ -133,6 +133,23 @@ class DataSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BadRecord:
+    """A record of an upstream file that cannot be used.
+
+    place: "line 7" or "item 7". field: "" where the record as a whole is wrong.
+    """
+
+    pin: str
+    place: str
+    field: str
+    why: str
+
+    def __str__(self) -> str:
+        field = f", field {self.field!r}" if self.field else ""
+        return f"{self.pin}, {self.place}{field}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeSpec:
     """The language model that must score a task: the prompt and parser versions, and how many agents."""
 
