@@ -24,7 +24,10 @@ SKIPPED = {".git", ".venv", "venv", "build", "dist", "__pycache__", "runs"}
 
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("words", ("loom_core", "types", "errors")),
-    ("forms", ("keys", "prompt", "contracts", "render", "truncate", "literals", "stats", "pins", "download")),
+    (
+        "forms",
+        ("keys", "prompt", "contracts", "answering", "render", "truncate", "literals", "stats", "pins", "download"),
+    ),
     ("plugins", ("options", "specs", "hookspecs", "plugins")),
     ("input", ("data", "config", "names", "store")),
     ("selection", ("selection", "manifest")),
@@ -43,7 +46,20 @@ explains them."""
 
 PUBLIC = frozenset(
     (
-        *("types", "errors", "keys", "prompt", "contracts", "render", "truncate", "literals", "stats", "pins", "data"),
+        *(
+            "types",
+            "errors",
+            "keys",
+            "prompt",
+            "contracts",
+            "answering",
+            "render",
+            "truncate",
+            "literals",
+            "stats",
+            "pins",
+            "data",
+        ),
         *("options", "specs", "hookspecs", "plugins", "names", "store", "config", "testing"),
     )
 )

@@ -13,10 +13,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Coroutine, Iterator
-from itertools import islice
 from types import TracebackType
 from typing import Any
 
+from loom_core.answering import by_group
 from loom_core.contracts import ModelCard
 from loom_core.errors import LoomError, ModelError
 from loom_core.types import Arm, Json, Request, Response, Timing
@@ -28,16 +28,6 @@ from loom_server_api.verdict import response_of
 LOOK_AHEAD = 4
 """Requests are put together by context within this many times the concurrency."""
 PATIENCE_SECONDS = 5.0
-
-
-def by_group(requests: Iterator[Request], most: int) -> Iterator[Request]:
-    """The requests, those of one context one after the other, taken `most` at a time and in order of appearance."""
-    while taken := list(islice(requests, most)):
-        groups: dict[str, list[Request]] = {}
-        for request in taken:
-            groups.setdefault(request.group, []).append(request)
-        for group in groups.values():
-            yield from group
 
 
 class Loop:

@@ -6,9 +6,10 @@ was found is a note on the response, in the same words each time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from loom_core.answering import first_stop
 from loom_core.contracts import Tokenizer
 from loom_core.types import Json, Request, Response, Timing
 from loom_server_api.body import Call
@@ -81,12 +82,6 @@ def response_of(
         cost=price(options, counts),
         notes=tuple(dict.fromkeys(notes)),
     )
-
-
-def first_stop(text: str, stop: Sequence[str]) -> tuple[int, int] | None:
-    """Where the earliest stop string begins, and how long it is; None where there is none."""
-    found = [(at, len(item)) for item in stop if item and (at := text.find(item)) >= 0]
-    return min(found, default=None)
 
 
 def price(options: ApiOptions, counts: Counts) -> float | None:

@@ -17,9 +17,9 @@ from loom_server_api.body import APPENDED, PLAIN_ON_CHAT, Call, Composer, read_e
 from loom_server_api.failure import Failure, Redactor, StatusError, failure_of, message_of, retry_after
 from loom_server_api.plugin import ApiOptions
 from loom_server_api.reply import Broken, Refused, Reply, Stream, whole
-from loom_server_api.session import by_group
-from loom_server_api.verdict import Counts, first_stop, price, response_of
+from loom_server_api.verdict import Counts, price, response_of
 
+from loom_core.answering import by_group, first_stop
 from loom_core.errors import ModelError, UsageError
 from loom_core.options import build, identity
 from loom_core.prompt import segment

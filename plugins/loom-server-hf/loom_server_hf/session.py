@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
+from loom_core.answering import failure, misfit, said
 from loom_core.contracts import ModelCard, Tokenizer
 from loom_core.errors import ModelError
 from loom_core.plugins import installed
@@ -48,12 +49,6 @@ class StopStrings:
         """True if the generation `ids` must end here."""
         tail = self._tokenizer.decode(ids[-self._tail :])
         return any(text in tail for text in self._stop)
-
-
-def cut(text: str, stop: Sequence[str], begin: int = 0) -> str:
-    """The text before the earliest stop string that ends after character `begin`."""
-    found = [text.find(item, max(0, begin - len(item) + 1)) for item in stop]
-    return text[: min((at for at in found if at >= 0), default=len(text))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +106,7 @@ class HFSession:
         if ids is None:
             ids = render(request.prompt, self._tokenizer, chat=request.chat).token_ids or ()
         item = Taken(request, tuple(ids), time.perf_counter())
-        n_in, n_new, window = len(ids), request.generation.max_tokens, self.card.window
-        if not ids:
-            return item, "the prompt is empty: there is no token to continue from"
-        if n_new < 1:
-            return item, f"max_tokens={n_new}: an answer has at least one token"
-        if window is not None and n_in + n_new > window:
-            return item, (
-                f"the prompt does not fit the window: {n_in} tokens + {n_new} new = {n_in + n_new} > {window}"
-                f" ({n_in + n_new - window} too many)"
-            )
-        return item, ""
+        return item, misfit(len(ids), request.generation, self.card.window)
 
     def _answer(self, engine: Runs, taken: Sequence[Taken], policy: Any) -> Iterator[Response]:
         """Run a bucket, longest first; after running out of memory, what is left of it in smaller batches."""
@@ -195,13 +180,8 @@ class HFSession:
 
     def _text(self, item: Taken, ids: tuple[int, ...]) -> str:
         """The answer without its end token and without what a stop string cuts off."""
-        generation = item.request.generation
-        said = ids[:-1] if ids and ids[-1] in self._eos_ids else ids
-        text = self._tokenizer.decode(said)
-        if not generation.stop:
-            return text
-        begin = len(self._tokenizer.decode(said[: generation.min_tokens])) if generation.min_tokens else 0
-        return cut(text, generation.stop, begin)
+        kept = ids[:-1] if ids and ids[-1] in self._eos_ids else ids
+        return said(self._tokenizer, kept, item.request.generation)
 
 
 def load_policy(arm: Arm) -> Any:
@@ -249,14 +229,4 @@ def release_memory() -> None:
 
 
 def _failure(item: Taken, why: str) -> Response:
-    now = time.perf_counter()
-    return Response(
-        key=item.request.key,
-        text="",
-        finish="error",
-        n_in=len(item.ids),
-        n_out=0,
-        timing=Timing(queued=item.queued, started=now, first_token=None, ended=now),
-        n_dropped=item.request.n_dropped,
-        error=why,
-    )
+    return failure(item.request, why, n_in=len(item.ids), queued=item.queued)

@@ -12,10 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loom_server_hf.engine import Row, RowResult
-from loom_server_hf.session import HFSession, StopStrings, buckets, cut, load_policy
+from loom_server_hf.session import HFSession, StopStrings, buckets, load_policy
 from loom_server_hf.tokenizer import HFTokenizer
 from transformers import PreTrainedTokenizerFast
 
+from loom_core.answering import first_stop
 from loom_core.contracts import ModelCard
 from loom_core.errors import ModelError, UsageError
 from loom_core.types import Arm, Generation, KVUse, Part, Prompt, Request, Response, Segment
@@ -156,11 +157,11 @@ def test_nothing_before_min_tokens_stops_or_is_cut(tokenizer: HFTokenizer) -> No
     assert response.text == "a.b.c"
 
 
-def test_cut() -> None:
-    assert cut("abcabc", ["c"]) == "ab"
-    assert cut("abcabc", ["c"], 3) == "abcab"
-    assert cut("abcabc", ["ca", "b"], 0) == "a"
-    assert cut("abc", ["x"]) == "abc"
+def test_first_stop() -> None:
+    assert first_stop("abcabc", ["c"]) == (2, 1)
+    assert first_stop("abcabc", ["c"], 3) == (5, 1)
+    assert first_stop("abcabc", ["ca", "b"], 0) == (1, 1)
+    assert first_stop("abc", ["x"]) is None
 
 
 def test_a_request_without_ids_is_rendered(tokenizer: HFTokenizer) -> None:

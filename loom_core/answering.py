@@ -1,0 +1,71 @@
+"""What servers do alike around a call: order by context, refuse what does not fit, end at a stop string, fail.
+
+Knows requests and responses; no engine, no network, no tokenizer's insides.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from loom_core.contracts import Tokenizer
+from loom_core.types import Generation, Request, Response, Timing
+
+
+def by_group(requests: Iterator[Request], most: int) -> Iterator[Request]:
+    """The requests, those of one context one after the other, taken `most` at a time and in order of appearance."""
+    while taken := list(islice(requests, most)):
+        groups: dict[str, list[Request]] = {}
+        for request in taken:
+            groups.setdefault(request.group, []).append(request)
+        for group in groups.values():
+            yield from group
+
+
+def misfit(n_in: int, generation: Generation, window: int | None) -> str:
+    """Why a prompt of `n_in` tokens cannot be answered under these limits; "" where it can."""
+    n_new = generation.max_tokens
+    if not n_in:
+        return "the prompt is empty: there is no token to continue from"
+    if n_new < 1:
+        return f"max_tokens={n_new}: an answer has at least one token"
+    if window is not None and n_in + n_new > window:
+        total = n_in + n_new
+        return (
+            f"the prompt does not fit the window: {n_in} tokens + {n_new} new = {total} > {window}"
+            f" ({total - window} too many)"
+        )
+    return ""
+
+
+def first_stop(text: str, stop: Sequence[str], begin: int = 0) -> tuple[int, int] | None:
+    """Where the earliest stop string that ends after character `begin` starts, and its length; None without one."""
+    found = [(at, len(item)) for item in stop if item and (at := text.find(item, max(0, begin - len(item) + 1))) >= 0]
+    return min(found, default=None)
+
+
+def said(tokenizer: Tokenizer, ids: Sequence[int], generation: Generation) -> str:
+    """The text of generated `ids` (end token already taken off), up to the first stop string."""
+    text = tokenizer.decode(ids)
+    if not generation.stop:
+        return text
+    begin = len(tokenizer.decode(ids[: generation.min_tokens])) if generation.min_tokens else 0
+    end = first_stop(text, generation.stop, begin)
+    return text if end is None else text[: end[0]]
+
+
+def failure(request: Request, why: str, *, n_in: int, queued: float, started: float | None = None) -> Response:
+    """The response to a request that could not be answered; it ends now (`time.perf_counter`)."""
+    now = time.perf_counter()
+    timing = Timing(queued=queued, started=now if started is None else started, first_token=None, ended=now)
+    return Response(
+        key=request.key,
+        text="",
+        finish="error",
+        n_in=n_in,
+        n_out=0,
+        timing=timing,
+        n_dropped=request.n_dropped,
+        error=why,
+    )
