@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "forms",
         ("keys", "prompt", "contracts", "answering", "render", "truncate", "literals", "stats", "pins", "download"),
     ),
-    ("plugins", ("options", "specs", "hookspecs", "plugins")),
+    ("plugins", ("options", "specs", "hookspecs", "plugins", "readers")),
     ("input", ("data", "config", "names", "store")),
     ("selection", ("selection", "manifest")),
     (
@@ -60,7 +60,7 @@ PUBLIC = frozenset(
             "pins",
             "data",
         ),
-        *("options", "specs", "hookspecs", "plugins", "names", "store", "config", "testing"),
+        *("options", "specs", "hookspecs", "plugins", "readers", "names", "store", "config", "testing"),
     )
 )
 """The modules of core that a plugin may import: its contracts and what plugins share."""

@@ -12,10 +12,10 @@ from typing import Any
 import httpx2
 import openai
 
-from loom_core.contracts import ModelCard, Tokenizer
+from loom_core import readers
+from loom_core.contracts import ModelCard
 from loom_core.errors import ModelError, nearest
 from loom_core.keys import digest
-from loom_core.plugins import installed
 from loom_core.types import Json
 from loom_server_api.body import read_extra
 from loom_server_api.client import NO_KEY, key_of, sync_client
@@ -56,7 +56,7 @@ def describe(model: str, options: ApiOptions) -> Described:
         path=f"{base_url} {model}",
         digest=digest({"endpoint": base_url, "model": model, "reported": telling, "extra": read_extra(options.extra)}),
         window=window,
-        tokenizer=borrow_tokenizer(options.tokenizer) if options.tokenizer else None,
+        tokenizer=readers.tokenizer(options.tokenizer, asked_by="option tokenizer") if options.tokenizer else None,
         facts=facts,
     )
     return Described(card, str(listed.get("owned_by") or "").lower())
@@ -135,24 +135,3 @@ def _cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {error}"
-
-
-def borrow_tokenizer(name: str) -> Tokenizer:
-    """The tokenizer of a model folder or hub id, read by an installed server that runs such models itself.
-
-    One reader for all servers: equal prompts get equal ids. Raises ModelError where no such server is installed.
-    """
-    catalog = installed()
-    for found in catalog.servers:
-        if "local_model" not in found.spec.capabilities:
-            continue
-        server = catalog.load(found)(found.spec.options())
-        if (read := getattr(server, "tokenizer", None)) is not None:
-            tokenizer: Tokenizer = read(name)
-            return tokenizer
-    raise ModelError(
-        "no installed server reads a tokenizer",
-        where=f"option tokenizer={name}",
-        why="this plugin brings no tokenizer library of its own",
-        hint="pip install loom-server-hf; or leave the option out: lengths are then estimates",
-    )

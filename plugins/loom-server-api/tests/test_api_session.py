@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 from loom_server_api import verdict
-from loom_server_api.card import borrow_tokenizer, describe
+from loom_server_api.card import describe
 from loom_server_api.plugin import ApiOptions
 from loom_server_api.server import ApiServer
 from loom_server_api.session import ApiSession
 from loom_server_api.testing import Endpoint, prompt_of
 
+from loom_core import readers
 from loom_core.errors import ModelError
 from loom_core.plugins import installed
 from loom_core.prompt import segment
@@ -292,10 +293,10 @@ def test_tokenizer_comes_from_a_server_that_reads_folders() -> None:
     hf = installed().servers.get("hf")
     server = installed().load(hf)(hf.spec.options())
     other = server.describe(path, hf.spec.model_options()).tokenizer
-    mine = borrow_tokenizer(path)
+    mine = readers.tokenizer(path, asked_by="test")
     assert mine.digest == other.digest and mine.encode("one two") == other.encode("one two")
     with pytest.raises(ModelError):
-        borrow_tokenizer("./nowhere")
+        readers.tokenizer("./nowhere", asked_by="test")
     with Endpoint() as endpoint:
         card = describe("echo", ApiOptions(base_url=endpoint.base_url, tokenizer=path)).card
     assert card.tokenizer is not None and card.tokenizer.digest == mine.digest
