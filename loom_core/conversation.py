@@ -179,6 +179,7 @@ class Conversations:
                 token_ids=rendered.token_ids if rendered else None,
                 spans=rendered.spans if rendered else (),
                 n_dropped=rendered.n_dropped if rendered else 0,
+                protocol=self._selection.config.protocol,
             ),
             rendered,
         )

@@ -235,7 +235,8 @@ class Request:
 
     key: content key of the call. group: digest of the context, equal for requests that may share a prefix.
     seed: derived from the job, so that no batch, worker or order changes what is drawn. n_dropped: tokens that
-    truncation removed before the call. token_ids is None where the server renders the prompt itself.
+    truncation removed before the call. token_ids is None where the server renders the prompt itself. protocol: whether
+    a method may see the question before it compresses; only servers that can are asked for context-only.
     """
 
     key: str
@@ -249,6 +250,7 @@ class Request:
     token_ids: tuple[int, ...] | None = None
     spans: tuple[Span, ...] = ()
     n_dropped: int = 0
+    protocol: Protocol = "query-aware"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +258,9 @@ class Timing:
     """Seconds on the worker's monotonic clock; only differences have a meaning.
 
     started: when the request's batch began. batch: how many requests ran together (never compare times across
-    batch sizes). forked: the prefix was computed for another request. first_token is None where it is not known.
+    batch sizes). forked: tokens of the prompt were read before, for all requests that share them; first_token is None
+    where it is not known. shared_seconds: what reading the shared tokens took, once for all of them; it lies before
+    `started` and is part of no request's time.
     """
 
     queued: float
@@ -265,6 +269,7 @@ class Timing:
     ended: float
     batch: int = 1
     forked: bool = False
+    shared_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
