@@ -56,6 +56,10 @@ class Data(Protocol):
     def bad(self) -> dict[BadRecord, None]:
         """The records left out so far, in the order they were met; `records.read_records` adds to it."""
 
+    @property
+    def notes(self) -> dict[str, None]:
+        """What a benchmark must tell readers about its data (a stand-in it took); shown with the plan and the report."""
+
     def path(self, source: DataSource) -> Path:
         """A local file with the pinned content. Raises DataError when it is missing or altered."""
 

@@ -81,6 +81,7 @@ class DataDir:
     http: Http = field(default_factory=Http)
     benchmark: str = ""
     bad: dict[BadRecord, None] = field(default_factory=dict, repr=False)
+    notes: dict[str, None] = field(default_factory=dict, repr=False)
     _held: dict[tuple[str, str], _Held] = field(default_factory=dict, repr=False)
     _dead: dict[str, str] = field(default_factory=dict, repr=False)
 

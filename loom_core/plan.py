@@ -58,6 +58,7 @@ class Tally:
     estimated: bool = False
     extracts: set[str] = field(default_factory=set)
     bad: tuple[BadRecord, ...] = ()
+    told: tuple[str, ...] = ()
 
 
 def make_plan(selection: Selection, card: ModelCard, data: DataDir, folder: RunFolder | None) -> dict[str, Json]:
@@ -74,7 +75,7 @@ def make_plan(selection: Selection, card: ModelCard, data: DataDir, folder: RunF
         tally.n_jobs = folder.write_jobs(jobs)
     else:
         tally.n_jobs = sum(1 for _ in jobs)
-    tally.bad = tuple(data.bad)
+    tally.bad, tally.told = tuple(data.bad), tuple(data.notes)
     tally.extracts = {used.pin for used in data.used() if used.extract}
     plan = _as_json(selection, card, tally)
     if folder is not None:
@@ -287,7 +288,7 @@ def _task_json(selection: Selection, chosen: Chosen, task: Task, name: str, tall
 
 
 def _notes(selection: Selection, card: ModelCard, tally: Tally) -> list[str]:
-    notes = []
+    notes = list(tally.told)
     if tally.estimated:
         notes.append(
             f"lengths are estimates, {CHARACTERS_PER_TOKEN} characters a token: the server keeps its tokenizer"

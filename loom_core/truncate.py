@@ -29,7 +29,7 @@ def fit(
     whole = render(prompt, tokenizer, chat=chat)
     n_whole, original = _length(whole), prompt
     if truncation.scope == "prompt":
-        prompt = _cut_prompt(prompt, tokenizer, truncation.side, truncation.limit or limit)
+        prompt = _cut_prompt(prompt, tokenizer, truncation.side, min(truncation.limit or limit, limit))
         whole = whole if prompt is original else render(prompt, tokenizer, chat=chat)
     final, rendered, excess = prompt, whole, 0
     offsets = tokenizer.offsets(prompt.context)[1] if _length(whole) > limit else []

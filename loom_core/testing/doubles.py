@@ -119,11 +119,14 @@ class DoubleSession:
             return ""
         if self._options.answers == "echo":
             return " ".join(request.prompt.text[-200:].split()[-ECHOED_WORDS:])
-        return oracle_text(self._samples[request.job])
+        return oracle_text(self._samples[request.job], request.step)
 
 
-def oracle_text(sample: Sample) -> str:
+def oracle_text(sample: Sample, step: int = 0) -> str:
     """The answer that deserves the full score: `meta["oracle"]` where a benchmark says what that is (several references
-    asked for at once), else the first reference, as text."""
+    asked for at once), else the first reference, as text. `meta["oracle_turns"]` gives one text for each call of a job.
+    """
+    if turns := sample.meta.get("oracle_turns"):
+        return str(turns[min(step, len(turns) - 1)])
     reference: Json = sample.meta.get("oracle") or (sample.references[0] if sample.references else "")
     return reference if isinstance(reference, str) else json.dumps(reference, ensure_ascii=False)

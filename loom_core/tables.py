@@ -1,0 +1,59 @@
+"""Lines of official tables that many benchmarks share. Knows graded samples and means, no benchmark.
+
+A table is a list of `contracts.Line`; what else it holds (harmonic means, effective lengths) is the benchmark's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+from loom_core.contracts import Graded, Line
+
+
+def mean_line(
+    name: str,
+    metric: str,
+    rows: Iterable[Graded],
+    *,
+    scale: float = 100.0,
+    digits: int = 2,
+    note: str = "",
+) -> Line:
+    """`scale` times the mean of a metric over the rows; rows without a value are missing, and no value is None."""
+    found = [row.scored[metric].value if metric in row.scored else None for row in rows]
+    values = [value for value in found if value is not None]
+    return Line(
+        name=name,
+        metric=metric,
+        value=scale * fmean(values) if values else None,
+        n=len(values),
+        missing=len(found) - len(values),
+        digits=digits,
+        note=note,
+    )
+
+
+def macro_line(name: str, metric: str, lines: Sequence[Line], *, of: int, digits: int = 2) -> Line:
+    """The mean of lines as the authors print them (rounded); None where one of them has no value.
+
+    of: how many lines the authors average; where fewer are there, the note says so.
+    """
+    values = [round(line.value, line.digits) for line in lines if line.value is not None]
+    return Line(
+        name=name,
+        metric=metric,
+        value=fmean(values) if values and len(values) == len(lines) else None,
+        n=sum(line.n for line in lines),
+        missing=sum(line.missing for line in lines),
+        digits=digits,
+        note="" if len(values) == of else f"mean of {len(values)} of {of}",
+    )
+
+
+def by_task(rows: Sequence[Graded]) -> dict[str, list[Graded]]:
+    """The rows of each task, tasks in the order they come."""
+    found: dict[str, list[Graded]] = {}
+    for row in rows:
+        found.setdefault(row.task, []).append(row)
+    return found
