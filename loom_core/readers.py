@@ -1,16 +1,20 @@
 """Model folders and hub models, read by the installed server that reads them itself: one reader for all servers.
 
 An engine in another environment or behind HTTP then gets the same token ids, window and digest as any other. Loads no
-weights; knows no model format.
+weights. Knows no model format, but that of LoRA adapters, which every engine takes the same way.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields
+import hashlib
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from loom_core.contracts import ModelCard, Tokenizer
 from loom_core.errors import ModelError
+from loom_core.keys import digest
 from loom_core.plugins import Found, installed
 from loom_core.specs import ServerSpec
 
@@ -52,3 +56,36 @@ def _reader(asked_by: str) -> tuple[Any, Found[ServerSpec]]:
         why="this plugin brings no reader of models of its own",
         hint="pip install loom-server-hf (--no-deps is enough where transformers and jinja2 are there)",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter in a folder, as `peft` saves it. digest: of configuration and weights. rank: of its matrices."""
+
+    path: str
+    digest: str
+    rank: int
+
+
+def adapter(folder: str) -> Adapter:
+    """The LoRA adapter in a folder. Raises ModelError where there is none, or it is of another kind."""
+    path = Path(folder).expanduser().resolve()
+    files = [path / "adapter_config.json", *sorted(path.glob("adapter_model.*"))]
+    try:
+        config = json.loads(files[0].read_text("utf-8"))
+        content = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    except (OSError, ValueError) as error:
+        raise ModelError("the LoRA adapter cannot be read", where=folder, why=str(error)) from error
+    kind, rank = config.get("peft_type"), config.get("r")
+    if kind != "LORA" or not isinstance(rank, int) or len(files) < 2:
+        why = f"peft_type is {kind!r}, r is {rank!r}, {len(files) - 1} weight file(s) named adapter_model.*"
+        raise ModelError("this is no LoRA adapter", where=folder, why=why, hint="a folder that peft's LoRA saved")
+    return Adapter(str(path), digest(content), rank)
+
+
+def with_adapter(card: ModelCard, found: Adapter | None) -> ModelCard:
+    """The card of the model with the adapter on it: another model, by its digest."""
+    if found is None:
+        return card
+    facts = {**card.facts, "lora": found.path, "lora_rank": found.rank, "lora_digest": found.digest}
+    return replace(card, digest=digest([card.digest, found.digest]), facts=facts)
