@@ -30,7 +30,7 @@ def choose(scores: Tensor, n_valid: Sequence[int], allotment: Allotment) -> Choi
     if all(k == n for row, n in zip(keep, n_valid, strict=True) for k in row):
         return None
     heads = len(keep[0])
-    scores = _protect(scores, n_valid, allotment).expand(rows, heads, columns)
+    scores = protect(scores, n_valid, allotment).expand(rows, heads, columns)
     widest = max(max(row) for row in keep)
     uneven = any(k != widest for row in keep for k in row)
     count = torch.tensor(keep, device=scores.device)
@@ -41,22 +41,60 @@ def choose(scores: Tensor, n_valid: Sequence[int], allotment: Allotment) -> Choi
     # Among equal scores at the cut, count from the right: the larger positions win.
     from_right = level.flip(-1).cumsum(-1).flip(-1)
     kept = above | (level & (from_right <= (count - above.sum(-1))[..., None]))
+    return Choice(_pack(kept, count, widest), widest - count if uneven else None)
+
+
+def drop(scores: Tensor, held: Sequence[int], allotment: Allotment) -> Choice | None:
+    """As `choose`, where few slots of each row must go and all heads keep equally many: one step of decoding.
+
+    held: slots that each row holds now, the last ones of its columns.
+    """
+    rows, heads, columns = scores.shape
+    keep = [row[0] for row in allotment.table(held, 1)]
+    excess = [n - k for n, k in zip(held, keep, strict=True)]
+    most = max(excess)
+    if most == 0:
+        return None
+    scores = protect(scores, held, allotment)
+    empty = torch.arange(columns, device=scores.device) < columns - torch.tensor(held, device=scores.device)[:, None]
+    scores = scores.masked_fill(empty[:, None], torch.inf)
+    lowest = scores.topk(most, dim=-1, largest=False, sorted=True).values
+    count = torch.tensor(excess, device=scores.device)[:, None, None]
+    cut = lowest.gather(-1, (count - 1).clamp(min=0).expand(rows, heads, 1))
+    below, level = scores < cut, scores == cut
+    # Among equal scores at the cut, count from the left: the larger positions stay.
+    dropped = below | (level & (level.cumsum(-1) <= count - below.sum(-1, keepdim=True)))
+    kept = ~(dropped & (count > 0)) & ~empty[:, None]
+    widest = max(keep)
+    total = torch.tensor(keep, device=scores.device)[:, None]
+    return Choice(_pack(kept, total, widest), widest - total if min(keep) < widest else None)
+
+
+def _pack(kept: Tensor, count: Tensor, widest: int) -> Tensor:
+    """The kept columns [b, h, N] as indices [b, h, widest], ascending and right-aligned. count: of each head."""
     slot = kept.cumsum(-1) - 1 + (widest - count)[..., None]
-    index = torch.zeros(rows, heads, widest + 1, dtype=torch.int64, device=scores.device)
-    source = torch.arange(columns, device=scores.device).expand(rows, heads, columns)
+    index = torch.zeros(*kept.shape[:2], widest + 1, dtype=torch.int64, device=kept.device)
+    source = torch.arange(kept.shape[2], device=kept.device).expand_as(kept)
     index.scatter_(-1, slot.masked_fill(~kept, widest), source)
-    return Choice(index[..., :widest], widest - count if uneven else None)
+    return index[..., :widest]
 
 
-def _protect(scores: Tensor, n_valid: Sequence[int], allotment: Allotment) -> Tensor:
+def protect(scores: Tensor, n_valid: Sequence[int], allotment: Allotment) -> Tensor:
     """Padding to -inf, protected ranges to +inf; a fresh tensor."""
     columns = scores.shape[-1]
     pads = torch.tensor([columns - n for n in n_valid], device=scores.device)[:, None, None]
     column = torch.arange(columns, device=scores.device)
     scores = scores.masked_fill(column < pads, -torch.inf)
-    if allotment.first:
-        scores = scores.masked_fill((column >= pads) & (column < pads + allotment.first), torch.inf)
-    if allotment.last:
-        scores = scores.masked_fill(column >= (columns - allotment.last), torch.inf)
-        scores = scores.masked_fill(column < pads, -torch.inf)
+    first, last = _rows(allotment.first, scores.device), _rows(allotment.last, scores.device)
+    if first is not None:
+        scores = scores.masked_fill((column >= pads) & (column < pads + first), torch.inf)
+    if last is not None:
+        scores = scores.masked_fill((column >= columns - last) & (column >= pads), torch.inf)
     return scores
+
+
+def _rows(count: int | Sequence[int], device: torch.device) -> Tensor | int | None:
+    """A count of slots that is equal for all rows, or of each [b, 1, 1]; None = none at all."""
+    if isinstance(count, int):
+        return count or None
+    return torch.tensor(count, device=device)[:, None, None] if any(count) else None

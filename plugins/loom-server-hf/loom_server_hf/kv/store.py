@@ -50,16 +50,21 @@ class DenseStore:
         self.missing: Tensor | None = None
         self.bias: Tensor | None = None
         self.kept: Tensor | None = None
+        self.decoded = 0
+        self.lead: tuple[Tensor, Tensor, int] | None = None
+
+    def continue_from(self, k: Tensor, v: Tensor, columns: int) -> None:
+        """Begin with `columns` columns, where every row holds the first tokens of k, v [1, h, P, d] behind its padding.
+
+        They are copied at the first `attend`, so that no more than one layer holds them for all rows at a time.
+        """
+        self.lead = k, v, columns
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None) -> Tensor:
         """See `Store.attend`."""
-        n, start = k.shape[2], self.length
-        end = start + n
-        if end > self.capacity:
-            self._grow(k, v, end)
-        self.k.narrow(2, start, n).copy_(k)
-        self.v.narrow(2, start, n).copy_(v)
-        self.length = end
+        n = k.shape[2]
+        start = self._append(k, v)
+        end = self.length
         keys, values = self.k.narrow(2, 0, end), self.v.narrow(2, 0, end)
         bias = None if self.bias is None else self.bias.narrow(3, 0, end)
         if n == 1 and start:
@@ -68,6 +73,29 @@ class DenseStore:
         if self.kept is None and self.missing is not None and start < self.width - min(self.n_valid):
             pads = (self.missing[:, 0] - start).clamp(0, n)
         return attend_many(q, keys, values, bias, pads, scaling)
+
+    def _append(self, k: Tensor, v: Tensor) -> int:
+        """Write k, v behind what is there; returns the first slot written."""
+        if self.lead is not None:
+            self._copy_lead(k, v, *self.lead)
+        n, start = k.shape[2], self.length
+        if start + n > self.capacity:
+            self._grow(k, v, start + n)
+        self.k.narrow(2, start, n).copy_(k)
+        self.v.narrow(2, start, n).copy_(v)
+        self.length = start + n
+        return start
+
+    def _copy_lead(self, k: Tensor, v: Tensor, lead_k: Tensor, lead_v: Tensor, columns: int) -> None:
+        self.lead = None
+        self._grow(k, v, columns + k.shape[2])
+        for row, n in enumerate(self.n_valid):
+            pad = self.width - n
+            for own, lead in ((self.k, lead_k), (self.v, lead_v)):
+                # Hidden slots take part in the products, so they must be finite.
+                own[row, :, :pad] = 0
+                own[row, :, pad:columns] = lead[0, :, : max(0, columns - pad)]
+        self.length = columns
 
     def _grow(self, k: Tensor, v: Tensor, end: int) -> None:
         """Room for `end` tokens: the whole prompt at first, later `room` more than asked."""
@@ -93,19 +121,34 @@ class DenseStore:
         # A finite minimum, not -inf: a query that sees nothing in one part must still have a log-sum-exp there.
         self.bias = bias.masked_fill_(empty, torch.finfo(self.k.dtype).min)[:, :, None]
 
-    def keep(self, choice: Choice) -> None:
-        """Gather the chosen slots into fresh, exact storage; the old one is freed. Call once, after the prefill."""
+    def keep(self, choice: Choice, spare: int = 0) -> None:
+        """Gather the chosen slots to the left of storage with `spare` free slots behind them.
+
+        The old storage is freed, unless it is of just that size: then it is used again.
+        """
         rows, heads = self.k.shape[:2]
         index = choice.index.expand(rows, heads, -1)
         line = torch.arange(rows * heads, device=index.device).view(rows, heads, 1) * self.capacity
         flat = (index + line).reshape(-1)
         width = index.shape[2]
-        self.kept = (choice.index - (self._pads()[:, None, None])).to(torch.int32)
-        self.k = self.k.view(-1, self.k.shape[3]).index_select(0, flat).view(rows, heads, width, -1)
-        self.v = self.v.view(-1, self.v.shape[3]).index_select(0, flat).view(rows, heads, width, -1)
-        self.length = self.capacity = width
+        places = self.positions()
+        lanes = max(places.shape[1], choice.index.shape[1])
+        self.decoded += self.length - (self.width if self.kept is None else self.kept.shape[2])
+        chosen = choice.index.expand(rows, lanes, -1)
+        self.kept = places.expand(rows, lanes, -1).gather(2, chosen).to(torch.int32)
+        self.k = self._placed(self.k, self.k.view(-1, self.k.shape[3]).index_select(0, flat), width, spare)
+        self.v = self._placed(self.v, self.v.view(-1, self.v.shape[3]).index_select(0, flat), width, spare)
+        self.length, self.capacity = width, width + spare
         self.missing = choice.missing
         self._hide()
+
+    def _placed(self, old: Tensor, gathered: Tensor, width: int, spare: int) -> Tensor:
+        gathered = gathered.view(*old.shape[:2], width, old.shape[3])
+        if not spare:
+            return gathered
+        new = old if self.capacity == width + spare else old.new_empty(*old.shape[:2], width + spare, old.shape[3])
+        new.narrow(2, 0, width).copy_(gathered)
+        return new
 
     def _pads(self) -> Tensor:
         return torch.tensor([self.width - n for n in self.n_valid], device=self.k.device)
@@ -118,7 +161,8 @@ class DenseStore:
             places = (slots - missing[..., None]).long().expand(self.k.shape[0], -1, -1)
         else:
             width = self.kept.shape[2]
-            tail = torch.tensor(self.n_valid, device=slots.device)[:, None, None] + slots[: self.length - width]
+            ends = torch.tensor(self.n_valid, device=slots.device)[:, None, None] + self.decoded
+            tail = ends + slots[: self.length - width]
             places = torch.cat([self.kept.long(), tail.expand(-1, self.kept.shape[1], -1)], dim=2)
         return places if self.missing is None else places.masked_fill(slots < self.missing[..., None], -1)
 

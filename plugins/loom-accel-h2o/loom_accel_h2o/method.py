@@ -1,0 +1,73 @@
+"""H2O (Zhang et al. 2023, arXiv:2306.14048): heavy hitters, the tokens that all queries so far attend to most.
+
+For each KV head with g query heads, over N prompt tokens and t decoding steps, in float32:
+
+    a_j = Σ over g query heads and all queries i ≥ j of softmax(q_i kᵀ / √d)_j
+    keep the R newest tokens and the B - R others with the largest a; original positions.
+
+form=decode   after the prompt, and again after each step's attention, which is added to a first, the new token's own
+              included; a dropped token's sum is forgotten. The cache never holds more than B tokens and the new one.
+form=oneshot  once, after the prompt (KVCache-Factory's H2O); the cache grows while decoding.
+
+stride=s looks at every s-th query of the prompt, counted from the newest one, and counts it s times: an approximation,
+whose cost is 1/s of the exact one's second pass over all queries and keys. Steps of decoding always count exactly.
+
+Query heads are added up within their KV head; the authors' code stops there on models with grouped heads, and on those
+without them the sum has one term.
+"""
+
+from __future__ import annotations
+
+from loom_server_hf.kv import Allotment, LayerView, Need, Policy, StepView, group_reduce
+from torch import Tensor
+
+from loom_core.errors import UsageError
+
+
+class H2O(Policy):
+    """options: `plugin.H2OOptions`. Protects the recent tokens."""
+
+    name = "h2o"
+
+    @property
+    def need(self) -> Need:
+        """The column sums, and each step where it evicts there."""
+        return Need(mass_stride=self.options.stride, decode=self.options.form == "decode")
+
+    def recent(self, n_valid: int) -> int:
+        """How many of the newest tokens of a prompt are kept whatever their score."""
+        if self.options.recent is not None:
+            return int(self.options.recent)
+        return max(1, self.slots(n_valid) // 2)
+
+    def check(self, n_valid: int) -> None:
+        """Refuse a budget below the recent tokens."""
+        slots, recent = self.slots(n_valid), self.recent(n_valid)
+        if slots < min(n_valid, recent):
+            raise UsageError(
+                f"budget {self.asked} is too small for {self.name}",
+                where=f"a prompt of {n_valid} tokens",
+                why=f"the budget gives {slots} slots; the newest {recent} are always kept",
+                hint=f"a budget of at least {recent}, or a smaller `recent`",
+            )
+
+    def budget(self, view: LayerView) -> Allotment:
+        """The budget of each row, with its recent tokens."""
+        return Allotment(slots=[self.slots(n) for n in view.n_valid], last=[self.recent(n) for n in view.n_valid])
+
+    def notes(self, n_valid: int) -> tuple[str, ...]:
+        """The fall-back to dense, and that a stride is approximate."""
+        stride = self.options.stride
+        approximate = (f"approximate: attention of every {stride}-th query of the prompt",) if stride > 1 else ()
+        return super().notes(n_valid) + approximate
+
+    def score(self, view: LayerView) -> Tensor:
+        """Column sums of the prompt's attention: [b, h, N]."""
+        assert view.mass is not None
+        if self.options.form == "oneshot":
+            return group_reduce(view.mass, self.options.group)
+        return view.mass.sum(dim=2)
+
+    def step(self, view: StepView) -> Tensor:
+        """The sums, with this step's attention: [b, h, S]."""
+        return view.scores + view.weights.sum(dim=2)
