@@ -17,9 +17,12 @@ from loom_core.options import SECRET, number, show
 from loom_core.types import PROTOCOLS, Json, Protocol
 
 OVERLENGTH = ("error", "skip", "truncate")
-HOW = frozenset(("server_options", "workers", "out", "data_dir", "offline", "origins"))
-"""Fields that say how to run, not what: they may change when a run is continued. (Server options that do change what is
-asked are told apart by the server's own options class, see `options.identity`.)"""
+TABLES = ("model_options", "server_options", "judge_options", "metric_options")
+HOW = frozenset(
+    ("server_options", "judge", "judge_options", "metric_options", "workers", "out", "data_dir", "offline", "origins")
+)
+"""Fields that say how to run or score, not what is asked: they may change when a run is continued. (Server options that
+do change what is asked are told apart by the server's own options class, see `options.identity`.)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,9 @@ class RunConfig:
     repeats: int = 1
     overlength: Literal["error", "skip", "truncate"] = "error"
     protocol: Protocol = "query-aware"
+    judge: str | None = None
+    judge_options: Mapping[str, str] = field(default_factory=dict)
+    metric_options: Mapping[str, str] = field(default_factory=dict)
     workers: int = 1
     out: str | None = None
     data_dir: str | None = None
@@ -100,7 +106,7 @@ def _value(name: str, value: Any) -> Any:
     if name == "lengths":
         items = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else _list(value)
         return tuple(_whole(item, least=1) for item in items)
-    if name in ("model_options", "server_options", "origins"):
+    if name in (*TABLES, "origins"):
         if not isinstance(value, Mapping):
             raise TypeError(f"{value!r} is no table of names and values")
         return {str(k): _option(name, str(k), v) for k, v in value.items()}

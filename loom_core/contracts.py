@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from loom_core.types import (
     Arm,
@@ -80,6 +80,18 @@ class Metric(Protocol):
         """The score of `prediction` against the sample's references."""
 
 
+Judging: TypeAlias = Generator[Turn, Response, Scored]
+"""A score in the making: it yields turns for the judge, receives the responses, returns the score. Responses that
+failed are never sent to it: they cost the value, with the reason."""
+
+
+class JudgedMetric(Protocol):
+    """A scorer that asks a model. What it raises over a reply (rubbish, a refusal) costs the value, not the sample."""
+
+    def score(self, prediction: str, sample: Sample) -> Judging:
+        """The turns for the judge. Samples of tasks with a `judge` come with their whole context."""
+
+
 class Benchmark(Protocol):
     """A suite of tasks. Pure: the same options give the same samples, in the same order, in any process."""
 
@@ -96,8 +108,8 @@ class Benchmark(Protocol):
 
     def score(
         self, sample: Sample, responses: Sequence[Response], metrics: Mapping[str, Metric]
-    ) -> Mapping[str, Scored]:
-        """One `Scored` for each metric of the task, by the official rule."""
+    ) -> Mapping[str, Scored | Judging]:
+        """One `Scored` for each metric of the task, by the official rule; a `Judging` where a model must be asked."""
 
     def score_group(self, rows: Sequence[Graded]) -> Sequence[Mapping[str, Scored]]:
         """The scores of samples that are scored together, given their single scores; same order and length."""
@@ -148,7 +160,7 @@ class BenchmarkBase:
 
     def score(
         self, sample: Sample, responses: Sequence[Response], metrics: Mapping[str, Metric]
-    ) -> Mapping[str, Scored]:
+    ) -> Mapping[str, Scored | Judging]:
         """Each metric on the text of the last response."""
         return {name: metric.score(responses[-1].text, sample) for name, metric in metrics.items()}
 

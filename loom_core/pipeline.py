@@ -51,7 +51,7 @@ def run(config: RunConfig, catalog: Catalog, command: list[str], progress: Progr
         catalog.observe("loom_run_started", folder=folder.path, manifest=read_json(folder.manifest))
         outcome = Runner(folder, selection, plan["model"]["digest"], progress).run()
         _remember(folder, outcome)
-        score_run(folder, selection)
+        score_run(folder, selection, note=progress.note)
         result = Result(folder, outcome, report.write(folder))
         summary = {"planned": outcome.planned, "ended": outcome.ended, "failed": outcome.failed}
         catalog.observe("loom_run_ended", folder=folder.path, summary=summary)

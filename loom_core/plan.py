@@ -265,6 +265,7 @@ def _task_json(selection: Selection, chosen: Chosen, task: Task, name: str, tall
         "language": task.language,
         "metrics": metrics,
         "chance": task.chance,
+        "judge": plain(task.judge),
         "chat": task.chat,
         "generation": plain(task.generation),
         "truncation": plain(task.truncation),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from loom_core.types import Prompt, Role, Segment, SegmentKind
+from loom_core.types import Prompt, Role, Sample, Segment, SegmentKind
 
 
 def segment(kind: SegmentKind, text: str, role: Role | None = None) -> Segment:
@@ -16,6 +16,11 @@ def segment(kind: SegmentKind, text: str, role: Role | None = None) -> Segment:
 def with_texts(prompt: Prompt, texts: dict[int, str]) -> Prompt:
     """The prompt with the texts of some segments (by index) replaced."""
     return Prompt(segments=tuple(replace(s, text=texts[i]) if i in texts else s for i, s in enumerate(prompt.segments)))
+
+
+def without_contexts(sample: Sample) -> Sample:
+    """The sample with empty context texts: enough for tables, references and levels."""
+    return replace(sample, prompt=with_texts(sample.prompt, dict.fromkeys(context_indices(sample.prompt), "")))
 
 
 def context_indices(prompt: Prompt) -> tuple[int, ...]:

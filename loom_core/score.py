@@ -7,76 +7,138 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 from loom_core import official
-from loom_core.contracts import Benchmark, Graded, Metric
+from loom_core.contracts import Benchmark, Graded, Judging, Metric
 from loom_core.conversation import response_from
+from loom_core.judging import Case, Judge
 from loom_core.keys import plain
 from loom_core.manifest import redact, secrets
+from loom_core.prompt import without_contexts
 from loom_core.selection import Chosen, Selection
 from loom_core.store import Responses, RunFolder, to_line, write_json
 from loom_core.types import Job, Json, Response, Sample, Score, Scored, Task
 
+JUDGED_AT_ONCE = 64
+"""Judged values in the making at a time; each may hold a whole context."""
 
-def score_run(folder: RunFolder, selection: Selection, progress: Callable[[], None] = lambda: None) -> int:
+
+def score_run(
+    folder: RunFolder,
+    selection: Selection,
+    progress: Callable[[], None] = lambda: None,
+    note: Callable[[str], None] = lambda text: None,
+) -> int:
     """Score every ended job anew; returns how many answers were scored. Each scores file is replaced whole.
 
-    Writes the authors' own tables beside them (`official.json`: by benchmark and arm, see `contracts.Line`).
+    Metrics that ask a model are settled by the selection's judge (see `judging`). Writes the authors' own tables beside
+    the scores (`official.json`: by benchmark and arm, see `contracts.Line`).
     """
     writers: dict[Path, _Writer] = {}
     tables: dict[tuple[str, str], list[Graded]] = {}
     n = 0
     try:
-        for chosen, task, job, row in _graded(folder, selection):
-            tables.setdefault((chosen.name, job.arm), []).append(row)
-            if not row.answered:
-                continue
-            for score in _scores(selection, task, job, row.scored):
-                path = folder.scores(score.metric, score.metric_version)
-                if path not in writers:
-                    writers[path] = _Writer(path)
-                writers[path].write(plain(score))
-            n += 1
-            progress()
+        with Judge(folder, selection.judge, selection.catalog, note) as judge:
+            for chosen, task, job, row in _graded(folder, selection, judge):
+                tables.setdefault((chosen.name, job.arm), []).append(row)
+                if not row.answered:
+                    continue
+                for score in _scores(selection, task, job, row.scored):
+                    path = folder.scores(score.metric, score.metric_version)
+                    if path not in writers:
+                        writers[path] = _Writer(path)
+                    writers[path].write(plain(score))
+                n += 1
+                progress()
     except BaseException:
         for writer in writers.values():
             writer.discard()
         raise
     for writer in writers.values():
         writer.finish()
+    judge.write_summary()
     write_json(folder.official, official.tables(selection, tables))
     return n
 
 
-def _graded(folder: RunFolder, selection: Selection) -> Iterator[tuple[Chosen, Task, Job, Graded]]:
+Place: TypeAlias = tuple[Chosen, Task, Job, Graded]
+
+
+def _graded(folder: RunFolder, selection: Selection, judge: Judge) -> Iterator[Place]:
     """Every planned job with its scores, streaming; samples of a group are held until the group is whole."""
-    responses, samples = Responses(folder.responses), folder.read_samples()
-    metrics = {name: selection.metrics(task) for _, task, name in selection.tasks()}
     hidden = secrets()
-    groups: dict[tuple[str, str, int, str], list[tuple[Chosen, Task, Job, Graded]]] = {}
-    sample: Sample | None = None
-    for job in folder.read_jobs():
-        chosen, task = selection.task(job.task)
-        # The arms and repeats of a sample follow each other in the plan: they share one record.
-        if sample is None or (sample.task, sample.id) != (job.task, job.sample):
-            sample = samples.light(job.task, job.sample)
-        scored: Mapping[str, Scored] = {}
-        if answered := responses.ended(job.key):
-            answers = [_answer(record) for record in responses.of(job.key)]
-            scored = _scored(chosen, sample, answers, metrics[job.task], hidden)
-        row = Graded(task=task.name, sample=sample, repeat=job.repeat, scored=scored, answered=answered)
-        if sample.group is None:
-            yield chosen, task, job, row
+    groups: dict[tuple[str, str, int, str], list[Place]] = {}
+    for place in _settled(selection, judge, _alone(folder, selection, hidden)):
+        _, _, job, row = place
+        if row.sample.group is None:
+            yield place
         else:
-            groups.setdefault((job.task, job.arm, job.repeat, sample.group), []).append((chosen, task, job, row))
+            groups.setdefault((job.task, job.arm, job.repeat, row.sample.group), []).append(place)
     for members in groups.values():
         chosen = members[0][0]
         together = _together(chosen.benchmark, [row for *_, row in members], hidden)
         for (_, task, job, row), given in zip(members, together, strict=True):
             yield chosen, task, job, replace(row, scored=given)
+
+
+def _alone(folder: RunFolder, selection: Selection, hidden: list[str]) -> Iterator[tuple[Place, dict[str, Judging]]]:
+    """Every planned job with the scores of its sample alone, and those that a judge must settle."""
+    responses, samples = Responses(folder.responses), folder.read_samples()
+    metrics = {name: selection.metrics(task) for _, task, name in selection.tasks()}
+    sample: Sample | None = None
+    for job in folder.read_jobs():
+        chosen, task = selection.task(job.task)
+        # The arms and repeats of a sample follow each other in the plan: they share one record.
+        if sample is None or (sample.task, sample.id) != (job.task, job.sample):
+            # A judge may have to read what the evaluated model read; other metrics need no context.
+            sample = (samples.full if task.judge else samples.light)(job.task, job.sample)
+        given: dict[str, Scored | Judging] = {}
+        if answered := responses.ended(job.key):
+            answers = [_answer(record) for record in responses.of(job.key)]
+            given = _scored(chosen, sample, answers, metrics[job.task], hidden)
+        scored = {name: one for name, one in given.items() if isinstance(one, Scored)}
+        judged = {name: one for name, one in given.items() if not isinstance(one, Scored)}
+        yield (
+            (
+                chosen,
+                task,
+                job,
+                Graded(task=task.name, sample=sample, repeat=job.repeat, scored=scored, answered=answered),
+            ),
+            judged,
+        )
+
+
+def _settled(selection: Selection, judge: Judge, rows: Iterable[tuple[Place, dict[str, Judging]]]) -> Iterator[Place]:
+    """The rows with the judge's scores filled in, in their order; so many at a time that a judge is kept busy."""
+    held: list[tuple[Place, list[Case]]] = []
+    n_open = 0
+    for place, judged in rows:
+        chosen, task, job, row = place
+        if task.judge:
+            place = chosen, task, job, replace(row, sample=without_contexts(row.sample))
+        versions = {found.spec.name: found.spec.version for found in selection.metric_specs(task)} if judged else {}
+        cases = [Case(job, name, versions[name], judging) for name, judging in judged.items()]
+        n_open += len(cases)
+        if not n_open:
+            yield place
+            continue
+        held.append((place, cases))
+        if n_open >= JUDGED_AT_ONCE:
+            yield from _settle(judge, held)
+            held, n_open = [], 0
+    yield from _settle(judge, held)
+
+
+def _settle(judge: Judge, held: list[tuple[Place, list[Case]]]) -> Iterator[Place]:
+    judge.settle([case for _, cases in held for case in cases])
+    for (chosen, task, job, row), cases in held:
+        results = {case.metric: _finite(case.result) for case in cases if case.result is not None}
+        yield chosen, task, job, replace(row, scored={**row.scored, **results})
 
 
 def _together(benchmark: Benchmark, rows: list[Graded], hidden: list[str]) -> list[Mapping[str, Scored]]:
@@ -135,14 +197,15 @@ def _answer(record: Mapping[str, Json]) -> Response:
 
 def _scored(
     chosen: Chosen, sample: Sample, answers: list[Response], metrics: Mapping[str, Metric], hidden: list[str]
-) -> dict[str, Scored]:
+) -> dict[str, Scored | Judging]:
     try:
         given = chosen.benchmark.score(sample, answers, metrics)
     except Exception as error:  # noqa: BLE001 - a scorer's failure is a fact about this sample, recorded with it
         reason = Scored(value=None, detail={"error": redact(f"{type(error).__name__}: {error}", hidden)})
         return dict.fromkeys(metrics, reason)
     missing = Scored(value=None, detail={"error": "the benchmark gave no value for this metric"})
-    return {name: _finite(given.get(name, missing)) for name in metrics}
+    found = {name: given.get(name, missing) for name in metrics}
+    return {name: _finite(one) if isinstance(one, Scored) else one for name, one in found.items()}
 
 
 def _finite(scored: Scored) -> Scored:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from loom_core.config import RunConfig
 from loom_core.contracts import Benchmark, Metric, ModelCard, Server
-from loom_core.errors import DataError, UsageError
+from loom_core.errors import DataError, UsageError, nearest
+from loom_core.judges import JudgeChoice, parse_judge
 from loom_core.keys import digest, plain
 from loom_core.names import Choice, parse_arms, parse_benchmark, refusal
 from loom_core.options import build, identity
@@ -55,6 +56,7 @@ class Selection:
     model_options: Any
     model: str
     arms: tuple[Arm, ...]
+    judge: JudgeChoice | None = None
 
     @property
     def model_name(self) -> str:
@@ -103,7 +105,14 @@ class Selection:
 
     def metrics(self, task: Task) -> Mapping[str, Metric]:
         """The metrics of a task, opened."""
-        return {found.spec.name: self.catalog.load(found)() for found in self.metric_specs(task)}
+        return {found.spec.name: self._metric(found) for found in self.metric_specs(task)}
+
+    def _metric(self, found: Found[MetricSpec]) -> Metric:
+        factory = self.catalog.load(found)
+        given = metric_options(self.config, found)
+        options = build(found.spec.options, given, owner=f"metric {found.spec.name}")
+        metric: Metric = factory(options) if given else factory()
+        return metric
 
 
 def select(config: RunConfig, catalog: Catalog) -> Selection:
@@ -128,6 +137,7 @@ def select(config: RunConfig, catalog: Catalog) -> Selection:
     choices = [parse_benchmark(text, catalog) for text in config.benchmarks]
     chosen = tuple(_open(choice, config, catalog) for choice in choices)
     _refuse_twice(chosen)
+    _refuse_unknown_metrics(config, catalog)
     return Selection(
         config=config,
         catalog=catalog,
@@ -137,7 +147,43 @@ def select(config: RunConfig, catalog: Catalog) -> Selection:
         model_options=build(server.spec.model_options, config.model_options, owner=f"model on server {server_name}"),
         model=model,
         arms=arms,
+        judge=parse_judge(config.judge, config.judge_options, catalog),
     )
+
+
+def metric_options(config: RunConfig, found: Found[MetricSpec]) -> dict[str, str]:
+    """What the config gives to a metric: under its own name, or under its package's (`nli` of loom-metric-nli)."""
+    known = {f.name for f in fields(found.spec.options)}
+    given: dict[str, str] = {}
+    for owner in (_package(found), found.spec.name):
+        for name, value in config.metric_options.items():
+            whose, _, option = name.rpartition(".")
+            # An option for the package goes to those of its metrics that have it.
+            if whose == owner and (option in known or owner == found.spec.name):
+                given[option] = value
+    return given
+
+
+def _package(found: Found[MetricSpec]) -> str:
+    return found.distribution.removeprefix("loom-metric-").removeprefix("loom-bench-")
+
+
+def _refuse_unknown_metrics(config: RunConfig, catalog: Catalog) -> None:
+    """Every metric option is for a metric that is installed and has it."""
+    owners: dict[str, set[str]] = {}
+    for found in catalog.metrics:
+        for owner in (found.spec.name, _package(found)):
+            owners.setdefault(owner, set()).update(f.name for f in fields(found.spec.options))
+    for name in config.metric_options:
+        owner, _, option = name.rpartition(".")
+        if owner not in owners:
+            known = [o for o, options in owners.items() if options]
+            raise UsageError(
+                f"no metric {owner!r} has options", where=f"--metric-option {name}", hint=nearest(owner, known)
+            )
+        if option not in owners[owner]:
+            hint = nearest(option, owners[owner]) if owners[owner] else f"{owner} takes no options"
+            raise UsageError(f"unknown option {option!r}", where=f"--metric-option {name}", hint=hint)
 
 
 def _refuse_twice(chosen: tuple[Chosen, ...]) -> None:

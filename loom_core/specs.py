@@ -76,7 +76,10 @@ class AugmentationSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricSpec:
-    """A metric. low, high: its range. factory: "package.module:Class" of a `Metric`."""
+    """A metric. low, high: its range. factory: "package.module:Class" of a `Metric` or `JudgedMetric`.
+
+    With options, the factory takes them as its one argument, which must have a default (`--metric-option`).
+    """
 
     name: str
     version: str
@@ -85,6 +88,7 @@ class MetricSpec:
     low: float = 0.0
     high: float = 1.0
     higher_is_better: bool = True
+    options: type = NoOptions
     status: str = "ok"
 
 

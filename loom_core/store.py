@@ -220,6 +220,7 @@ class RunFolder:
         self.responses, self.contexts = path / "responses.jsonl", path / "contexts"
         self.report_json, self.report_html, self.report_md = (path / f"report.{end}" for end in ("json", "html", "md"))
         self.official, self.logs = path / "official.json", path / "logs"
+        self.judgements, self.judge = path / "judgements.jsonl", path / "judge.json"
 
     @property
     def prepared(self) -> bool:

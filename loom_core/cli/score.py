@@ -1,4 +1,4 @@
-"""`loom score`: score the recorded answers of a run again, e.g. with a new metric version, and report."""
+"""`loom score`: score the recorded answers of a run again, e.g. with a new metric version or a judge, and report."""
 
 from __future__ import annotations
 
@@ -9,11 +9,25 @@ import click
 
 @click.command(short_help="Score the recorded answers of a run again.")
 @click.argument("run", type=click.Path(path_type=Path))
-def score(run: Path) -> int:
-    """Score the recorded answers of RUN with the installed scorers, and write its report. Asks no model."""
+@click.option("--judge", metavar="SERVER:MODEL", help="The model that metrics ask for a judgement.")
+@click.option("--judge-option", "judge_options", multiple=True, metavar="NAME=VALUE", help="Repeatable.")
+@click.option(
+    "--metric-option",
+    "metric_options",
+    multiple=True,
+    metavar="METRIC.NAME=VALUE",
+    help="An option of a metric or its package. Repeatable.",
+)
+def score(run: Path, judge: str | None, judge_options: tuple[str, ...], metric_options: tuple[str, ...]) -> int:
+    """Score the recorded answers of RUN with the installed scorers, and write its report.
+
+    The evaluated model is not asked. A judge is asked only for what is not recorded in RUN yet; without --judge the
+    judge of the run goes on, and of a judge given to an earlier `loom score` the recorded judgements are used.
+    """
     from rich.console import Console
 
     from loom_core import report
+    from loom_core.options import assignments
     from loom_core.pipeline import stored_config
     from loom_core.plugins import installed
     from loom_core.report.terminal import show
@@ -22,9 +36,18 @@ def score(run: Path) -> int:
     from loom_core.store import RunFolder
 
     folder = RunFolder(run)
-    selection = select(stored_config(folder), installed())
+    given = {
+        "judge": judge,
+        "judge_options": assignments(",".join(judge_options), where="--judge-option") or None,
+        "metric_options": assignments(",".join(metric_options), where="--metric-option") or None,
+    }
+    config = stored_config(folder)
+    if judge is not None:
+        config = config.merged({"judge_options": {}}, "command line")
+    selection = select(config.merged({k: v for k, v in given.items() if v is not None}, "command line"), installed())
+    console = Console()
     with folder.writing():
-        n = score_run(folder, selection)
-        show(report.write(folder), Console())
+        n = score_run(folder, selection, note=lambda text: console.print(text, markup=False, highlight=False))
+        show(report.write(folder), console)
     click.echo(f"{n} answers scored")
     return 0

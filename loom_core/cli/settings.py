@@ -28,6 +28,15 @@ FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         ("--overlength",),
         {"metavar": "error|skip|truncate", "help": "Prompts longer than the window.  [default: error]"},
     ),
+    (
+        ("--judge",),
+        {"metavar": "SERVER:MODEL", "help": "The model that metrics ask for a judgement; any server can run it."},
+    ),
+    (("--judge-option", "judge_options"), {"multiple": True, "metavar": "NAME=VALUE", "help": "Repeatable."}),
+    (
+        ("--metric-option", "metric_options"),
+        {"multiple": True, "metavar": "METRIC.NAME=VALUE", "help": "An option of a metric or its package. Repeatable."},
+    ),
     (("--data-dir",), {"help": "Mirror folder of data files (or LOOM_DATA)."}),
     (("--offline",), {"is_flag": True, "default": None, "help": "Download nothing."}),
 )
@@ -42,7 +51,7 @@ def settings(function: F) -> F:
 
 def config_from(what: tuple[str, ...], flags: dict[str, Any]) -> Any:
     """The `RunConfig` of a command line. `what`: benchmarks, one study file, or one run folder to continue."""
-    from loom_core.config import RunConfig, from_toml
+    from loom_core.config import HOW, RunConfig, from_toml
     from loom_core.errors import UsageError
     from loom_core.pipeline import stored_config
     from loom_core.store import RunFolder
@@ -57,7 +66,7 @@ def config_from(what: tuple[str, ...], flags: dict[str, Any]) -> Any:
     if len(what) == 1 and what[0].endswith(".toml"):
         return from_toml(Path(what[0])).merged(given, origin)
     if len(what) == 1 and _is_folder(what[0]):
-        changed = sorted(set(given) - {"workers", "server_options", "data_dir", "offline"})
+        changed = sorted(set(given) - HOW)
         if changed:
             raise UsageError(
                 f"{_flag(changed[0])} cannot be changed in an existing run",
@@ -77,12 +86,12 @@ def _is_folder(text: str) -> bool:
 
 
 def _flag(name: str) -> str:
-    return "--" + (name[:-1] if name in ("model_options", "server_options") else name).replace("_", "-")
+    return "--" + (name[:-1] if name.endswith("_options") else name).replace("_", "-")
 
 
 def _value(name: str, value: Any) -> Any:
     from loom_core.options import assignments
 
-    if name in ("model_options", "server_options"):
+    if name.endswith("_options"):
         return assignments(",".join(value), where=_flag(name))
     return list(value) if isinstance(value, tuple) else value

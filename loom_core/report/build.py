@@ -26,7 +26,8 @@ reader must know before any number, {kind: error | warning | note, text}. arms, 
 cells: task × level × arm; totals: task × arm over all levels (level null); both with `scores` (one a metric, the first
 is primary: score, 95 % interval, n, delta to the baseline with Holm-adjusted p over all cells of that list) and `cost`.
 effective_lengths, grids (level × depth), pareto, retention, capabilities: what the pictures show. official: the
-authors' own tables, by benchmark and arm. Values keep their metric's scale; times are seconds, sizes bytes.
+authors' own tables, by benchmark and arm. judge: who judged, its calls, tokens and cost (in no `cost` of a cell).
+Values keep their metric's scale; times are seconds, sizes bytes.
 Denominators: n + n_unscored + n_error + n_missing = n_planned; n_skipped is on top.
 """
 
@@ -66,6 +67,7 @@ def build(folder: RunFolder) -> tuple[dict[str, Json], Ledger]:
         "effective_lengths": cell_module.effective_lengths(ledger, cells),
         "grids": cell_module.grids(ledger),
         "official": read_json(folder.official) if folder.official.exists() else {},
+        "judge": read_json(folder.judge) if folder.judge.exists() else None,
         "notes": list(plan.get("notes") or ()),
     }
     report["pareto"] = [row for task in report["tasks"] for row in _pareto(report, task)]
@@ -287,6 +289,7 @@ def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, s
         if task.get("extract"):
             text = f"{task['name']} was run on an extract of its data: its scores stand for that extract alone."
             yield {"kind": "warning", "text": text}
+    yield from _judge_banners(report["judge"])
     yield from _cost_banners(report)
     for flag, text in FLAGS.items():
         names = [row["task"] for row in report["totals"] for s in row["scores"][:1] if s["flag"] == flag]
@@ -299,6 +302,22 @@ FLAGS = {
     "floor": "not discriminative. The baseline is within its noise of the worst score: a loss cannot show.",
     "ceiling": "the baseline is within its noise of the best score: a loss can show, a gain cannot.",
 }
+
+
+def _judge_banners(judge: Mapping[str, Any] | None) -> Iterator[dict[str, str]]:
+    """Who judged and at what cost, and why values are missing."""
+    if judge is None:
+        return
+    for name, row in judge["metrics"].items():
+        if row["n_without_value"]:
+            reasons = "; ".join(f"{k} × {one_line(why, 160)}" for why, k in list(row["reasons"].items())[:3])
+            n, lost = row["n"] + row["n_without_value"], row["n_without_value"]
+            yield {"kind": "warning", "text": f"{name}: {lost} of {n} answers have no judged value: {reasons}"}
+    if judge["calls"]:
+        cost = "" if judge["cost"] is None else f", cost {judge['cost']:.4g}"
+        text = f"Judged by {one_line(judge['judge'])}: {judge['calls']} calls, {judge['n_in']} tokens in and "
+        text += f"{judge['n_out']} out{cost}; this is in no cost of the evaluated model."
+        yield {"kind": "note", "text": text}
 
 
 def _cost_banners(report: Mapping[str, Json]) -> Iterator[dict[str, str]]:

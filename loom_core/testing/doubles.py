@@ -13,6 +13,7 @@ from pathlib import Path
 
 from loom_core import keys
 from loom_core.contracts import ModelCard
+from loom_core.errors import UsageError
 from loom_core.testing.plugin import DoubleOptions, ToyModelOptions
 from loom_core.types import Arm, Json, Request, Response, Sample, Timing
 
@@ -85,6 +86,7 @@ class DoubleSession:
         self.card, self._options = card, options
         self._samples: dict[str, Sample] = {}
         self._answered = 0
+        self._script = read_script(Path(options.script)) if options.script else []
         self._draw = random.Random(f"{os.getpid()}-{time.time_ns()}")
 
     def see_samples(self, samples: Mapping[str, Sample]) -> None:
@@ -100,8 +102,11 @@ class DoubleSession:
             if self._options.die_after is not None and self._answered >= self._options.die_after:
                 os.kill(os.getpid(), signal.SIGKILL)
             self._answered += 1
-            failed = self._draw.random() < self._options.errors
-            text = "" if failed else self._text(request)
+            error = "the double was told to fail" if self._draw.random() < self._options.errors else None
+            rule = next((rule for rule in self._script if rule.get("if", "") in request.prompt.text), {})
+            error = error or rule.get("fail")
+            text = "" if error else rule.get("say", "") if self._script else self._text(request)
+            failed = error is not None
             now = time.perf_counter()
             yield Response(
                 key=request.key,
@@ -111,7 +116,7 @@ class DoubleSession:
                 n_out=len(text.split()),
                 n_dropped=request.n_dropped,
                 timing=Timing(queued=queued, started=queued, first_token=None if failed else now, ended=now),
-                error="the double was told to fail" if failed else None,
+                error=error,
             )
 
     def _text(self, request: Request) -> str:
@@ -119,7 +124,20 @@ class DoubleSession:
             return ""
         if self._options.answers == "echo":
             return " ".join(request.prompt.text[-200:].split()[-ECHOED_WORDS:])
+        if request.job not in self._samples:
+            return ""  # a judge is shown no references
         return oracle_text(self._samples[request.job], request.step)
+
+
+def read_script(path: Path) -> list[dict[str, str]]:
+    """What a scripted double says; see `DoubleOptions.script`. Raises UsageError where the file is no such script."""
+    try:
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+        if not all(isinstance(row, dict) and row.keys() <= {"if", "say", "fail"} for row in rows):
+            raise ValueError("a line is no object of if, say and fail")
+    except (OSError, ValueError) as error:
+        raise UsageError("the double's script cannot be read", where=str(path), why=str(error)) from error
+    return rows
 
 
 def oracle_text(sample: Sample, step: int = 0) -> str:

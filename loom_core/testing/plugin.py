@@ -18,6 +18,9 @@ class DoubleOptions:
     answers: Literal["oracle", "null", "echo"] = option(
         "oracle", help="oracle: a reference; null: nothing; echo: the prompt's last words"
     )
+    script: str | None = option(
+        None, help='JSON lines of {"if": text in the prompt, "say": answer or "fail": reason}; the first that fits'
+    )
     errors: float = option(0.0, low=0.0, high=1.0, help="share of requests that fail, drawn anew in each process")
     seconds: float = option(0.0, low=0.0, help="seconds that each answer takes", how=True)
     die_after: int | None = option(None, low=1, help="the worker kills itself after this many answers", how=True)

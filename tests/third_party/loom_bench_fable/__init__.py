@@ -24,7 +24,9 @@ class FableOptions:
     per_context: int = option(3, low=1, help="questions that share a context")
     words: int = option(30, low=1, help="words of a context")
     turns: int = option(1, low=1, high=8, help="turns of the conversation over each question")
-    mood: Literal["calm", "moody"] = option("calm", help="moody: the second metric raises over question q1")
+    mood: Literal["calm", "moody", "judged"] = option(
+        "calm", help="moody: the second metric raises over question q1; judged: the first asks two agents"
+    )
     deadly: int | None = option(None, low=0, help="the worker is killed over this question")
     raising: int | None = option(None, low=0, help="the benchmark raises over this question")
     seed: int = option(0, low=0, help="seed of the words")
@@ -35,6 +37,13 @@ class HeadOptions:
     """How much of the context stays."""
 
     keep: float = option(0.5, low=0.0, high=1.0, help="share of the context that stays")
+
+
+@dataclass(frozen=True)
+class JudgedOptions:
+    """How the judged metric reads its judge."""
+
+    best: int = option(10, low=1, help="the best mark")
 
 
 @dataclass(frozen=True)
@@ -62,10 +71,13 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
 
 @hookimpl
 def loom_metrics() -> Sequence[MetricSpec]:
-    """Exact match, and one that may raise."""
+    """Exact match, one that may raise, and one that asks a model."""
     return (
         MetricSpec(name="fable_exact", version="1", summary="1 if equal", factory=f"{PARTS}:Exact"),
         MetricSpec(name="fable_moody", version="2", summary="1, or it raises", factory=f"{PARTS}:Moody"),
+        MetricSpec(
+            name="fable_judged", version="1", summary="two agents", factory=f"{PARTS}:Judged", options=JudgedOptions
+        ),
     )
 
 

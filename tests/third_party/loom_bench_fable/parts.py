@@ -11,10 +11,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from loom_bench_fable import AgainOptions, FableOptions, HeadOptions
-from loom_core.contracts import BenchmarkBase, Data, Tokenizer
+from loom_bench_fable import AgainOptions, FableOptions, HeadOptions, JudgedOptions
+from loom_core.contracts import BenchmarkBase, Data, Judging, Tokenizer
 from loom_core.prompt import context_indices, segment, with_texts
-from loom_core.types import Generation, Prompt, Response, Sample, Scored, Task, Turn
+from loom_core.types import Generation, JudgeSpec, Prompt, Response, Sample, Scored, Task, Turn
 
 WORDS = ("fox", "crow", "grape", "river", "stone", "lamp", "wolf", "cheese", "hare", "night")
 
@@ -27,10 +27,20 @@ class Fable(BenchmarkBase):
 
     def tasks(self, lengths: tuple[int, ...]) -> Sequence[Task]:
         """One task as plain text, one through the chat template."""
-        metrics = ("fable_exact",) if self._options.mood == "calm" else ("fable_exact", "fable_moody")
+        metrics = {
+            "calm": ("fable_exact",),
+            "moody": ("fable_exact", "fable_moody"),
+            "judged": ("fable_judged", "fable_exact"),
+        }[self._options.mood]
         generation = Generation(max_tokens=16)
         tell = Task(
-            name="tell", version="1", capability="retrieval", metrics=metrics, generation=generation, chance=0.0
+            name="tell",
+            version="1",
+            capability="retrieval",
+            metrics=metrics,
+            generation=generation,
+            chance=0.0,
+            judge=JudgeSpec(name="fable", version="1", agents=2) if self._options.mood == "judged" else None,
         )
         return (replace(tell, chat="completion"), replace(tell, name="chat"))
 
@@ -84,6 +94,23 @@ class Moody:
         if sample.id == "q1":
             raise RuntimeError(f"no mood for {sample.id}: {os.environ.get('FABLE_API_KEY', '')}")
         return Scored(value=1.0)
+
+
+class Judged:
+    """A mark by two agents: one retells the fable, the other marks the answer with the tale before it."""
+
+    def __init__(self, options: JudgedOptions | None = None) -> None:
+        self._best = (options or JudgedOptions()).best
+
+    def score(self, prediction: str, sample: Sample) -> Judging:
+        """The mark over the best mark; raises where the reply is no number."""
+        short = Generation(max_tokens=8)
+        tale = yield Turn(
+            prompt=Prompt(segments=(segment("question", f"Retell: {sample.prompt.context}"),)), generation=short
+        )
+        said = segment("question", f"Tale: {tale.text}\nMark {prediction!r} of {sample.id}.")
+        mark = yield Turn(prompt=Prompt(segments=(said,)), generation=short)
+        return Scored(value=int(mark.text) / self._best, extracted=mark.text)
 
 
 class Augmentation:
