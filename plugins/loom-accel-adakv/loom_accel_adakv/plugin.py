@@ -72,6 +72,7 @@ def loom_augmentations() -> Sequence[AugmentationSpec]:
             saves="real",
             query_aware=True,
             phase="prefill",
+            shares_prefix=True,
             source="Feng et al. 2024, Ada-KV, arXiv:2407.11550; FFY0/AdaKV and Zefan-Cai/KVCache-Factory:pyramidkv/"
             "pyramidkv_utils.py:AdaKVCluster.update_kv (rule=official); NVIDIA/kvpress AdaKVPress (rule=kvpress), "
             "ExpectedAttentionPress (base=expected-attention)",

@@ -60,6 +60,7 @@ def loom_augmentations() -> Sequence[AugmentationSpec]:
             saves="real",
             query_aware=False,
             phase="prefill",
+            shares_prefix=True,
             source="Devoto et al. 2024, A Simple and Effective L2 Norm-Based Strategy for KV Cache Compression, "
             "arXiv:2406.11430; alessiodevoto/l2compress:cache.py:l2_compress; NVIDIA/kvpress KnormPress "
             "(skip_layers=none)",

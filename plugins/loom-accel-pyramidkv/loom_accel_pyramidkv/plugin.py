@@ -55,6 +55,7 @@ def loom_augmentations() -> Sequence[AugmentationSpec]:
             saves="real",
             query_aware=True,
             phase="prefill",
+            shares_prefix=True,
             source="Cai et al. 2024, PyramidKV, arXiv:2406.02069; Zefan-Cai/KVCache-Factory:pyramidkv/"
             "pyramidkv_utils.py:PyramidKVCluster.update_kv (rule=official); NVIDIA/kvpress PyramidKVPress "
             "(rule=kvpress)",

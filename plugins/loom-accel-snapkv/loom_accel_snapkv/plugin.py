@@ -47,6 +47,7 @@ def loom_augmentations() -> Sequence[AugmentationSpec]:
             saves="real",
             query_aware=True,
             phase="prefill",
+            shares_prefix=True,
             source="Li et al. 2024, SnapKV, arXiv:2404.14469; FasterDecoding/SnapKV:snapkv/monkeypatch/snapkv_utils.py"
             ":SnapKVCluster.update_kv; group reduction as in NVIDIA/kvpress (pool=before) and "
             "Zefan-Cai/KVCache-Factory (pool=after)",

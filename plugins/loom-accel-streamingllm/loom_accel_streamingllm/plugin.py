@@ -49,6 +49,7 @@ def loom_augmentations() -> Sequence[AugmentationSpec]:
             requires=frozenset({"local_model"}),
             saves="real",
             query_aware=False,
+            shares_prefix=True,
             phase="both",
             extends_context=False,
             source="Xiao et al. 2023, Efficient Streaming Language Models with Attention Sinks, arXiv:2309.17453; "

@@ -35,6 +35,7 @@ def loom_augmentations() -> Sequence[AugmentationSpec]:
             saves="real",
             query_aware=True,
             phase="prefill",
+            shares_prefix=True,
             source="Oren et al. 2024, Transformers are Multi-State RNNs, arXiv:2401.06104; NVIDIA/kvpress TOVAPress "
             "(evicts once, after the prompt)",
             oracle="loom_accel_tova.oracle:options",

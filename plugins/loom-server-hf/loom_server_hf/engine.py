@@ -5,6 +5,7 @@ The dense baseline runs through the same loop and the same preallocated store as
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from loom_server_hf.kv.host import Session, attached, forward
 from loom_server_hf.kv.policy import Geometry, Policy
 from loom_server_hf.kv.rope import Rope
 from loom_server_hf.memory import PeakMemory
+from loom_server_hf.prefix import Prefix
 from loom_server_hf.sampling import Sampler
 
 STREAM_CHUNK = 512
@@ -48,7 +50,8 @@ class RowResult:
     """The answer to a row. token_ids includes the end-of-sequence token where one was generated.
 
     started, first_token, ended: `time.perf_counter` seconds; started is the batch's. kv: measured at the end of the
-    prompt, after compression. peak_bytes: most memory during the batch (see `memory`). error: why there is no answer.
+    prompt, after compression. peak_bytes: most memory during the batch (see `memory`). n_cached: prompt tokens that
+    were read before, for all who share them. error: why there is no answer.
     """
 
     token_ids: tuple[int, ...]
@@ -58,11 +61,15 @@ class RowResult:
     ended: float
     kv: KVUse
     peak_bytes: int | None
+    n_cached: int = 0
     error: str | None = None
 
 
 class Pass:
-    """One batch on its way through an attached model: `prefill`, then `feed` for each further step."""
+    """One batch on its way through an attached model: `prefill`, then `feed` for each further step.
+
+    prefix: tokens that all prompts begin with, read before; each row continues a copy.
+    """
 
     def __init__(
         self,
@@ -76,6 +83,7 @@ class Pass:
         room: int = ROOM,
         rope: Rope | None = None,
         repeat_heads: bool = False,
+        prefix: Prefix | None = None,
     ) -> None:
         self.model, self.chunk = model, chunk
         self.device = geometry.device
@@ -87,6 +95,11 @@ class Pass:
         padded = [[0] * (width - len(prompt)) + list(prompt) for prompt in prompts]
         self.ids = torch.tensor(padded, device=self.device)
         self.next = torch.tensor(lengths, device=self.device)[:, None]
+        self.began = 0
+        if prefix is not None:
+            self.began = width - prefix.behind(prompts, self.session.window)
+            self.session.resume(prefix.layers, self.began)
+        self.n_cached = [max(0, self.began - (width - length)) for length in lengths]
 
     @torch.inference_mode()
     def prefill(self) -> tuple[Tensor, dict[int, LoomError]]:
@@ -95,7 +108,7 @@ class Pass:
         positions = (torch.arange(width, device=self.device) - (width - self.next)).clamp(min=0)
         logits = self.next
         chunk = self.chunk if self.session.clock is None else min(self.chunk, STREAM_CHUNK)
-        for start in range(0, width, chunk):
+        for start in range(self.began, width, chunk):
             end = min(start + chunk, width)
             logits = self._forward(self.ids[:, start:end], positions[:, start:end], last_chunk=end == width)
         return logits, self.session.end_prefill()
@@ -108,6 +121,14 @@ class Pass:
         logits = self._forward(ids, positions)
         self.next = self.next + n
         return logits
+
+    @torch.inference_mode()
+    def fork(self, rows: int) -> Pass:
+        """A batch of `rows` rows that all continue this one's only row, after its prefill; this one stays as it is."""
+        twin = copy.copy(self)
+        twin.session = self.session.fork(rows)
+        twin.next = self.next.repeat(rows, 1)
+        return twin
 
     def _forward(self, ids: Tensor, positions: Tensor, *, last_chunk: bool = False) -> Tensor:
         self.session.begin(ids.shape[1], last_chunk=last_chunk)
@@ -162,10 +183,13 @@ class Engine:
         """The shape of the model's keys and values."""
         return self._examined.geometry
 
-    def run(self, rows: Sequence[Row], policy: Policy | None) -> Generator[tuple[int, RowResult], None, None]:
+    def run(
+        self, rows: Sequence[Row], policy: Policy | None, prefix: Prefix | None = None
+    ) -> Generator[tuple[int, RowResult], None, None]:
         """Answer a batch: (index, result) of each row as soon as it ends; ended rows leave the batch.
 
-        policy None = dense. A row that cannot be served is a result with `error`; the others go on.
+        policy None = dense. prefix: read before; all rows begin with it. A row that cannot be served is a result with
+        `error`; the others go on.
         """
         started = time.perf_counter()
         good: list[int] = []
@@ -176,11 +200,11 @@ class Engine:
                 self._check(row, policy)
                 good.append(index)
             except LoomError as error:
-                yield index, _failure(error, started, policy)
+                yield index, failure(error, started, policy)
         if not good:
             return
         with attached(self.model), PeakMemory(self.geometry.device) as peak:
-            for place, result in self._run([rows[index] for index in good], policy, started, peak):
+            for place, result in self._run([rows[index] for index in good], policy, started, peak, prefix):
                 yield good[place], result
 
     def start(
@@ -212,54 +236,70 @@ class Engine:
             self._rope_for(policy, len(row.ids))
 
     def _run(
-        self, rows: Sequence[Row], policy: Policy | None, started: float, peak: PeakMemory
+        self, rows: Sequence[Row], policy: Policy | None, started: float, peak: PeakMemory, prefix: Prefix | None
     ) -> Iterator[tuple[int, RowResult]]:
         room = min(ROOM, max(row.max_tokens for row in rows))
-        batch = self.start([row.ids for row in rows], [row.seed for row in rows], policy, room=room)
+        batch = self.start([row.ids for row in rows], [row.seed for row in rows], policy, room=room, prefix=prefix)
         logits, failed = batch.prefill()
-        uses = batch.session.uses()
-        answers = [_Answer(row) for row in rows]
-        alive = list(range(len(rows)))
-        first_token = time.perf_counter()
+        uses, n_cached = batch.session.uses(), batch.n_cached
+        for index, error in failed.items():
+            yield index, failure(error, started, policy)
+        alive = [index for index in range(len(rows)) if index not in failed]
+        if not alive:
+            return
         if failed:
-            for index, error in failed.items():
-                yield index, _failure(error, started, policy)
-            alive = [index for index in alive if index not in failed]
-            if alive:
-                batch.take(alive)
-                logits = logits[alive]
-        plain = all(answer.sampler.greedy and not answer.row.min_tokens for answer in answers)
-        first = True
-        while alive:
-            tokens, ids = _next(logits, [answers[index] for index in alive], plain)
-            now = time.perf_counter()
-            if first:
-                first_token, first = now, False
-            left = []
-            for place, index in enumerate(alive):
-                finish = answers[index].add(tokens[place])
-                if finish is None:
-                    left.append(place)
-                    continue
-                yield (
-                    index,
-                    RowResult(
-                        token_ids=tuple(answers[index].tokens),
-                        finish=finish,
-                        started=started,
-                        first_token=first_token,
-                        ended=now,
-                        kv=uses[index],
-                        peak_bytes=peak.bytes(),
-                    ),
-                )
-            if len(left) < len(alive):
-                alive = [alive[place] for place in left]
-                if not alive:
-                    return
-                batch.take(left)
-                ids = ids[torch.tensor(left, device=ids.device)]
-            logits = batch.feed(ids)
+            batch.take(alive)
+            logits = logits[alive]
+        for place, said in decode(batch, logits, [rows[index] for index in alive]):
+            index = alive[place]
+            own = {"kv": uses[index], "n_cached": n_cached[index]}
+            yield index, result(said, started=started, peak_bytes=peak.bytes(), **own)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a row answered, and when: see `RowResult`."""
+
+    token_ids: tuple[int, ...]
+    finish: Literal["stop", "length"]
+    first_token: float
+    ended: float
+
+
+def result(said: Said, **rest: Any) -> RowResult:
+    """The result of a row that has been answered; rest: the further fields."""
+    return RowResult(
+        token_ids=said.token_ids, finish=said.finish, first_token=said.first_token, ended=said.ended, **rest
+    )
+
+
+def decode(batch: Pass, logits: Tensor, rows: Sequence[Row]) -> Iterator[tuple[int, Said]]:
+    """Answer the rows of a batch whose prompts are read; logits [b, V] of their last tokens.
+
+    Yields each row's index and what it said, when it ends.
+    """
+    answers = [_Answer(row) for row in rows]
+    alive = list(range(len(rows)))
+    plain = all(answer.sampler.greedy and not answer.row.min_tokens for answer in answers)
+    first_token: float | None = None
+    while alive:
+        tokens, ids = _next(logits, [answers[index] for index in alive], plain)
+        now = time.perf_counter()
+        first_token = now if first_token is None else first_token
+        left = []
+        for place, index in enumerate(alive):
+            finish = answers[index].add(tokens[place])
+            if finish is None:
+                left.append(place)
+                continue
+            yield index, Said(tuple(answers[index].tokens), finish, first_token, now)
+        if len(left) < len(alive):
+            alive = [alive[place] for place in left]
+            if not alive:
+                return
+            batch.take(left)
+            ids = ids[torch.tensor(left, device=ids.device)]
+        logits = batch.feed(ids)
 
 
 @torch.inference_mode()
@@ -273,10 +313,10 @@ def _next(logits: Tensor, answers: Sequence[_Answer], plain: bool) -> tuple[list
     return tokens, torch.tensor(tokens, device=logits.device)[:, None]
 
 
-def _failure(error: LoomError, started: float, policy: Policy | None) -> RowResult:
+def failure(error: LoomError, started: float, policy: Policy | None) -> RowResult:
     """The result of a row that could not be answered."""
     now = time.perf_counter()
-    asked = str(policy.asked) if policy is not None else ""
+    asked = policy.request if policy is not None else ""
     return RowResult(
         token_ids=(),
         finish="stop",

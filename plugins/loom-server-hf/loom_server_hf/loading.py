@@ -26,10 +26,9 @@ def opened(model: str, options: HFModelOptions, server: HFServerOptions) -> Iter
     device = choose_device(options.device)
     loaded = load(found, options, device)
     ends = end_ids(loaded, found.card.tokenizer)
-    session = HFSession(
-        Engine(loaded, prefill_chunk=server.prefill_chunk), found.card, eos_ids=ends, batch=server.batch
-    )
-    del loaded
+    engine = Engine(loaded, prefill_chunk=server.prefill_chunk)
+    session = HFSession(engine, found.card, eos_ids=ends, batch=server.batch, share_prefix=server.share_prefix)
+    del loaded, engine
     try:
         yield session
     finally:

@@ -1,7 +1,11 @@
-"""The most memory that a piece of work took. Knows the CUDA allocator and Linux's process counters, nothing else."""
+"""The most memory that a piece of work took, and what to do when it ran out.
+
+Knows the CUDA allocator and Linux's process counters, nothing else.
+"""
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from types import TracebackType
 
@@ -49,3 +53,18 @@ class PeakMemory:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
         return None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """True for the errors with which torch says that memory ran out, on a GPU or on the host."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
+
+
+def release_memory() -> None:
+    """Give back what is no longer referred to."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

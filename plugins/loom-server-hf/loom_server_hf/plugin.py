@@ -23,6 +23,9 @@ class HFServerOptions:
 
     batch: int = option(8, help="most requests answered together; halved when memory runs out", low=1, how=True)
     prefill_chunk: int = option(2048, help="prompt tokens read in one forward pass", low=1, how=True)
+    share_prefix: bool = option(
+        True, help="read what several questions begin with once; false = every prompt whole", how=True
+    )
     threads: int | None = option(
         None, help="CPU threads of torch; none = LOOM_THREADS, else torch's own choice", low=1, how=True
     )
@@ -74,7 +77,7 @@ def loom_servers() -> Sequence[ServerSpec]:
             version="1",
             summary="any causal language model of transformers, from a folder or the hub, with loom's own KV cache",
             factory="loom_server_hf.server:HFServer",
-            capabilities=frozenset({"local_model", "token_ids", "device", "stream"}),
+            capabilities=frozenset({"local_model", "token_ids", "device", "stream", "context_only"}),
             options=HFServerOptions,
             model_options=HFModelOptions,
             oracle="loom_server_hf.oracle:check",
@@ -96,6 +99,7 @@ def loom_augmentations() -> Sequence[AugmentationSpec]:
             options=RandomOptions,
             requires=frozenset({"local_model"}),
             saves="real",
+            shares_prefix=True,
             source="loom: the floor of every eviction; a method that does not beat it chooses no better than chance",
         ),
         AugmentationSpec(

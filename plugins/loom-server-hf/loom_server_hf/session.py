@@ -1,19 +1,16 @@
 """One opened model: requests in, responses out, each as soon as its row ends. Knows batches and stop strings.
 
 Requests are taken `batch` at a time and put together with others of like length. When memory runs out, the rows that
-are not answered yet are asked again in half as large a batch, and no later batch is as large in tokens.
+are not answered yet are asked again in half as large a batch, and no later batch is as large in tokens. What several
+prompts begin with is read once (`sharing`).
 """
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
-
-import torch
+from typing import Any
 
 from loom_core.answering import failure, misfit, said
 from loom_core.contracts import ModelCard, Tokenizer
@@ -21,20 +18,14 @@ from loom_core.errors import ModelError
 from loom_core.plugins import installed
 from loom_core.render import render
 from loom_core.types import Arm, Part, Request, Response, Timing
-from loom_server_hf.engine import Row, RowResult
-
-SPREAD = 1.5
-"""In one batch, the longest prompt has at most this many times the tokens of the shortest, so padding stays small."""
+from loom_server_hf.engine import Engine, Row, RowResult
+from loom_server_hf.memory import out_of_memory, release_memory
+from loom_server_hf.shared import Context, ask
+from loom_server_hf.sharing import Sharing, Unit
+from loom_server_hf.taken import Taken
 
 SLACK_TOKENS = 4
 """Tokens decoded before the first that a stop string can begin in: a decoder may trim the first one's space."""
-
-
-class Runs(Protocol):
-    """What a session needs of the engine."""
-
-    def run(self, rows: Sequence[Row], policy: Any) -> Iterator[tuple[int, RowResult]]:
-        """Answer the rows; yields each row's index and result when it ends."""
 
 
 class StopStrings:
@@ -51,28 +42,20 @@ class StopStrings:
         return any(text in tail for text in self._stop)
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A request in hand, its token ids, and when it was taken from the queue."""
-
-    request: Request
-    ids: tuple[int, ...]
-    queued: float
-
-    @property
-    def n_tokens(self) -> int:
-        """Prompt and answer together, at most."""
-        return len(self.ids) + self.request.generation.max_tokens
-
-
 class HFSession:
-    """Answers requests with one engine. `card.tokenizer` decodes; `eos_ids` end an answer."""
+    """Answers requests with one engine. `card.tokenizer` decodes; `eos_ids` end an answer.
 
-    def __init__(self, engine: Runs, card: ModelCard, *, eos_ids: frozenset[int], batch: int = 8) -> None:
+    share_prefix: read what several prompts begin with once.
+    """
+
+    def __init__(
+        self, engine: Engine, card: ModelCard, *, eos_ids: frozenset[int], batch: int = 8, share_prefix: bool = True
+    ) -> None:
         if card.tokenizer is None:
             raise ModelError(f"{card.name} has no tokenizer", where=card.path)
         self.card = card
-        self._engine: Runs | None = engine
+        self._engine: Engine | None = engine
+        self._share_prefix = share_prefix
         self._tokenizer, self._eos_ids, self._batch = card.tokenizer, eos_ids, batch
         self._most_tokens: int | None = None
 
@@ -84,7 +67,10 @@ class HFSession:
         if self._engine is None:
             raise ModelError(f"the session of {self.card.name} is closed", hint="open the model again")
         policy = load_policy(arm)
-        while taken := list(islice(requests, self._batch)):
+        sharing = Sharing(self._engine, policy, declared=declares_sharing(arm), on=self._share_prefix)
+        requests, ahead = iter(requests), list[Request]()
+        while taken := [*ahead, *islice(requests, self._batch - len(ahead))]:
+            ahead = list(islice(requests, 1)) if sharing.looks_ahead(taken[-1]) else []
             fitting = []
             for request in taken:
                 item, why = self._take(request)
@@ -92,8 +78,8 @@ class HFSession:
                     yield _failure(item, why)
                 else:
                     fitting.append(item)
-            for bucket in buckets(fitting):
-                yield from self._answer(self._engine, bucket, policy)
+            for unit in sharing.units(fitting, ahead[0] if ahead else None):
+                yield from self._answer(self._engine, unit, policy)
 
     def close(self) -> None:
         """Let go of the model and give its memory back."""
@@ -108,16 +94,18 @@ class HFSession:
         item = Taken(request, tuple(ids), time.perf_counter())
         return item, misfit(len(ids), request.generation, self.card.window)
 
-    def _answer(self, engine: Runs, taken: Sequence[Taken], policy: Any) -> Iterator[Response]:
-        """Run a bucket, longest first; after running out of memory, what is left of it in smaller batches."""
-        waiting = list(taken)
+    def _answer(self, engine: Engine, unit: Unit, policy: Any) -> Iterator[Response]:
+        """Run a unit, longest first; after running out of memory, what is left of it in smaller batches."""
+        waiting = list(unit.items) if not unit.why else []
+        for item in unit.items if unit.why else ():
+            yield _failure(item, unit.why)
         while waiting:
             batch, memory = waiting[: self._rows_that_fit(waiting[0])], ""
             waiting = waiting[len(batch) :]
             left = dict(enumerate(batch))
             try:
-                for index, result in engine.run([self._row(item) for item in batch], policy):
-                    yield self._response(left.pop(index), result, len(batch))
+                for index, result in _run(engine, [self._row(item) for item in batch], policy, unit):
+                    yield self._response(left.pop(index), result, len(batch), unit)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -155,7 +143,7 @@ class HFSession:
             stop=stop,
         )
 
-    def _response(self, item: Taken, result: RowResult, batch: int) -> Response:
+    def _response(self, item: Taken, result: RowResult, batch: int, unit: Unit) -> Response:
         ids = tuple(result.token_ids)
         if result.error is not None:
             return _failure(item, result.error)
@@ -171,8 +159,11 @@ class HFSession:
                 first_token=result.first_token,
                 ended=result.ended,
                 batch=batch,
+                forked=unit.shared is not None,
+                shared_seconds=unit.shared.seconds if unit.shared is not None else 0.0,
             ),
             token_ids=ids,
+            n_cached=result.n_cached,
             n_dropped=item.request.n_dropped,
             kv=result.kv,
             peak_bytes=result.peak_bytes,
@@ -182,6 +173,21 @@ class HFSession:
         """The answer without its end token and without what a stop string cuts off."""
         kept = ids[:-1] if ids and ids[-1] in self._eos_ids else ids
         return said(self._tokenizer, kept, item.request.generation)
+
+
+def _run(engine: Engine, rows: Sequence[Row], policy: Any, unit: Unit) -> Iterator[tuple[int, RowResult]]:
+    """The rows of a unit through the engine, behind what they share."""
+    if isinstance(unit.shared, Context):
+        return ask(engine, unit.shared, rows)
+    if unit.shared is not None:
+        return engine.run(rows, policy, unit.shared)
+    return engine.run(rows, policy)
+
+
+def declares_sharing(arm: Arm) -> bool:
+    """True if every cache method of the arm declares that questions may continue one prefix."""
+    augmentations = installed().augmentations
+    return all(augmentations.get(part.name).spec.shares_prefix for part in arm.of_kind("model"))
 
 
 def load_policy(arm: Arm) -> Any:
@@ -200,32 +206,6 @@ def load_policy(arm: Arm) -> Any:
         return None
     catalog, part = installed(), parts[0]
     return catalog.load(catalog.augmentations.get(part.name))(part.options)
-
-
-def buckets(taken: Sequence[Taken]) -> list[list[Taken]]:
-    """The requests sorted by length, longest first, cut where the next would be padded too much."""
-    groups: list[list[Taken]] = []
-    for item in sorted(taken, key=lambda item: -len(item.ids)):
-        if groups and len(groups[-1][0].ids) <= SPREAD * len(item.ids):
-            groups[-1].append(item)
-        else:
-            groups.append([item])
-    return groups
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """True for the errors with which torch says that memory ran out, on a GPU or on the host."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
-
-
-def release_memory() -> None:
-    """Give back what is no longer referred to."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _failure(item: Taken, why: str) -> Response:

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loom_server_hf.engine import Row, RowResult
-from loom_server_hf.session import HFSession, StopStrings, buckets, load_policy
+from loom_server_hf.session import HFSession, StopStrings, load_policy
+from loom_server_hf.taken import buckets
 from loom_server_hf.tokenizer import HFTokenizer
 from transformers import PreTrainedTokenizerFast
 
@@ -106,7 +107,8 @@ def test_an_answer_is_recorded_whole(tokenizer: HFTokenizer) -> None:
 def test_an_end_token_that_is_no_special_token_is_left_out(tokenizer: HFTokenizer) -> None:
     end = tokenizer.encode("!")[0]
     card = ModelCard(name="m", path="/m", digest="", window=None, tokenizer=tokenizer)
-    opened = HFSession(Scripted([*tokenizer.encode("yes"), end]), card, eos_ids=frozenset({end}))
+    engine: Any = Scripted([*tokenizer.encode("yes"), end])
+    opened = HFSession(engine, card, eos_ids=frozenset({end}))
     assert ask(opened, [request("a")])["a"].text == "yes"
 
 

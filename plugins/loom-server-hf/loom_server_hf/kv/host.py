@@ -8,6 +8,7 @@ passes the padding mask on untouched: what is visible is decided by the store. N
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -170,6 +171,20 @@ class Session:
     def raw_positions(self) -> bool:
         """The model must be fed position 0, because the host rotates keys itself."""
         return self.clock is not None and self.clock.rope is not None
+
+    def resume(self, layers: Sequence[tuple[Tensor, Tensor]], columns: int) -> None:
+        """Begin behind `columns` columns of the batch, whose tokens were read before: k, v [1, h, P, d]."""
+        self.cache.seen = columns
+        for store, (k, v) in zip(self.stores, layers, strict=True):
+            assert isinstance(store, DenseStore)
+            store.continue_from(k, v, columns)
+
+    def fork(self, rows: int) -> Session:
+        """A session of `rows` rows that all continue this one's only row; nothing of this one is changed later."""
+        fixed = (self.geometry, self.rope, getattr(self.policy, "options", None))
+        twin = copy.deepcopy(self, {id(part): part for part in fixed if part is not None})
+        twin.take([0] * rows)
+        return twin
 
     def begin(self, n: int, *, last_chunk: bool = False) -> None:
         """Announce a forward pass of n columns; last_chunk: it ends the prompt, and eviction follows."""

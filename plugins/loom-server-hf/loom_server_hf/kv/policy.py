@@ -153,6 +153,14 @@ class Policy:
         return Need()
 
     @property
+    def shares_prefix(self) -> bool:
+        """Questions on one context may continue a prefix that was read once, without this policy.
+
+        So by default where nothing is looked at before the end of the prompt but the newest queries.
+        """
+        return self.need == Need(window=self.need.window)
+
+    @property
     def first(self) -> int:
         """Valid tokens at the start of each row that are always kept."""
         return 0
