@@ -1,0 +1,61 @@
+"""The authors' templates, read from their config, filled with a record. Knows `str.format`, no task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from string import Formatter
+
+from loom_core.errors import DataError
+from loom_core.prompt import segment
+from loom_core.types import DataSource, Json, Prompt, SegmentKind
+
+
+def read_entry(text: str, source: DataSource, task: str, kind: type[str] | type[int]) -> Json:
+    """What a config file of the authors says of a task. Raises DataError naming what is missing or mistyped."""
+    try:
+        entry = json.loads(text)[task]
+        if type(entry) is not kind:
+            raise ValueError(f"{task} is {entry!r}")
+    except (ValueError, TypeError, KeyError) as error:
+        why = f"no entry {error}" if isinstance(error, KeyError) else str(error)
+        raise DataError(
+            "a config file of LongBench cannot be used", where=source.pin, why=why, hint="loom data verify longbench"
+        ) from error
+    return entry
+
+
+def fill(template: str, values: Mapping[str, Json]) -> Prompt:
+    """`template.format(**values)` in segments: what stands before the context, the context, and the rest.
+
+    Raises DataError for a template that names anything but fields of the record.
+    """
+    parts: list[tuple[SegmentKind, str]] = []
+    kind: SegmentKind = "instruction"
+    for literal, field, spec, conversion in Formatter().parse(template):
+        parts.append((kind, literal))
+        if field is None:
+            continue
+        if field not in values or spec or conversion:
+            raise DataError(
+                "a template of LongBench asks for what a record has not",
+                where=f"field {field!r}",
+                why=f"a record has {', '.join(sorted(values))}",
+            )
+        if field == "context":
+            kind = "question"
+            parts.append(("context", str(values[field])))
+        else:
+            parts.append((kind, str(values[field])))
+    return Prompt(segments=tuple(segment(kind, text) for kind, text in _joined(parts)))
+
+
+def _joined(parts: list[tuple[SegmentKind, str]]) -> list[tuple[SegmentKind, str]]:
+    """Neighbours of one kind as one part; empty ones are left out, but for the context."""
+    found: list[tuple[SegmentKind, str]] = []
+    for kind, text in parts:
+        if found and found[-1][0] == kind:
+            found[-1] = (kind, found[-1][1] + text)
+        elif text or kind == "context":
+            found.append((kind, text))
+    return found
