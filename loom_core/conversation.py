@@ -248,6 +248,7 @@ class Conversations:
             "task": step.job["task"],
             "arm": step.job["arm"],
             "repeat": step.job["repeat"],
+            "protocol": self._selection.config.protocol,
             "prompt_digest": digest(list(rendered.token_ids)) if rendered and rendered.token_ids else None,
             "bos": rendered.bos if rendered else None,
             "cut": list(rendered.cut) if rendered else [],

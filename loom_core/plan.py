@@ -15,6 +15,7 @@ from loom_core.errors import DataError, PluginError, UsageError
 from loom_core.keys import job_key, plain, prompt_digest
 from loom_core.manifest import redacted, secrets
 from loom_core.names import arm_identity
+from loom_core.prompt import unfit_for_context_only
 from loom_core.render import render
 from loom_core.selection import Chosen, Selection, plan_arm
 from loom_core.store import RunFolder, write_json
@@ -117,6 +118,13 @@ def _measured(selection: Selection, card: ModelCard, data: DataDir, tally: Tally
                         f"two samples are named {sample.id!r}", where=name, hint="report it to the author"
                     )
                 seen.add(sample.id)
+                if selection.config.protocol == "context-only" and (why := unfit_for_context_only(sample.prompt)):
+                    raise UsageError(
+                        f"{name} cannot be asked context-only",
+                        where=f"sample {sample.id}",
+                        why=why,
+                        hint="leave the task out, or use protocol query-aware",
+                    )
                 yield _measure(replace(sample, task=name, level=sample.level or "all"), task, card, tally)
         except Unavailable as error:
             tally.unavailable[name] = str(error.what) + (f" ({error.where})" if error.where else "")

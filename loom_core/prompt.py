@@ -28,6 +28,16 @@ def context_indices(prompt: Prompt) -> tuple[int, ...]:
     return tuple(i for i, s in enumerate(prompt.segments) if s.kind == "context")
 
 
+def unfit_for_context_only(prompt: Prompt) -> str:
+    """Why a context cannot be compressed before its question is seen; "" where it can."""
+    contexts = context_indices(prompt)
+    if not contexts:
+        return "the prompt has no context"
+    if any(s.kind == "question" for s in prompt.segments[: contexts[-1]]):
+        return "question tokens stand before the context"
+    return ""
+
+
 def only_context_changed(before: Prompt, after: Prompt) -> bool:
     """True if `after` differs from `before` in the texts of context segments alone."""
     rest = [(s.kind, s.role, s.text) for s in before.segments if s.kind != "context"]

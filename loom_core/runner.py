@@ -210,7 +210,8 @@ class Runner:
         if bundle is not None and bundle.left:
             if bundle.attempts + 1 >= ATTEMPTS and len(bundle.left) == 1:
                 for job in list(bundle.left.values()):
-                    self._record(None, _lost(job, bundle.calls.get(job.key, 0), reason))
+                    lost = _lost(job, bundle.calls.get(job.key, 0), reason)
+                    self._record(None, {**lost, "protocol": self._selection.config.protocol})
             else:
                 self._agenda.give_back(bundle)
         if self._deaths >= (DEATHS_IN_A_ROW if worker.ready else ATTEMPTS):

@@ -29,6 +29,13 @@ FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         {"metavar": "error|skip|truncate", "help": "Prompts longer than the window.  [default: error]"},
     ),
     (
+        ("--protocol",),
+        {
+            "metavar": "query-aware|context-only",
+            "help": "context-only: methods compress the context before the question.  [default: query-aware]",
+        },
+    ),
+    (
         ("--judge",),
         {"metavar": "SERVER:MODEL", "help": "The model that metrics ask for a judgement; any server can run it."},
     ),
