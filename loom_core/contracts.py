@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
+from loom_core.evidence import Rewritten
 from loom_core.types import (
     Arm,
     BadRecord,
@@ -231,8 +232,12 @@ class PromptAugmentation(Protocol):
 
     def rewrite(
         self, prompt: Prompt, tokenizer: Tokenizer | None, *, chat: Literal["template", "completion"] = "template"
-    ) -> Prompt:
-        """The prompt with other context texts. chat: how it will be rendered, for those who count its tokens."""
+    ) -> Prompt | Rewritten:
+        """The prompt with other context texts. chat: how it will be rendered, for those who count its tokens.
+
+        `Rewritten` tells which spans were kept and what that took; the tokens that a plain prompt has lost count as
+        dropped.
+        """
 
 
 class Strategy(Protocol):

@@ -16,9 +16,10 @@ from typing import Any
 
 from loom_core.contracts import Benchmark, PromptAugmentation, Rendered, Session, Strategy, Tokenizer
 from loom_core.errors import LoomError, ModelError, PluginError
+from loom_core.evidence import kept_ends
 from loom_core.keys import call_key, digest, plain, prompt_digest, seed_of
-from loom_core.prompt import only_context_changed
-from loom_core.render import Chat, render
+from loom_core.render import render
+from loom_core.rewriting import Rewriting, evidence_left, rewrite
 from loom_core.selection import Selection
 from loom_core.store import sample_from
 from loom_core.truncate import fit
@@ -27,6 +28,15 @@ from loom_core.types import Arm, Json, KVUse, Part, Prompt, Request, Response, S
 RENDERINGS_KEPT = 64
 MOST_CALLS = 64
 """Calls one job may make; a strategy that asks for more is stopped with an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A turn made ready: the final prompt, its rendering (None where the server renders), and what was done to it."""
+
+    prompt: Prompt
+    rendered: Rendered | None
+    rewriting: Rewriting
 
 
 @dataclass
@@ -41,7 +51,7 @@ class Step:
     turn: Turn
     number: int = 0
     request: Request | None = None
-    rendered: Rendered | None = None
+    prepared: Prepared | None = None
     prepared_seconds: float = 0.0
 
 
@@ -83,7 +93,7 @@ class Conversations:
         self._selection, self._session = selection, session
         self._stack = ExitStack()
         self._augmentations: dict[str, Any] = {}
-        self._rendered: OrderedDict[tuple[str, str], tuple[Prompt, Rendered | None]] = OrderedDict()
+        self._rendered: OrderedDict[tuple[str, str], Prepared] = OrderedDict()
 
     def __enter__(self) -> Conversations:
         return self
@@ -129,9 +139,9 @@ class Conversations:
         try:
             if step.number >= MOST_CALLS:
                 raise PluginError("a job may not make more calls", why=f"the limit is {MOST_CALLS}")
-            step.request, step.rendered = self._request(arm, step)
+            step.request, step.prepared = self._request(arm, step)
         except Exception as error:  # noqa: BLE001 - as above
-            step.request, step.rendered = None, None
+            step.request, step.prepared = None, None
             yield self._failure(step, _reason(error))
             return
         step.prepared_seconds = time.perf_counter() - began
@@ -156,15 +166,16 @@ class Conversations:
         if not replayed:
             yield self._record(step, response, last=turn is None and not broken, answer=answer)
         if broken:
-            step.number, step.request, step.rendered = step.number + 1, None, None
+            step.number, step.request, step.prepared = step.number + 1, None, None
             yield self._failure(step, broken)
         if turn is not None:
             step.turn, step.number = turn, step.number + 1
             yield from self._prepare(arm, step, waiting)
 
-    def _request(self, arm: Arm, step: Step) -> tuple[Request, Rendered | None]:
+    def _request(self, arm: Arm, step: Step) -> tuple[Request, Prepared]:
         turn, task, job = step.turn, step.task, str(step.job["key"])
-        prompt, rendered = self._render(arm, turn, task)
+        prepared = self._render(arm, turn, task)
+        prompt, rendered = prepared.prompt, prepared.rendered
         seen: Json = list(rendered.token_ids or ()) if rendered else [[s.role, s.text] for s in prompt.segments]
         return (
             Request(
@@ -181,12 +192,12 @@ class Conversations:
                 n_dropped=rendered.n_dropped if rendered else 0,
                 protocol=self._selection.config.protocol,
             ),
-            rendered,
+            prepared,
         )
 
-    def _render(self, arm: Arm, turn: Turn, task: Task) -> tuple[Prompt, Rendered | None]:
+    def _render(self, arm: Arm, turn: Turn, task: Task) -> Prepared:
         """Augment, truncate and render a prompt; kept for the arms that ask the same prompt next."""
-        rewriting = "+".join(part.text for part in arm.of_kind("prompt"))
+        rewriting = "+".join(part.text for part in arm.of_kind("prompt")) if turn.augment else ""
         place = (prompt_digest(turn.prompt), f"{rewriting} {turn.generation.max_tokens} {task.chat} {task.truncation}")
         if place not in self._rendered:
             self._rendered[place] = self._render_anew(arm, turn, task)
@@ -194,24 +205,16 @@ class Conversations:
                 self._rendered.popitem(last=False)
         return self._rendered[place]
 
-    def _render_anew(self, arm: Arm, turn: Turn, task: Task) -> tuple[Prompt, Rendered | None]:
-        tokenizer, prompt = self._session.card.tokenizer, self._rewrite(arm, turn.prompt, task.chat)
+    def _render_anew(self, arm: Arm, turn: Turn, task: Task) -> Prepared:
+        """The arm's prompt augmentations, which see the full context; then truncation; then rendering."""
+        tokenizer = self._session.card.tokenizer
+        parts = [(p.name, self._augmentation(p)) for p in arm.of_kind("prompt")] if turn.augment else []
+        rewriting = rewrite(parts, turn.prompt, tokenizer, task.chat, where=f"arm {arm.name}")
         if tokenizer is None:
-            return prompt, None
-        final, rendered = self._fit(prompt, turn, task, tokenizer)
-        if prompt is not turn.prompt:
-            n_source = _count(render(turn.prompt, tokenizer, chat=task.chat))
-            rendered = replace(rendered, n_dropped=max(0, n_source - _count(rendered)))
-        return final, rendered
-
-    def _rewrite(self, arm: Arm, prompt: Prompt, chat: Chat) -> Prompt:
-        """The prompt after the arm's prompt augmentations, which see the full context."""
-        for part in arm.of_kind("prompt"):
-            rewritten = self._augmentation(part).rewrite(prompt, self._session.card.tokenizer, chat=chat)
-            if not only_context_changed(prompt, rewritten):
-                raise PluginError(f"{part.name} changed more than the context", where=f"arm {arm.name}")
-            prompt = rewritten
-        return prompt
+            return Prepared(rewriting.prompt, None, rewriting)
+        final, rendered = self._fit(rewriting.prompt, turn, task, tokenizer)
+        rendered = replace(rendered, n_dropped=rendered.n_dropped + rewriting.dropped)
+        return Prepared(final, rendered, rewriting)
 
     def _fit(self, prompt: Prompt, turn: Turn, task: Task, tokenizer: Tokenizer) -> tuple[Prompt, Rendered]:
         """The rendered prompt, cut to the window where the policies allow it."""
@@ -239,7 +242,7 @@ class Conversations:
         return self._augmentations[part.text]
 
     def _record(self, step: Step, response: Response, *, last: bool, answer: str | None) -> dict[str, Json]:
-        rendered = step.rendered
+        rendered = step.prepared.rendered if step.prepared else None
         return {
             "job": step.job["key"],
             "step": step.number,
@@ -254,6 +257,7 @@ class Conversations:
             "cut": list(rendered.cut) if rendered else [],
             "answer": answer if answer is not None and answer != response.text else None,
             "prepared_seconds": round(step.prepared_seconds, 6),
+            **_rewriting(step),
             **plain(response),
         }
 
@@ -268,6 +272,16 @@ class Conversations:
 def _reason(error: Exception) -> str:
     """An error as it is recorded; one that is no `LoomError` with its type."""
     return str(error) if isinstance(error, LoomError) else f"{type(error).__name__}: {error}"
+
+
+def _rewriting(step: Step) -> dict[str, Json]:
+    """What prompt augmentations and truncation did to the prompt of a call, and to the sample's evidence in it."""
+    if step.prepared is None:
+        return {"rewriting": None, "rewriting_cost": None, "evidence": None}
+    rewriting, final = step.prepared.rewriting, step.prepared.prompt
+    cut = () if final is rewriting.prompt else (kept_ends(rewriting.prompt, final),)
+    left = evidence_left(step.sample, step.turn.prompt, rewriting.kept, cut)
+    return {"rewriting": rewriting.facts, "rewriting_cost": rewriting.cost, "evidence": left}
 
 
 def _count(rendered: Rendered) -> int:

@@ -244,4 +244,5 @@ def _lost(job: Job, step: int, reason: str) -> dict[str, Json]:
     record: dict[str, Json] = {"job": job.key, "step": step, "last": True}
     record |= {"sample": job.sample, "task": job.task, "arm": job.arm, "repeat": job.repeat}
     record |= {"prompt_digest": None, "bos": None, "cut": [], "answer": None, "prepared_seconds": 0.0}
+    record |= {"rewriting": None, "rewriting_cost": None, "evidence": None}
     return {**record, **plain(response)}

@@ -316,10 +316,14 @@ class Response:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """A prompt to be answered, with the limits of its answer: a job's first call, a follow-up, a strategy's step."""
+    """A prompt to be answered, with the limits of its answer: a job's first call, a follow-up, a strategy's step.
+
+    augment: whether the arm's prompt augmentations rewrite it; a strategy may ask some calls on the whole context.
+    """
 
     prompt: Prompt
     generation: Generation
+    augment: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

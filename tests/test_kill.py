@@ -24,7 +24,7 @@ import pytest
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes by /proc")
 
 ORPHANS_GONE_SECONDS = 10.0
-PASSING_FIELDS = ("timing", "prepared_seconds", "peak_bytes", "n_cached")
+PASSING_FIELDS = ("timing", "prepared_seconds", "rewriting_cost", "peak_bytes", "n_cached")
 PASSING_KV_FIELDS = ("bytes_dense", "bytes_held")
 
 

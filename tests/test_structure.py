@@ -26,16 +26,19 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("words", ("loom_core", "types", "errors")),
     (
         "forms",
-        ("keys", "prompt", "contracts", "answering", "render", "truncate", "literals", "stats", "pins", "download"),
+        (
+            *("keys", "prompt", "contracts", "answering", "render", "truncate", "literals", "stats", "pins", "download"),
+            *("evidence", "chunking"),
+        ),
     ),
-    ("plugins", ("options", "specs", "hookspecs", "plugins", "readers")),
+    ("plugins", ("options", "specs", "hookspecs", "plugins", "readers", "retrieval")),
     ("input", ("data", "config", "names", "store")),
     ("selection", ("selection", "manifest")),
     (
         "stages",
         (
             *("plan", "conversation", "agenda", "process", "worker", "score", "ledger", "costs", "cells", "report"),
-            *("compare", "knobs", "official", "resample", "leaderboard", "published"),
+            *("rewriting", "compare", "knobs", "official", "resample", "leaderboard", "published"),
         ),
     ),
     ("run", ("runner", "pipeline", "reproduce")),
@@ -52,6 +55,9 @@ PUBLIC = frozenset(
             "keys",
             "prompt",
             "contracts",
+            "evidence",
+            "chunking",
+            "retrieval",
             "answering",
             "render",
             "truncate",
