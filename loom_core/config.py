@@ -5,6 +5,7 @@ Values stay as the user wrote them; names are resolved against the installed plu
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -14,12 +15,27 @@ from typing import Any, Literal
 from loom_core.errors import UsageError, nearest
 from loom_core.keys import plain
 from loom_core.options import SECRET, number, show
+from loom_core.ownprompt import read_templates
 from loom_core.types import PROTOCOLS, Json, Protocol
 
 OVERLENGTH = ("error", "skip", "truncate")
 TABLES = ("model_options", "server_options", "judge_options", "metric_options")
 HOW = frozenset(
-    ("server_options", "judge", "judge_options", "metric_options", "workers", "out", "data_dir", "offline", "origins")
+    (
+        "server_options",
+        "judge",
+        "judge_options",
+        "metric_options",
+        "budget",
+        "until",
+        "workers",
+        "devices",
+        "python",
+        "out",
+        "data_dir",
+        "offline",
+        "origins",
+    )
 )
 """Fields that say how to run or score, not what is asked: they may change when a run is continued. (Server options that
 do change what is asked are told apart by the server's own options class, see `options.identity`.)"""
@@ -27,7 +43,11 @@ do change what is asked are told apart by the server's own options class, see `o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """A run as it was asked for. Every field not in `HOW` is part of its identity."""
+    """A run as it was asked for. Every field not in `HOW` is part of its identity.
+
+    subset: samples of each task, drawn fairly over its levels by `subset_seed`; limit: then at most so many. templates:
+    the text of a user's own prompt by "bench:task".
+    """
 
     benchmarks: tuple[str, ...] = ()
     suite: str | None = None
@@ -38,6 +58,9 @@ class RunConfig:
     accel: tuple[str, ...] = ()
     lengths: tuple[int, ...] = ()
     limit: int | None = None
+    subset: int | None = None
+    subset_seed: int = 0
+    templates: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     repeats: int = 1
     overlength: Literal["error", "skip", "truncate"] = "error"
@@ -45,7 +68,11 @@ class RunConfig:
     judge: str | None = None
     judge_options: Mapping[str, str] = field(default_factory=dict)
     metric_options: Mapping[str, str] = field(default_factory=dict)
+    budget: float | None = None
+    until: float | None = None
     workers: int = 1
+    devices: tuple[str, ...] = ()
+    python: str | None = None
     out: str | None = None
     data_dir: str | None = None
     offline: bool = False
@@ -84,7 +111,14 @@ def from_toml(path: Path) -> RunConfig:
         raise UsageError("the study file cannot be read", where=str(path), why=why, hint="check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError("the study file is no TOML", where=str(path), why=str(error)) from error
-    return RunConfig().merged(values, str(path))
+    return RunConfig().merged(with_templates(values, path), str(path))
+
+
+def with_templates(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The settings of a TOML file with the templates' texts for their files, which lie relative to it."""
+    if isinstance(given := values.get("templates"), Mapping):
+        values = {**values, "templates": read_templates(given, path.parent, where=str(path))}
+    return values
 
 
 def _typed(values: Mapping[str, Any], *, where: str) -> RunConfig:
@@ -103,6 +137,8 @@ def _typed(values: Mapping[str, Any], *, where: str) -> RunConfig:
 def _value(name: str, value: Any) -> Any:
     if name in ("benchmarks", "accel"):
         return tuple(_text(item) for item in ([value] if isinstance(value, str) else _list(value)))
+    if name == "devices":
+        return tuple(_group(item) for item in (value.split(",") if isinstance(value, str) else _list(value)))
     if name == "lengths":
         items = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else _list(value)
         return tuple(_whole(item, least=1) for item in items)
@@ -110,14 +146,20 @@ def _value(name: str, value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise TypeError(f"{value!r} is no table of names and values")
         return {str(k): _option(name, str(k), v) for k, v in value.items()}
-    if name in ("limit", "repeats", "workers"):
-        return None if value is None and name == "limit" else _whole(value, least=1)
-    if name == "seed":
+    if name == "templates":
+        if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in value.values()):
+            raise TypeError(f"{value!r} is no table of tasks and template texts")
+        return {str(k): v for k, v in value.items()}
+    if name in ("limit", "subset", "repeats", "workers"):
+        return None if value is None and name in ("limit", "subset") else _whole(value, least=1)
+    if name in ("seed", "subset_seed"):
         return _whole(value, least=0)
     if name == "offline":
         if not isinstance(value, bool):
             raise ValueError(f"{value!r} is neither true nor false")
         return value
+    if name in ("budget", "until"):
+        return (_seconds if name == "budget" else _half_width)(value)
     choices: dict[str, tuple[str, ...]] = {"overlength": OVERLENGTH, "protocol": PROTOCOLS}
     if name in choices and value not in choices[name]:
         raise ValueError(f"{value!r} is none of {', '.join(choices[name])}")
@@ -149,6 +191,39 @@ def _whole(value: Any, *, least: int) -> int:
     if result < least:
         raise ValueError(f"{result} is below {least}")
     return result
+
+
+def _group(value: Any) -> str:
+    """A group of devices, `0` or `0+1`."""
+    text = str(value).strip()
+    if not re.fullmatch(r"[\w.-]+(\+[\w.-]+)*", text):
+        raise ValueError(f"{value!r} is no device and no group of devices (write 0,1 or 0+1,2+3)")
+    return text
+
+
+def _seconds(value: Any) -> float | None:
+    """Seconds of `90s`, `30m`, `1h30m`; None of none."""
+    if value is None or value == "none":
+        return None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+        return float(value)
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", _text(value).strip())
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    if not hours + minutes + seconds:
+        raise ValueError(f"{value!r} is no time (write 30m, 1h30m or 90s, or none)")
+    return float(3600 * hours + 60 * minutes + seconds)
+
+
+def _half_width(value: Any) -> float | None:
+    """The half-width of `ci=2` (points of a hundred of a metric's range) as a share; None of none."""
+    if value is None or value == "none":
+        return None
+    if isinstance(value, float) and 0 < value < 0.5:
+        return value
+    match = re.fullmatch(r"ci=(\d+(?:\.\d+)?)", _text(value).strip())
+    if not match or not 0 < float(match[1]) < 50:
+        raise ValueError(f"{value!r} is no width (write ci=2: every interval within ±2 points of 100, or none)")
+    return float(match[1]) / 100
 
 
 def difference(before: RunConfig, after: RunConfig) -> list[str]:

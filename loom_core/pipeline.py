@@ -15,12 +15,14 @@ from loom_core.config import RunConfig, difference
 from loom_core.data import DataDir
 from loom_core.errors import RunError, nearest
 from loom_core.keys import plain
+from loom_core.placement import check, place
 from loom_core.plan import make_plan
 from loom_core.plugins import Catalog
 from loom_core.runner import Outcome, Progress, Runner
 from loom_core.score import score_run
 from loom_core.selection import Selection, select
 from loom_core.store import RunFolder, read_json, set_torn_tail_aside, write_json
+from loom_core.supply import supply
 from loom_core.types import Json
 
 RUNS = Path("runs")
@@ -43,14 +45,17 @@ class Result:
 def run(config: RunConfig, catalog: Catalog, command: list[str], progress: Progress) -> Result:
     """Start or continue the run that this config asks for, up to its report."""
     selection = select(config, catalog)
+    placement = place(config)
+    environment = check(selection, placement)
     folder = RunFolder(Path(config.out) if config.out else RUNS / default_name(selection))
     with folder.writing():
         plan = prepare(folder, selection, command)
         if torn := set_torn_tail_aside(folder.responses):
             progress.note(f"a torn last line of {torn} bytes was set aside; its question is asked again")
         catalog.observe("loom_run_started", folder=folder.path, manifest=read_json(folder.manifest))
-        outcome = Runner(folder, selection, plan["model"]["digest"], progress).run()
-        _remember(folder, outcome)
+        jobs = supply(folder, selection, progress.note)
+        outcome = Runner(folder, selection, plan["model"]["digest"], progress, jobs, placement).run()
+        _remember(folder, outcome, environment)
         score_run(folder, selection, note=progress.note)
         result = Result(folder, outcome, report.write(folder))
         summary = {"planned": outcome.planned, "ended": outcome.ended, "failed": outcome.failed}
@@ -124,9 +129,11 @@ def default_name(selection: Selection) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
 
 
-def _remember(folder: RunFolder, outcome: Outcome) -> None:
+def _remember(folder: RunFolder, outcome: Outcome, environment: dict[str, Json] | None) -> None:
     """Add what happened to the manifest: workers, deaths, damage. Earlier passes stay."""
     record = read_json(folder.manifest)
     record["workers"] = [*record.get("workers", []), *outcome.workers]
+    if environment is not None:
+        record["environments"] = [*record.get("environments", []), environment]
     record["events"] = [*record.get("events", []), *outcome.events]
     write_json(folder.manifest, record)

@@ -34,14 +34,14 @@ class WorkerProcess:
         events: Events,
         log: Path,
         *,
-        threads: int,
         hidden: list[str],
         python: str = sys.executable,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.number, self.ready, self.last_sign = number, False, time.monotonic()
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
-        environment = {**os.environ, "LOOM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        environment.setdefault("OMP_NUM_THREADS", str(threads))
+        environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", **(environment or {})}
+        environment.setdefault("OMP_NUM_THREADS", environment.get("LOOM_THREADS", "1"))
         # Spinning threads starve each other on a busy machine: one decode step was seen to take 100 times as long.
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         self._child = subprocess.Popen(

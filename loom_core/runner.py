@@ -6,7 +6,6 @@ Knows processes and keys; no model, no benchmark, no score.
 
 from __future__ import annotations
 
-import os
 import queue
 import signal
 import time
@@ -19,9 +18,11 @@ from loom_core.errors import LoomError, ModelError
 from loom_core.keys import call_key, plain
 from loom_core.manifest import redact, redacted, secrets
 from loom_core.names import arm_to_json
+from loom_core.placement import Placement, place
 from loom_core.process import Events, WorkerProcess
 from loom_core.selection import Selection
 from loom_core.store import Appender, Responses, RunFolder
+from loom_core.supply import Everything, Supply
 from loom_core.types import Job, Json, Response, Timing
 
 SILENCE_SECONDS = 180.0
@@ -69,12 +70,23 @@ class Outcome:
 class Runner:
     """One generation phase over one run folder, whose lock the caller holds."""
 
-    def __init__(self, folder: RunFolder, selection: Selection, model_digest: str, progress: Progress) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        selection: Selection,
+        model_digest: str,
+        progress: Progress,
+        supply: Supply | None = None,
+        placement: Placement | None = None,
+    ) -> None:
         self._folder, self._selection, self._progress = folder, selection, progress
+        self._supply = supply or Everything(folder)
+        self._placement = placement or place(selection.config)
         self._model_digest, self._hidden = model_digest, secrets()
         self._arms = {arm.name: arm for arm in selection.arms}
         self._events: Events = queue.SimpleQueue()
         self._busy: dict[WorkerProcess, Bundle | None] = {}
+        self._idle: list[WorkerProcess] = []
         self._recorded = Responses(folder.responses)
         self._samples = folder.read_samples()
         self._interrupts, self._deaths, self._started = 0, 0, 0
@@ -82,17 +94,16 @@ class Runner:
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
-        """Answer every unfinished job. Raises the worker's own error when a model cannot be opened."""
-        jobs = list(self._folder.read_jobs())
-        left = [job for job in jobs if not self._recorded.ended(job.key)]
-        self.outcome.planned, self.outcome.ended = len(jobs), len(jobs) - len(left)
+        """Answer what the supply asks for. Raises the worker's own error when a model cannot be opened."""
         if damage := str(self._recorded.damage):
             self._note(damage)
+        left = self._supply.next(self._recorded)
+        self._count()
         if not left:
             return self.outcome
-        workers = max(1, min(self._selection.config.workers, len(left)))
+        workers = max(1, min(self._placement.workers, self._supply.total if self._supply.more else len(left)))
         self._agenda = Agenda(left, size=self._bundle_size(), workers=workers)
-        self._progress.begin(len(jobs), self.outcome.ended)
+        self._progress.begin(self._supply.total, self.outcome.ended)
         self._out = Appender(self._folder.responses)
         before = signal.signal(signal.SIGINT, self._interrupt)
         try:
@@ -105,11 +116,18 @@ class Runner:
             for worker in list(self._busy):
                 worker.kill()
             self._out.close()
+            self._supply.end()
             self._progress.end()
-        self.outcome.ended = sum(self._recorded.ended(job.key) for job in jobs)
-        self.outcome.failed = sum(self._recorded.failed(job.key) for job in jobs)
+        self._count()
         self.outcome.interrupted = self._interrupts > 0
         return self.outcome
+
+    def _count(self) -> None:
+        """How many jobs were asked for so far, and what became of them."""
+        keys = [job.key for job in self._supply.asked()]
+        self.outcome.planned = len(keys)
+        self.outcome.ended = sum(map(self._recorded.ended, keys))
+        self.outcome.failed = sum(map(self._recorded.failed, keys))
 
     def _bundle_size(self) -> int:
         batch = getattr(self._selection.server_options, "batch", None)
@@ -120,8 +138,16 @@ class Runner:
         self._started += 1
         order = {"op": "open", "config": self._selection.config.to_json(), "model_digest": self._model_digest}
         log = self._folder.logs / f"worker-{number}.log"
-        threads = max(1, (os.cpu_count() or 1) // workers)
-        worker = WorkerProcess(number, order, self._events, log, threads=threads, hidden=self._hidden)
+        where = self._placement
+        worker = WorkerProcess(
+            number,
+            order,
+            self._events,
+            log,
+            hidden=self._hidden,
+            python=where.python,
+            environment=where.environment(number, workers),
+        )
         self._busy[worker] = None
 
     def _interrupt(self, *_: object) -> None:
@@ -161,10 +187,27 @@ class Runner:
             self._failed(worker, LoomError.from_json(event["error"]))
         elif op == "gone":
             self._gone(worker, workers)
+        self._settle(workers)
+
+    def _settle(self, workers: int) -> None:
+        """Idle workers get what was given back, or the next batch once this one is answered; or they are let go."""
+        if not self._idle:
+            return
+        if not len(self._agenda) and self._supply.more and not self._interrupts:
+            if any(self._busy.values()):
+                return
+            self._agenda = Agenda(self._supply.next(self._recorded), size=self._bundle_size(), workers=workers)
+        idle, self._idle = self._idle, []
+        for worker in idle:
+            if worker in self._busy:
+                self._hand_out(worker)
 
     def _hand_out(self, worker: WorkerProcess) -> None:
         bundle = None if self._interrupts else self._agenda.take()
         self._busy[worker] = bundle
+        if bundle is None and self._supply.more and not self._interrupts:
+            self._idle.append(worker)
+            return
         if bundle is None:
             del self._busy[worker]
             worker.stop()
@@ -196,7 +239,7 @@ class Runner:
 
     def _failed(self, worker: WorkerProcess, error: LoomError) -> None:
         """A worker says why it ends: before it was ready that is the run's failure, later a death like any other."""
-        if not worker.ready and self._started <= self._selection.config.workers:
+        if not worker.ready and self._started <= self._placement.workers:
             raise error
         worker.last_lines.append(str(error).replace("\n", " "))
 
@@ -221,7 +264,7 @@ class Runner:
                 why=reason,
                 hint="what was answered is stored; `loom run` again continues",
             )
-        if len(self._agenda):
+        if len(self._agenda) or (self._supply.more and not self._busy):
             self._start(worker.number, workers)
 
     def _remark(self, record: Mapping[str, Json]) -> None:

@@ -12,7 +12,9 @@ from loom_core.cli.settings import config_from, settings
 
 @click.command(short_help="Run benchmarks on a model, or continue a run.")
 @settings
-@click.option("--workers", "-w", help="Worker processes, one model each.  [default: 1]")
+@click.option("--workers", "-w", help="Worker processes, one model each.  [default: 1, or one for each device group]")
+@click.option("--devices", metavar="0,1|0+1,2+3", help="Devices for workers, in turns; + joins those of one worker.")
+@click.option("--python", metavar="PATH", help="The Python (or its environment's folder) that workers run under.")
 @click.option("--out", "-o", help="The run folder.  [default: runs/NAME, named by what is asked]")
 @click.option("--quiet", "-q", is_flag=True, help="No progress, only the result.")
 def run(what: tuple[str, ...], quiet: bool, **flags: Any) -> int:
