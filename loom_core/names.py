@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loom_core.described import found_at, is_description
 from loom_core.errors import UsageError, nearest
 from loom_core.options import as_json, assignments, build, grid, identity, split
 from loom_core.plugins import Catalog, Found
@@ -31,10 +32,13 @@ class Choice:
 
 
 def parse_benchmark(text: str, catalog: Catalog) -> Choice:
-    """`passkey@variant=essays,words=512:essays` as a choice. Raises UsageError with near names."""
+    """`passkey@variant=essays,words=512:essays`, or the path of a description, as a choice.
+
+    Raises UsageError with near names.
+    """
     head, colon, tasks = _split_outside(text, ":")
     name, at, options = _split_outside(head, "@")
-    found = catalog.benchmarks.get(name.strip())
+    found = found_at(name, catalog) if is_description(name) else catalog.benchmarks.get(name.strip())
     chosen = tuple(task.strip() for task in split(tasks, ",")) if colon else ()
     for task in chosen:
         if task not in found.spec.tasks:

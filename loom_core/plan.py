@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
+from loom_core.config import RunConfig
 from loom_core.contracts import ModelCard
 from loom_core.data import DataDir, Unavailable
 from loom_core.errors import DataError, PluginError, UsageError
@@ -19,6 +20,7 @@ from loom_core.prompt import unfit_for_context_only
 from loom_core.render import render
 from loom_core.selection import Chosen, Selection, plan_arm
 from loom_core.store import RunFolder, write_json
+from loom_core.stratify import subset
 from loom_core.types import BadRecord, Job, Json, Sample, Task
 
 CHARACTERS_PER_TOKEN = 4
@@ -54,6 +56,7 @@ class Tally:
     longest: int = 0
     n_samples: int = 0
     n_over: int = 0
+    n_refused: int = 0
     n_jobs: int = 0
     over_example: str = ""
     estimated: bool = False
@@ -88,9 +91,9 @@ def make_plan(selection: Selection, card: ModelCard, data: DataDir, folder: RunF
 def refuse(plan: dict[str, Json]) -> None:
     """Raise what stops this plan from running; a plan that may run passes."""
     over = plan["overlength"]
-    if over["policy"] == "error" and over["n_over"]:
+    if over["n_refused"]:
         raise UsageError(
-            f"{over['n_over']} of {plan['n_samples']} prompts are longer than the model's window",
+            f"{over['n_refused']} of {plan['n_samples']} prompts are longer than the model's window",
             where=over["example"],
             why=f"the longest has {over['longest']} tokens; the window is {plan['model']['window']}, answer included",
             hint="choose --overlength truncate or --overlength skip, or shorter --lengths",
@@ -125,19 +128,29 @@ def _measured(selection: Selection, card: ModelCard, data: DataDir, tally: Tally
                         why=why,
                         hint="leave the task out, or use protocol query-aware",
                     )
-                yield _measure(replace(sample, task=name, level=sample.level or "all"), task, card, tally)
+                sample = replace(sample, task=name, level=sample.level or "all")
+                yield _measure(sample, task, card, tally, overlength(selection.config, task))
         except Unavailable as error:
             tally.unavailable[name] = str(error.what) + (f" ({error.where})" if error.where else "")
 
 
 def _samples(selection: Selection, chosen: Chosen, task: Task, card: ModelCard, data: DataDir) -> Iterator[Sample]:
     config = selection.config
-    return islice(
-        chosen.benchmark.samples(task, data.for_benchmark(chosen.name), card.tokenizer, config.lengths), config.limit
-    )
+
+    def made() -> Iterator[Sample]:
+        return chosen.benchmark.samples(task, data.for_benchmark(chosen.name), card.tokenizer, config.lengths)
+
+    kept = made() if config.subset is None else subset(made, config.subset, config.subset_seed, task.name)
+    return islice(chosen.prompted(task, kept), config.limit)
 
 
-def _measure(sample: Sample, task: Task, card: ModelCard, tally: Tally) -> Sample:
+def overlength(config: RunConfig, task: Task) -> str:
+    """The policy for a task's prompts that are longer than the window: a grid of sizes is asked as far as they fit,
+    unless the user says otherwise."""
+    return "skip" if task.grid and "overlength" not in config.origins else config.overlength
+
+
+def _measure(sample: Sample, task: Task, card: ModelCard, tally: Tally, policy: str) -> Sample:
     if card.tokenizer is not None:
         rendered = render(sample.prompt, card.tokenizer, chat=task.chat)
         assert rendered.token_ids is not None
@@ -151,7 +164,8 @@ def _measure(sample: Sample, task: Task, card: ModelCard, tally: Tally) -> Sampl
     tally.n_samples += 1
     if over:
         tally.n_over += 1
-        tally.over_example = tally.over_example or (
+        tally.n_refused += policy == "error"
+        tally.over_example = (tally.over_example if tally.n_refused != 1 else "") or (
             f"{sample.task}, sample {sample.id}: {length} + {task.generation.max_tokens} new tokens > {card.window}"
         )
     tally.longest = max(tally.longest, length)
@@ -166,7 +180,8 @@ def _jobs(selection: Selection, card: ModelCard, samples: Iterable[Sample], tall
         task, identity = tasks[sample.task]
         source, group = prompt_digest(sample.prompt), sample.prompt.context_digest
         for arm in selection.arms:
-            if skipped(sample, task, arm.of_kind("prompt") != (), card.window, selection.config.overlength):
+            policy = overlength(selection.config, task)
+            if skipped(sample, task, arm.of_kind("prompt") != (), card.window, policy):
                 continue
             for repeat in range(task.generation.repeats):
                 key = job_key(
@@ -238,6 +253,7 @@ def _as_json(selection: Selection, card: ModelCard, tally: Tally) -> dict[str, J
         "overlength": {
             "policy": config.overlength,
             "n_over": tally.n_over,
+            "n_refused": tally.n_refused,
             "longest": tally.longest,
             "example": tally.over_example,
             "estimated": tally.estimated,
@@ -278,6 +294,7 @@ def _task_json(selection: Selection, chosen: Chosen, task: Task, name: str, tall
         "generation": plain(task.generation),
         "truncation": plain(task.truncation),
         "licence": task.licence,
+        "own_prompt": chosen.template(task) is not None,
         "unavailable": tally.unavailable.get(name),
         "extract": any(pin in tally.extracts for pin in pins),
         "n_samples": sum(level.n for level in levels.values()),
@@ -287,7 +304,7 @@ def _task_json(selection: Selection, chosen: Chosen, task: Task, name: str, tall
                 "level": key,
                 "n": level.n,
                 "n_over": level.n_over,
-                "n_skipped": level.n_over if selection.config.overlength == "skip" else 0,
+                "n_skipped": level.n_over if overlength(selection.config, task) == "skip" else 0,
                 "tokens_min": level.tokens_min,
                 "tokens_max": level.tokens_max,
             }
@@ -311,6 +328,23 @@ def _notes(selection: Selection, card: ModelCard, tally: Tally) -> list[str]:
     if tally.bad:
         shown = "; ".join(map(str, tally.bad[:BAD_SHOWN])) + ("; …" if len(tally.bad) > BAD_SHOWN else "")
         notes.append(f"{len(tally.bad)} records are left out: {shown}")
+    for chosen, task, name in selection.tasks():
+        n_over = sum(level.n_over for level in tally.levels.get(name, {}).values())
+        if n_over and task.grid and overlength(selection.config, task) == "skip":
+            notes.append(f"{name}: {n_over} samples are longer than the window and are skipped; its sizes are a grid")
+        if chosen.template(task):
+            notes.append(f"{name} asks with the user's own prompt: no score of it compares with the authors'")
     for name, reason in tally.unavailable.items():
         notes.append(f"{name} is unavailable here: {reason}")
+    notes += _without_retrieval(selection)
     return notes
+
+
+def _without_retrieval(selection: Selection) -> list[str]:
+    """A warning for each retrieval arm that meets tasks which need the whole context."""
+    names = [name for _, task, name in selection.tasks() if not task.retrieval]
+    specs = selection.catalog.augmentations
+    arms = [arm.name for arm in selection.arms if any(specs.get(part.name).spec.retrieval for part in arm.parts)]
+    if not names:
+        return []
+    return [f"{arm} retrieves parts of the context, which makes no sense for {', '.join(names)}" for arm in arms]

@@ -8,20 +8,21 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from loom_core.config import RunConfig
+from loom_core.config import RunConfig, with_templates
 from loom_core.contracts import Benchmark, Metric, ModelCard, Server
 from loom_core.errors import DataError, UsageError, nearest
 from loom_core.judges import JudgeChoice, parse_judge
 from loom_core.keys import digest, plain
 from loom_core.names import Choice, parse_arms, parse_benchmark, refusal
 from loom_core.options import build, identity
+from loom_core.ownprompt import OwnPrompt
 from loom_core.plugins import Catalog, Found, resolve
 from loom_core.specs import MetricSpec, ServerSpec
-from loom_core.types import Arm, Json, Task
+from loom_core.types import Arm, Json, Sample, Task
 
 DEFAULT_SUITE, DEFAULT_MODEL, DEFAULT_SERVER = "quickstart", "loom-tiny", "hf"
 
@@ -33,6 +34,7 @@ class Chosen:
     choice: Choice
     benchmark: Benchmark
     tasks: tuple[Task, ...]
+    templates: Mapping[str, OwnPrompt] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -40,8 +42,18 @@ class Chosen:
         return self.choice.found.spec.name
 
     def full_name(self, task: Task) -> str:
-        """`benchmark:task`, the name used in tables and records."""
-        return f"{self.name}:{task.name}"
+        """`benchmark:task`, the name used in tables and records; with a user's own prompt, a name of its own."""
+        own = self.template(task)
+        return f"{self.name}:{task.name}" + (own.label if own else "")
+
+    def template(self, task: Task) -> OwnPrompt | None:
+        """The user's own prompt for a task."""
+        return self.templates.get(task.name)
+
+    def prompted(self, task: Task, samples: Iterator[Sample]) -> Iterator[Sample]:
+        """The samples of a task with the prompt they are asked with."""
+        own = self.template(task)
+        return own.applied(samples) if own else samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +149,7 @@ def select(config: RunConfig, catalog: Catalog) -> Selection:
     choices = [parse_benchmark(text, catalog) for text in config.benchmarks]
     chosen = tuple(_open(choice, config, catalog) for choice in choices)
     _refuse_twice(chosen)
+    _refuse_idle_templates(config, chosen)
     _refuse_unknown_metrics(config, catalog)
     return Selection(
         config=config,
@@ -211,7 +224,22 @@ def _open(choice: Choice, config: RunConfig, catalog: Catalog) -> Chosen:
             f"no task of {name} is left", where=choice.text, why=f"these options give: {offered}", hint="drop the task"
         )
     repeated = [replace(t, generation=replace(t.generation, repeats=config.repeats)) for t in tasks]
-    return Chosen(choice, benchmark, tuple(repeated) if config.repeats > 1 else tuple(tasks))
+    own = {
+        text.partition(":")[2]: OwnPrompt(template, f"template for {text}")
+        for text, template in config.templates.items()
+        if text.partition(":")[0] == name
+    }
+    return Chosen(choice, benchmark, tuple(repeated) if config.repeats > 1 else tuple(tasks), own)
+
+
+def _refuse_idle_templates(config: RunConfig, chosen: tuple[Chosen, ...]) -> None:
+    """Every template is for a task that runs."""
+    known = [f"{one.name}:{task.name}" for one in chosen for task in one.tasks]
+    for name in config.templates:
+        if name not in known:
+            raise UsageError(
+                f"a template is for {name!r}, which does not run", where="--template", hint=nearest(name, known)
+            )
 
 
 def _seeded(options: Any, seed: int) -> Any:
@@ -244,7 +272,7 @@ def _with_suite(config: RunConfig, catalog: Catalog) -> RunConfig:
         values = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"suite {name} cannot be read", where=str(path), why=str(error)) from error
-    values = {k: v for k, v in values.items() if not config.origins.get(k)}
+    values = {k: v for k, v in with_templates(values, path).items() if not config.origins.get(k)}
     return config.merged(values, f"suite {name}")
 
 
@@ -262,6 +290,7 @@ def plan_arm(arm: Arm, catalog: Catalog) -> dict[str, Json]:
                 "options": plain(part.options),
                 "text": part.text,
                 "extends_context": spec.extends_context,
+                "retrieval": spec.retrieval,
                 **declared,
             }
         )

@@ -1,4 +1,5 @@
-"""Make a prompt fit: policies that shrink the context, or cut the raw prompt as some benchmark authors do.
+"""Make a prompt fit: policies that shrink the context, or cut the raw prompt as some benchmark authors do; and how much
+filler a prompt may have.
 
 A cut is made in the text, at token borders, and rendered anew; what was removed is counted. Only `context` segments
 shrink unless the policy's scope is "prompt". Knows a tokenizer's contract, no model.
@@ -7,7 +8,7 @@ shrink unless the policy's scope is "prompt". Knows a tokenizer's contract, no m
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from loom_core.contracts import Rendered, Tokenizer
@@ -15,6 +16,8 @@ from loom_core.errors import ModelError
 from loom_core.prompt import context_indices, with_texts
 from loom_core.render import Chat, render
 from loom_core.types import Prompt, Truncation
+
+FALSE_POSITIONS = 8
 
 
 def fit(
@@ -46,6 +49,32 @@ def fit(
         rendered = render(final, tokenizer, chat=chat)
     dropped = max(0, n_whole - _length(rendered))
     return final, replace(rendered, n_dropped=dropped, cut=tuple(sorted(_changed(original, final))))
+
+
+def most_units(count: Callable[[int], int], target: int) -> int:
+    """The largest number of units (words, sentences) whose prompt has at most `target` tokens; -1 where not even 0 fit.
+
+    count: tokens of the prompt with n units, nearly linear in n. It is called few times: by false position between the
+    brackets, which for a text of even density needs three to six.
+    """
+    low, n_low = 0, count(0)
+    if n_low > target:
+        return -1
+    high, n_high = max(1, target - n_low), 0
+    while (n_high := count(high)) <= target:
+        low, n_low, high = high, n_high, high * 2
+    tried = 0
+    while high - low > 1 and n_low < target:
+        # An uneven text may hold false position back; halving ends it.
+        share = (target - n_low) / max(1, n_high - n_low) if tried < FALSE_POSITIONS else 0.5
+        middle = min(high - 1, max(low + 1, low + int(share * (high - low))))
+        n_middle = count(middle)
+        if n_middle <= target:
+            low, n_low = middle, n_middle
+        else:
+            high, n_high = middle, n_middle
+        tried += 1
+    return low
 
 
 def keep_ends(n: int, keep: int, side: str) -> tuple[int, int]:

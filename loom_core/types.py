@@ -164,6 +164,8 @@ class Task:
 
     chance: the score of guessing, in the metric's own scale; None where it has no meaning.
     retrieval: False where retrieving parts of the context makes no sense (sorting, counting, summaries).
+    grid: True where the samples are a fixed grid of sizes, asked as far as a model's window reaches: unless the user
+    gives `--overlength`, those that do not fit are skipped and counted.
     """
 
     name: str
@@ -179,6 +181,7 @@ class Task:
     licence: str = ""
     judge: JudgeSpec | None = None
     retrieval: bool = True
+    grid: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,12 @@ FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         {"multiple": True, "metavar": "ARM", "help": "method[:option=value,…], stacked with +; {a,b} makes a grid."},
     ),
     (("--lengths", "-l"), {"metavar": "4k,32k", "help": "Prompt lengths in tokens of the model."}),
+    (("--subset",), {"help": "This many samples of each task, drawn fairly over its levels."}),
+    (("--subset-seed",), {"help": "Seed of that draw.  [default: 0]"}),
+    (
+        ("--template", "templates"),
+        {"multiple": True, "metavar": "BENCH:TASK=FILE", "help": "Your own prompt for a task. Repeatable."},
+    ),
     (("--limit", "-n"), {"help": "At most this many samples of each task, a fair subset."}),
     (("--seed",), {"help": "Seed of generated samples.  [default: 0]"}),
     (("--repeats",), {"help": "Ask each question this many times.  [default: 1]"}),
@@ -59,6 +65,7 @@ def settings(function: F) -> F:
 def config_from(what: tuple[str, ...], flags: dict[str, Any]) -> Any:
     """The `RunConfig` of a command line. `what`: benchmarks, one study file, or one run folder to continue."""
     from loom_core.config import HOW, RunConfig, from_toml
+    from loom_core.described import is_description
     from loom_core.errors import UsageError
     from loom_core.pipeline import stored_config
     from loom_core.store import RunFolder
@@ -66,13 +73,13 @@ def config_from(what: tuple[str, ...], flags: dict[str, Any]) -> Any:
     given = {name: _value(name, value) for name, value in flags.items() if value not in (None, ())}
     origin = "command line"
     for item in what if len(what) > 1 else ():
-        if item.endswith(".toml") or _is_folder(item):
+        if not is_description(item) and (item.endswith(".toml") or _is_folder(item)):
             raise UsageError(
                 "a study file or a run folder stands alone", where=item, hint="run it apart from " + " ".join(what[:2])
             )
-    if len(what) == 1 and what[0].endswith(".toml"):
+    if len(what) == 1 and what[0].endswith(".toml") and not is_description(what[0]):
         return from_toml(Path(what[0])).merged(given, origin)
-    if len(what) == 1 and _is_folder(what[0]):
+    if len(what) == 1 and _is_folder(what[0]) and not is_description(what[0]):
         changed = sorted(set(given) - HOW)
         if changed:
             raise UsageError(
@@ -101,4 +108,8 @@ def _value(name: str, value: Any) -> Any:
 
     if name.endswith("_options"):
         return assignments(",".join(value), where=_flag(name))
+    if name == "templates":
+        from loom_core.ownprompt import read_templates
+
+        return read_templates(value, Path(), where="--template")
     return list(value) if isinstance(value, tuple) else value

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from loom_bench_passkey.filler import Words, essay_words, own_words
 from loom_bench_passkey.plugin import PasskeyOptions
-from loom_bench_passkey.prompts import Hidden, hide, most_words
+from loom_bench_passkey.prompts import Hidden, hide
 from loom_bench_passkey.scoring import exact, partial
 from loom_bench_passkey.settings import ESSAYS_MAX_TOKENS, LOOM, Settings, read_settings
 from loom_core.contracts import BenchmarkBase, Data, Tokenizer
 from loom_core.data import read_pins
 from loom_core.errors import UsageError
 from loom_core.render import render
+from loom_core.truncate import most_units
 from loom_core.types import DataSource, Generation, Json, Sample, Task
 
 CHARACTERS_PER_TOKEN = 4
@@ -153,7 +154,7 @@ def _fitting(hidden: Callable[[int], Hidden], tokenizer: Tokenizer | None, targe
             return -(-len(prompt.text) // CHARACTERS_PER_TOKEN)
         return len(render(prompt, tokenizer, chat="completion").token_ids or ())
 
-    n = most_words(count, target)
+    n = most_units(count, target)
     if n < 0:
         raise UsageError(
             "a length is too short for the needle",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from loom_bench_passkey.benchmark import Passkey, spread
 from loom_bench_passkey.filler import WORD, sentences
 from loom_bench_passkey.plugin import PasskeyOptions
-from loom_bench_passkey.prompts import hide, most_words
+from loom_bench_passkey.prompts import hide
 from loom_bench_passkey.settings import LOOM, Settings, spaced
 
 from loom_core.data import DataDir
@@ -22,6 +22,7 @@ from loom_core.keys import digest, plain
 from loom_core.options import build
 from loom_core.render import render
 from loom_core.testing.doubles import ToyTokenizer
+from loom_core.truncate import most_units
 from loom_core.types import Sample
 
 NOWHERE = DataDir(mirror=None, cache=Path("/nonexistent"), offline=True)
@@ -182,7 +183,7 @@ def test_most_words_is_the_most(costs: list[int], target: int, start: int) -> No
         rounds, rest = divmod(n, len(costs))
         return start + n + rounds * sum(costs) + sum(costs[:rest])
 
-    found = most_words(count, target)
+    found = most_units(count, target)
     if start > target:
         assert found == -1
     else:
@@ -197,7 +198,7 @@ def test_most_words_asks_few_times(target: int, density: float) -> None:
         asked.append(n)
         return 60 + round(n * density)
 
-    most_words(count, target)
+    most_units(count, target)
     assert len(asked) <= 10
 
 

@@ -6,6 +6,9 @@ substring, so "no" is found in "know".
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+
 from loom_core.types import Sample, Scored
 from loom_metric_text.reference import as_text, needed, no_reference
 
@@ -32,12 +35,17 @@ def first_sentence(prediction: str) -> str:
     return text.split("<context>")[0].split("<example>")[0]
 
 
+@dataclass(frozen=True, slots=True)
 class LabelMatch:
     """BABILong's compare_answers, 0 or 1.
 
+    whole: a label counts only where it stands as a word of its own. The authors' rule finds "one" in "none", so that no
+    answer can be right where "none" is (task qa7); this shows what that costs.
     meta: question (text), labels (optional list), task (optional, "qa1" …; names the list in `LABELS` where labels is
     absent; default `sample.task`).
     """
+
+    whole: bool = False
 
     def score(self, prediction: str, sample: Sample) -> Scored:
         """1 where the labels found are exactly the target's."""
@@ -46,8 +54,16 @@ class LabelMatch:
         given = sample.meta.get("labels") or LABELS.get(str(sample.meta.get("task", sample.task)))
         labels = {str(label).lower() for label in given or needed(sample, "labels")}
         question, answer = str(needed(sample, "question")).lower(), first_sentence(prediction)
-        found = {label for label in labels if label in answer and label not in question}
+        found = {label for label in labels if self._in(label, answer) and not self._in(label, question)}
         target = as_text(sample.references[0]).lower()
         # A pair of directions ("n,e") is one label; a list of objects ("apple,football") is several.
         wanted = set(target.split(",")) if "," in target and len(target) > 3 else {target}
         return Scored(value=float(found == wanted), extracted=sorted(found))
+
+    def _in(self, label: str, text: str) -> bool:
+        return re.search(rf"\b{re.escape(label)}\b", text) is not None if self.whole else label in text
+
+
+def whole_labels() -> LabelMatch:
+    """The same with labels as whole words."""
+    return LabelMatch(whole=True)

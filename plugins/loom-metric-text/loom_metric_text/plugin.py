@@ -45,6 +45,7 @@ RETRIEVAL = (
     ("ruler_match_any", "classification:ruler_match_any", "1 if one reference is contained, any case"),
     ("scbench_match_all", "classification:scbench_match_all", "share of references contained, output as it is"),
     ("babilong_labels", "babilong:LabelMatch", "exactly the target's labels in the first sentence"),
+    ("babilong_whole_labels", "babilong:whole_labels", "the same with labels as whole words (not the authors' rule)"),
     ("counting_stars_searching", "stars:counting_stars_searching", "share of right counts collected"),
     ("counting_stars_reasoning", "stars:counting_stars_reasoning", "mean of 1 right, 0.5 both, 0.25 wrong, 0 none"),
     ("nolima_contains", "classification:nolima_contains", "a reference occurs, case-sensitive"),

@@ -1,0 +1,253 @@
+"""The BABILong benchmark: tasks, samples by length, table. Knows no model; reads upstream files through `Data`.
+
+Source: booydar/babilong (Apache-2.0), arXiv 2406.10149; scored by its compare_answers, through loom-metric-text.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import islice, zip_longest
+from pathlib import Path
+
+from loom_bench_babilong.mixing import Noise, fitted, own_sentences, sentences_of
+from loom_bench_babilong.plugin import EVALUATED, PREFIX, RELEASED, TASKS, BabilongOptions
+from loom_bench_babilong.stories import Story, in_turn, made, read_stories
+from loom_bench_babilong.wording import Ask, loom_ask, read_prompt
+from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Tokenizer
+from loom_core.data import Unavailable, read_pins
+from loom_core.errors import UsageError
+from loom_core.records import read_records, text
+from loom_core.testing.gold import gold_scored
+from loom_core.types import DataSource, Evidence, Generation, Json, Sample, Task
+
+METRIC, WHOLE = "babilong_labels", "babilong_whole_labels"
+MAX_TOKENS = 20
+HUB = "hf:RMT-team/babilong@main:data"
+"""The records on the hub, data/TASK/LEVEL.json. No revision is pinned: the first download records their digests."""
+HUB_LEVELS = (0, *(1024 * 2**i for i in range(10)), 1024**2, 10 * 1024**2)
+LEVELS = {"loom": (0, 1024, 2048, 4096), "babi": (0, 1024, 2048, 4096), "official": HUB_LEVELS[:9]}
+CHANCE = {
+    **dict.fromkeys(("qa1", "qa2", "qa3", "qa4", "qa11", "qa12", "qa13", "qa14"), 1 / 6),
+    **dict.fromkeys(("qa6", "qa9", "qa17", "qa18"), 1 / 2),
+    **dict.fromkeys(("qa15", "qa16"), 1 / 4),
+    "qa10": 1 / 3,
+}
+"""One over the number of answers, where every question has all of them to choose from."""
+FIELDS = {"input": text, "target": text, "question": text}
+
+
+def level_name(tokens: int) -> str:
+    """The authors' name of a length: 0k, 1k, …, 512k, 1M."""
+    if tokens and tokens % 1024**2 == 0:
+        return f"{tokens // 1024**2}M"
+    return f"{tokens // 1024}k" if tokens % 1024 == 0 else str(tokens)
+
+
+class Babilong(BenchmarkBase):
+    """The tasks of one variant."""
+
+    def __init__(self, options: BabilongOptions) -> None:
+        self._options = options
+
+    @cached_property
+    def _pins(self) -> Mapping[str, DataSource]:
+        return read_pins(Path(__file__))
+
+    @property
+    def _prompts(self) -> DataSource:
+        return self._pins["babilong/babilong/prompts.py"]
+
+    def _stories(self, name: str) -> DataSource:
+        return next(source for path, source in self._pins.items() if f"/en/{name}_" in path)
+
+    def _records(self, name: str, level: int) -> DataSource:
+        path = f"{HUB}/{name}/{level_name(level)}.json"
+        return DataSource(pin=path, folder="babilong", licence="Apache-2.0; bAbI BSD or CC BY 3.0; PG-19 texts")
+
+    def _levels(self) -> tuple[int, ...]:
+        levels = tuple(dict.fromkeys(self._options.levels or LEVELS[self._options.variant]))
+        if self._options.variant == "official" and (odd := [n for n in levels if n not in HUB_LEVELS]):
+            raise UsageError(
+                f"no records of length {odd[0]} are released",
+                where="babilong, option levels",
+                hint="released: " + ", ".join(map(level_name, HUB_LEVELS)),
+            )
+        return levels
+
+    def sources(self) -> tuple[DataSource, ...]:
+        """Every file of the default lengths, the prompts and the stories."""
+        records = [self._records(name, level) for name in EVALUATED for level in LEVELS["official"]]
+        return (*self._pins.values(), *records)
+
+    def tasks(self, lengths: tuple[int, ...]) -> Sequence[Task]:
+        """The variant's tasks: the released ten, bAbI's twenty, or loom's five."""
+        names = {"official": RELEASED, "babi": TASKS, "loom": EVALUATED}[self._options.variant]
+        return tuple(self._task(name) for name in names)
+
+    def _task(self, name: str) -> Task:
+        variant = self._options.variant
+        sources: tuple[DataSource, ...] = ()
+        if variant == "official":
+            sources = (self._prompts, *(self._records(name, level) for level in self._levels()))
+        elif variant == "babi":
+            sources = (self._prompts, self._stories(name))
+        return Task(
+            name=PREFIX[variant] + name,
+            version="1",
+            capability="reasoning",
+            metrics=(METRIC, WHOLE),
+            generation=Generation(max_tokens=MAX_TOKENS),
+            chance=CHANCE.get(name),
+            sources=sources,
+            licence="Apache-2.0" if variant == "loom" else "Apache-2.0; bAbI BSD or CC BY 3.0",
+        )
+
+    def samples(
+        self, task: Task, data: Data, tokenizer: Tokenizer | None, lengths: tuple[int, ...]
+    ) -> Iterator[Sample]:
+        """The lengths in turn. lengths: model tokens of the whole prompt; released records keep their own lengths."""
+        name, variant = task.name.removeprefix(PREFIX[self._options.variant]), self._options.variant
+        bare = self._options.prompts == "bare"
+        ask = loom_ask(name) if variant == "loom" else read_prompt(data, self._prompts, name, bare=bare).ask
+        if variant == "official":
+            yield from self._released(task, name, data, ask)
+            return
+        levels = tuple(dict.fromkeys(lengths)) or self._levels()
+        stories: Sequence[Story] = ()
+        if variant == "babi":
+            source = self._stories(name)
+            stories = list(read_stories(data.text(source), where=source.pin))
+            stories = in_turn(stories, self._options.samples, self._options.seed, name)
+            if not self._options.text:
+                data.notes[f"{task.name}: the text around the facts is loom's own, not the authors' PG-19"] = None
+        sentences = sentences_of(Path(self._options.text)) if variant == "babi" and self._options.text else None
+        for index in range(len(stories) if variant == "babi" else self._options.samples or 1):
+            for level in levels:
+                of = f"{task.name}-{level}-{index}"
+                draw = random.Random(f"babilong {self._options.seed} {of}")
+                story = stories[index] if variant == "babi" else made(name, draw)
+                yield self._sample(task, of, story, ask, draw, sentences, tokenizer, level)
+
+    def _sample(
+        self,
+        task: Task,
+        of: str,
+        story: Story,
+        ask: Ask,
+        draw: random.Random,
+        sentences: Sequence[str] | None,
+        tokenizer: Tokenizer | None,
+        level: int,
+    ) -> Sample:
+        noise = Noise(sentences or own_sentences(), draw, shuffled=sentences is None)
+        found = fitted(
+            story,
+            noise,
+            draw,
+            lambda context: ask(context, story.question),
+            tokenizer,
+            level,
+            where=f"babilong:{task.name}, length {level}",
+        )
+        prompt = ask(found.context, story.question)
+        place = next(i for i, one in enumerate(prompt.segments) if one.kind == "context")
+        meta = _meta(story.question, story.answer, task)
+        if story.labels:
+            meta["labels"] = list(story.labels)
+        if tokenizer is None and level:
+            meta["length_estimated"] = True
+        spans = [found.spans[i] for i in story.support]
+        return Sample(
+            id=of,
+            task=task.name,
+            prompt=prompt,
+            references=(story.answer,),
+            level=level_name(level),
+            evidence=tuple(Evidence(segment=place, start=start, end=end) for start, end in spans),
+            meta=meta,
+        )
+
+    def _released(self, task: Task, name: str, data: Data, ask: Ask) -> Iterator[Sample]:
+        """The records of every length that is there, the lengths in turn; what is not there is noted."""
+        there: list[tuple[int, DataSource]] = []
+        missing: list[Unavailable] = []
+        for level in self._levels():
+            source = self._records(name, level)
+            try:
+                data.path(source)
+            except Unavailable as error:
+                missing.append(error)
+                data.notes[f"babilong:{task.name}: length {level_name(level)} is unavailable here"] = None
+            else:
+                there.append((level, source))
+        if missing and not there:
+            raise missing[0]
+        rows = [
+            islice(read_records(data, source, FIELDS, form="json"), self._options.samples or None)
+            for _, source in there
+        ]
+        for row in zip_longest(*rows):
+            for (level, _), record in zip(there, row, strict=True):
+                if record is not None:
+                    yield Sample(
+                        id=f"{task.name}-{level_name(level)}-{record.number}",
+                        task=task.name,
+                        prompt=ask(record["input"], record["question"]),
+                        references=(record["target"],),
+                        level=level_name(level),
+                        meta=_meta(record["question"], record["target"], task),
+                    )
+
+    def aggregate(self, rows: Sequence[Graded]) -> Sequence[Line]:
+        """Accuracy times 100 of each task and length, as in the authors' tables, and the mean over tasks by length."""
+        cells: dict[tuple[str, str], list[Graded]] = {}
+        for row in rows:
+            cells.setdefault((row.task, row.sample.level or ""), []).append(row)
+        lines = {cell: _accuracy(" ".join(cell), graded) for cell, graded in cells.items()}
+        means: list[Line] = []
+        for prefix in PREFIX.values():
+            of_variant = {(task, level): line for (task, level), line in lines.items() if _is_of(task, prefix)}
+            for level in dict.fromkeys(level for _, level in of_variant):
+                means.append(
+                    _mean(f"{prefix}mean {level}", [line for (_, at), line in of_variant.items() if at == level])
+                )
+        return [*lines.values(), *means]
+
+    @staticmethod
+    def score_gold(row: Mapping[str, Json]) -> float:
+        """The official score of a gold row, 0 or 1. Raises where the row has no question."""
+        extra = row.get("extra") or {}
+        meta = {name: extra[name] for name in ("question", "labels") if name in extra}
+        return float(gold_scored(METRIC, row, {**meta, "task": row["task"]}).value or 0.0)
+
+
+def _meta(question: str, target: str, task: Task) -> dict[str, Json]:
+    """What the metric reads; the task is bAbI's own name."""
+    name = task.name.rpartition("_")[2]
+    return {"question": question.strip(), "task": name, "oracle": target}
+
+
+def _is_of(task: str, prefix: str) -> bool:
+    return task.startswith(prefix) if prefix else not task.startswith(tuple(filter(None, PREFIX.values())))
+
+
+def _accuracy(name: str, rows: Sequence[Graded]) -> Line:
+    given = [row.scored[METRIC].value for row in rows if METRIC in row.scored]
+    values = [value for value in given if value is not None]
+    mean = 100 * sum(values) / len(values) if values else None
+    return Line(name=name, metric=METRIC, value=mean, n=len(values), missing=len(rows) - len(values))
+
+
+def _mean(name: str, lines: Sequence[Line]) -> Line:
+    """The plain mean over tasks; none where a task has no value."""
+    values = [line.value for line in lines if line.value is not None]
+    return Line(
+        name=name,
+        metric=METRIC,
+        value=sum(values) / len(values) if values and len(values) == len(lines) else None,
+        n=sum(line.n for line in lines),
+        missing=sum(line.missing for line in lines),
+        note=f"mean of {len(values)} tasks",
+    )
