@@ -19,6 +19,7 @@ from loom_core.plugins import installed
 from loom_core.render import render
 from loom_core.types import Arm, Part, Request, Response, Timing
 from loom_server_hf.engine import Engine, Row, RowResult
+from loom_server_hf.kv.codec import compose
 from loom_server_hf.memory import out_of_memory, release_memory
 from loom_server_hf.shared import Context, ask
 from loom_server_hf.sharing import Sharing, Unit
@@ -191,21 +192,14 @@ def declares_sharing(arm: Arm) -> bool:
 
 
 def load_policy(arm: Arm) -> Any:
-    """The cache policy of an arm; None for a dense cache.
+    """The cache method of an arm, its parts composed; None for a dense cache.
 
-    Raises ModelError for two methods at once, which nothing here can compose.
+    Raises ModelError, which names the rule, for parts that cannot be stacked.
     """
+    augmentations = installed().augmentations
     parts: tuple[Part, ...] = arm.of_kind("model")
-    if len(parts) > 1:
-        raise ModelError(
-            f"the arm {arm.name} asks for two cache methods at once: " + " and ".join(part.name for part in parts),
-            why="each decides alone what the cache keeps",
-            hint="give them as two arms",
-        )
-    if not parts:
-        return None
-    catalog, part = installed(), parts[0]
-    return catalog.load(catalog.augmentations.get(part.name))(part.options)
+    factories = [installed().load(augmentations.get(part.name)) for part in parts]
+    return compose([factory(part.options) for factory, part in zip(factories, parts, strict=True)])
 
 
 def _failure(item: Taken, why: str) -> Response:

@@ -20,6 +20,8 @@ from transformers import PreTrainedTokenizerFast
 from loom_core.answering import first_stop
 from loom_core.contracts import ModelCard
 from loom_core.errors import ModelError, UsageError
+from loom_core.names import parse_arms
+from loom_core.plugins import installed
 from loom_core.types import Arm, Generation, KVUse, Part, Prompt, Request, Response, Segment
 
 EOS = 2
@@ -291,9 +293,10 @@ def part(name: str, kind: Any = "model") -> Part:
 
 
 def test_two_methods_at_once_are_refused(tokenizer: HFTokenizer) -> None:
-    arm = Arm(name="a+b", parts=(part("a"), part("b")))
-    with pytest.raises(ModelError, match="a and b") as caught:
+    arm = parse_arms(["random:budget=8+random:budget=9"], installed())[-1]
+    with pytest.raises(ModelError, match="random and random") as caught:
         ask(session(tokenizer, Scripted([EOS])), [request("x")], arm)
+    assert "one selecting method" in caught.value.where
     assert caught.value.hint
 
 

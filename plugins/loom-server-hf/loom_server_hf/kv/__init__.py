@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
-from loom_server_hf.kv.policy import Allotment, Geometry, LayerView, Need, Policy, QueryChunk, Stream
+from loom_server_hf.kv.codec import Codec, HeldView
+from loom_server_hf.kv.grouped import GroupedStore
+from loom_server_hf.kv.policy import (
+    Allotment,
+    Geometry,
+    LayerView,
+    Merge,
+    Need,
+    Policy,
+    QueryChunk,
+    StepView,
+    Stream,
+)
+from loom_server_hf.kv.pruned import ChannelPrunedStore
+from loom_server_hf.kv.quantise import Format
 from loom_server_hf.kv.scores import group_reduce, observed, pool, window_attention
+from loom_server_hf.kv.store import Store
 
 __all__ = [
     "Allotment",
+    "ChannelPrunedStore",
+    "Codec",
+    "Format",
     "Geometry",
+    "GroupedStore",
+    "HeldView",
     "LayerView",
+    "Merge",
     "Need",
     "Policy",
     "QueryChunk",
+    "StepView",
+    "Store",
     "Stream",
     "group_reduce",
     "observed",

@@ -21,8 +21,12 @@ from transformers.cache_utils import Cache
 
 from loom_core.errors import LoomError, ModelError
 from loom_core.types import KVUse
+from loom_server_hf.kv.cascade import Cascade
 from loom_server_hf.kv.choose import choose
-from loom_server_hf.kv.policy import Geometry, LayerView, Policy, QueryChunk, Stream
+from loom_server_hf.kv.codec import held_scores, held_view, newest_of, ranks_slots
+from loom_server_hf.kv.decode import DecodeStore
+from loom_server_hf.kv.mass import ColumnMass
+from loom_server_hf.kv.policy import Allotment, Geometry, LayerView, Need, Policy, QueryChunk, Stream
 from loom_server_hf.kv.ragged import RaggedStore, uneven
 from loom_server_hf.kv.rope import Rope, Tables
 from loom_server_hf.kv.store import DenseStore, Store
@@ -146,7 +150,11 @@ class Session:
         self.cache = PassThrough()
         self.reading = policy is not None
         self.last_chunk = False
-        self.window = policy.need.window if policy is not None else 0
+        need = policy.need if policy is not None else Need()
+        self.codec = policy.codec if policy is not None else None
+        self.window = max(need.window, self.codec.need.window) if self.codec is not None else need.window
+        self.mass = ColumnMass(self.n_valid, need.mass_stride) if need.mass_stride else None
+        self.cascade = Cascade() if need.whole_model else None
         self.rope = rope
         self.raw: tuple[Tensor, Tables] | None = None
         self.newest: dict[int, Tensor] = {}
@@ -159,6 +167,9 @@ class Session:
             self.clock = StreamClock(streams, self.n_valid, room, in_cache, geometry.device)
             self.stores = [StreamStore(self.clock) for _ in range(geometry.layers)]
             self.reading = False
+        elif policy is not None and need.decode:
+            layers = range(geometry.layers)
+            self.stores = [DecodeStore(layer, policy, self.n_valid, self.seeds, room) for layer in layers]
         else:
             self.stores = [DenseStore(self.n_valid, room) for _ in range(geometry.layers)]
 
@@ -219,6 +230,10 @@ class Session:
             positions, tables = self.raw
             raw = self.rope.undo(q.float(), tables)
             self.policy.observe(QueryChunk(layer=layer, queries=raw, positions=positions))
+        if self.mass is not None:
+            store = self.stores[layer]
+            assert isinstance(store, DenseStore)
+            self.mass.add(layer, q, store.k.narrow(2, 0, store.length), scaling)
         if self.window:
             past = self.newest.get(layer)
             queries = q if past is None or q.shape[2] >= self.window else torch.cat([past, q], dim=2)
@@ -227,10 +242,16 @@ class Session:
                 self.newest[layer] = queries.clone()
                 return
         if self.last_chunk:
-            self._evict(layer, queries if self.window else None, scaling)
+            newest = queries if self.window else None
+            ranks = self._evict(layer, newest, scaling)
+            if self.codec is not None:
+                view = held_view(self.stores[layer], layer, newest, ranks, self.codec)
+                self.suspect.append((layer, view.unsound()))
+                self.stores[layer] = self.codec.encode(view)
             self.newest.pop(layer, None)
 
-    def _evict(self, layer: int, queries: Tensor | None, scaling: float | None) -> None:
+    def _evict(self, layer: int, queries: Tensor | None, scaling: float | None) -> Tensor | None:
+        """Free what the policy does not keep; the scores of what stays, for a codec that ranks."""
         store, policy = self.stores[layer], self.policy
         assert isinstance(store, DenseStore) and policy is not None
         keys = store.k.narrow(2, 0, store.length)
@@ -243,48 +264,71 @@ class Session:
             v=store.v.narrow(2, 0, store.length),
             n_valid=self.n_valid,
             valid=valid,
-            queries=queries,
+            queries=newest_of(queries, policy.need.window),
             scaling=scaling if scaling is not None else keys.shape[3] ** -0.5,
             seeds=self.seeds,
             geometry=policy.geometry,
             rope=self.rope,
+            mass=None if self.mass is None else self.mass.take(layer, keys.shape[1]),
         )
         allotment = policy.budget(view)
-        if all(
+        fits = all(
             slots == n for row, n in zip(allotment.table(self.n_valid, 1), self.n_valid, strict=True) for slots in row
-        ):
-            return
+        )
+        if fits and not isinstance(store, DecodeStore) and not ranks_slots(policy):
+            return None
         scores = policy.score(view).float()
         wrong = ~torch.isfinite(scores)
         self.suspect.append((layer, (wrong if valid is None else wrong & valid).flatten(1).any(dim=1)))
-        scores = scores.masked_fill(wrong, 0.0)
+        return self._cut(view, scores.masked_fill(wrong, 0.0), allotment)
+
+    def _cut(self, view: LayerView, scores: Tensor, allotment: Allotment) -> Tensor | None:
+        """Keep the best slots of a layer; where layers share one budget, of the earlier ones too."""
+        store, policy = self.stores[view.layer], self.policy
+        assert isinstance(store, DenseStore) and policy is not None
+        if self.cascade is not None:
+            self.cascade.add(scores, self.n_valid)
+            layers = [layer for layer in self.stores[: view.layer + 1] if isinstance(layer, DenseStore)]
+            self.cascade.cut(layers, policy.shares(view.layer), allotment)
+            return None
         choice = choose(scores, self.n_valid, policy.allot(view, scores, allotment))
-        if choice is None:
-            return
-        if uneven(choice):
-            self.stores[layer] = RaggedStore(store, choice)
-        else:
+        if isinstance(store, DecodeStore):
+            store.settle(scores, choice, allotment)
+        elif choice is not None and uneven(choice):
+            self.stores[view.layer] = RaggedStore(store, choice)
+        elif choice is not None:
             store.keep(choice)
+        return held_scores(scores, self.n_valid, allotment, choice) if ranks_slots(policy) else None
 
     def end_prefill(self) -> dict[int, LoomError]:
         """The prompt is read. Rows whose scores were NaN or infinite, each with an error that names the layer."""
         self.reading = False
         self.newest.clear()
-        self.raw = None
-        failed: dict[int, LoomError] = {}
-        if self.suspect and self.policy is not None:
-            layers = [layer for layer, _ in self.suspect]
-            table = torch.stack([rows.to(self.geometry.device) for _, rows in self.suspect]).tolist()
-            for layer, rows in zip(layers, table, strict=True):
-                for row, bad in enumerate(rows):
-                    if bad and row not in failed:
-                        failed[row] = ModelError(
-                            f"{self.policy.name}: NaN or infinite scores in layer {layer}",
-                            where=f"method {self.policy.name}, layer {layer}",
-                            why="a ranking of such scores has no meaning",
-                            hint="try another number format (dtype=float32), or report it to the method's author",
-                        )
+        self.raw = self.cascade = None
+        failed = self._failed(self.suspect)
         self.suspect.clear()
+        return failed
+
+    def failures(self) -> dict[int, LoomError]:
+        """Rows whose scores became NaN or infinite while decoding; empty for methods that do not look at it."""
+        stores = [store for store in self.stores if isinstance(store, DecodeStore)]
+        return self._failed([(store.layer, store.failed) for store in stores if store.failed is not None])
+
+    def _failed(self, suspect: Sequence[tuple[int, Tensor]]) -> dict[int, LoomError]:
+        """The rows that are marked [b] in some layer, each with an error that names the first one."""
+        failed: dict[int, LoomError] = {}
+        if not suspect or self.policy is None:
+            return failed
+        table = torch.stack([rows.to(self.geometry.device) for _, rows in suspect]).tolist()
+        for (layer, _), rows in zip(suspect, table, strict=True):
+            for row, bad in enumerate(rows):
+                if bad and row not in failed:
+                    failed[row] = ModelError(
+                        f"{self.policy.name}: NaN or infinite scores, keys or values in layer {layer}",
+                        where=f"method {self.policy.name}, layer {layer}",
+                        why="a ranking or a rounding of such numbers has no meaning",
+                        hint="try another number format (dtype=float32), or report it to the method's author",
+                    )
         return failed
 
     def take(self, rows: Sequence[int]) -> None:
@@ -320,6 +364,6 @@ class Session:
             bytes_held=held,
             kept=kept,
             saves=self.policy.saves,
-            asked=str(self.policy.asked),
+            asked=self.policy.request,
             notes=self.policy.notes(n_valid),
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from loom_core.errors import UsageError
 from loom_core.types import Budget, Saves
 from loom_server_hf.kv.rope import Rope
 
+if TYPE_CHECKING:
+    from loom_server_hf.kv.codec import Codec
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
@@ -27,10 +30,17 @@ class Need:
 
     window: how many of the newest queries, over all prefill chunks. raw_queries: every query as it was before the
     rotary embedding, handed to `observe` chunk by chunk; models whose rotation loom does not know are refused.
+    mass_stride: the attention that every token receives from all queries, summed (`LayerView.mass`); 1 = exactly,
+    s = from every s-th query, times s; 0 = not at all. decode: each decoding step is shown to `step`, and slots are
+    evicted as it says; the budget holds while decoding. whole_model: layers share one budget, and `shares` cuts
+    earlier ones again as later ones are read.
     """
 
     window: int = 0
     raw_queries: bool = False
+    mass_stride: int = 0
+    decode: bool = False
+    whole_model: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +85,8 @@ class LayerView:
     k, v: [b, h, N, d], keys after RoPE. n_valid: prompt tokens of each row; its columns are the last n_valid ones.
     valid: bool [b, 1, N], False on padding; None where no row is padded. queries: the newest `need.window` queries
     [b, H, w, d], those of the last w columns; None where the policy needs none. seeds: one per row, for random draws.
-    rope: the model's rotation, for policies with `need.raw_queries`.
+    rope: the model's rotation, for policies with `need.raw_queries`. mass: float32 [b, h, g, N], for policies with
+    `need.mass_stride`: the attention probabilities of all queries of a head, summed for each token.
     """
 
     layer: int
@@ -88,6 +99,7 @@ class LayerView:
     seeds: tuple[int, ...]
     geometry: Geometry
     rope: Rope | None = None
+    mass: Tensor | None = None
 
     @property
     def columns(self) -> int:
@@ -106,18 +118,58 @@ class LayerView:
 class Allotment:
     """How many slots are kept: `slots[row]`, or `slots[row][head]`; padding never counts.
 
-    first, last: valid tokens at the start and at the end of each row that are kept whatever their score; they are
-    inside `slots`.
+    first, last: valid tokens at the start and at the end that are kept whatever their score, of all rows or of each;
+    they are inside `slots`.
     """
 
     slots: Sequence[int] | Sequence[Sequence[int]]
-    first: int = 0
-    last: int = 0
+    first: int | Sequence[int] = 0
+    last: int | Sequence[int] = 0
 
     def table(self, n_valid: Sequence[int], heads: int) -> list[list[int]]:
         """Slots really kept, [row][head]: no head keeps more than there is."""
         rows = [[slots] * heads if isinstance(slots, int) else list(slots) for slots in self.slots]
         return [[min(slots, n) for slots in row] for row, n in zip(rows, n_valid, strict=True)]
+
+    def take(self, rows: Sequence[int]) -> Allotment:
+        """The allotment of these rows."""
+        first, last = (
+            count if isinstance(count, int) else [count[row] for row in rows] for count in (self.first, self.last)
+        )
+        slots: Any = [self.slots[row] for row in rows]
+        return Allotment(slots=slots, first=first, last=last)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepView:
+    """One layer at one decoding step, after its attention: the cache with the new token in its last slot, read-only.
+
+    weights: float32 [b, h, g, S], attention probabilities of the new token over the S slots. scores: float32
+    [b, h or 1, S], what `step` or `score` gave before, zero on the new slot. held: bool [b, 1, S], False on slots that
+    hold nothing (the leading ones of shorter rows). newest: position of the new token in each row's text. allotment:
+    of the prompt; its slots are the most that a row holds after this step. n_held: slots that each row holds now.
+    """
+
+    layer: int
+    weights: Tensor
+    scores: Tensor
+    held: Tensor
+    newest: tuple[int, ...]
+    n_held: tuple[int, ...]
+    allotment: Allotment
+    seeds: tuple[int, ...]
+    geometry: Geometry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merge:
+    """Values of one slot of each head are added to others: v_j += shares_j · v_source.
+
+    source: int64 [b, h], a slot. shares: float32 [b, h, S], zero where nothing is added.
+    """
+
+    source: Tensor
+    shares: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,11 +190,12 @@ class Policy:
     """Base of all KV-cache methods. options: the method's frozen dataclass; its field `budget` is a `Budget`.
 
     name: of the method. saves: whether memory is really freed. need: what the host collects. first, last: slots the
-    method protects; a budget below their sum is refused.
+    method protects; a budget below their sum is refused. codec: how the kept slots are held, where the arm names one.
     """
 
     options: Any
     geometry: Geometry = field(init=False)
+    codec: Codec | None = field(init=False, default=None)
 
     name: ClassVar[str] = ""
     saves: ClassVar[Saves] = "real"
@@ -176,12 +229,22 @@ class Policy:
         budget: Budget = self.options.budget
         return budget
 
+    @property
+    def request(self) -> str:
+        """What the user asked for: the budget, and what the codec says of itself."""
+        return str(self.asked) if self.codec is None else f"{self.asked} + {self.codec.asked}"
+
     def start(self, geometry: Geometry) -> None:
-        """Forget everything: a new batch begins."""
+        """Forget everything: a new batch begins. Raises ModelError where the codec cannot hold this model or policy."""
         self.geometry = geometry
+        if self.codec is not None:
+            self.codec.start(geometry)
+            self.codec.check_policy(self)
 
     def slots(self, n_valid: int) -> int:
         """Slots per KV head that the budget allows a prompt of `n_valid` tokens."""
+        if self.codec is not None and self.asked.bytes_ is not None:
+            return self.codec.slots(self.asked.bytes_)
         return self.asked.slots(n_valid, self.geometry.bytes_per_token)
 
     def check(self, n_valid: int) -> None:
@@ -219,7 +282,8 @@ class Policy:
         slots = self.slots(n_valid)
         if slots < n_valid:
             return ()
-        return (f"dense: the prompt of {n_valid} tokens fits the budget of {slots}",)
+        outcome = "dense" if self.codec is None else "nothing evicted"
+        return (f"{outcome}: the prompt of {n_valid} tokens fits the budget of {slots}",)
 
     def observe(self, chunk: QueryChunk) -> None:
         """Called for each layer and prefill chunk where `need.raw_queries` is set; the last chunk before `budget`."""
@@ -234,3 +298,25 @@ class Policy:
     def stream(self, n_valid: int) -> Stream | None:
         """For methods that cut the cache while the prompt is read; None (the default) = after the prefill."""
         return None
+
+    def step(self, view: StepView) -> Tensor:
+        """For policies with `need.decode`: float32 scores [b, h or 1, S] of all slots after this step, higher = keep.
+
+        The host then drops the lowest ones of each row that holds more than its allotment, without the protected ones.
+        The shape is that of `score`; the scores of the slots that stay are handed back at the next step.
+        """
+        raise NotImplementedError
+
+    def merge(self, view: StepView, kept: Tensor) -> Merge | None:
+        """Called after `step`, before slots are freed: what is added to the values of others.
+
+        kept: bool [b, h or 1, S], the slots that stay.
+        """
+        return None
+
+    def shares(self, layer: int) -> list[list[int]]:
+        """For policies with `need.whole_model`: slots [layer][row] of layers 0 to `layer`, now that it is known.
+
+        Called after the layer's `score`. A layer that holds fewer already keeps what it has.
+        """
+        raise NotImplementedError

@@ -1,0 +1,209 @@
+"""Quantised keys and values with a window of recent tokens as they came. Knows attention and formats, no method.
+
+The slots of a row lie at the left, oldest first, so that groups of tokens begin at the row's first slot whatever stands
+in the batch. What is quantised stays as it is: a token is quantised once, when it leaves the window. Attention decodes
+one layer at a time, for the length of one call; a fused kernel would spare that copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from loom_server_hf.kv.attention import attend_many, attend_one
+from loom_server_hf.kv.codec import HeldView
+from loom_server_hf.kv.quantise import Format, Packed
+
+Rows = slice | Tensor
+
+
+def classes(counts: Sequence[int], device: torch.device) -> Iterator[tuple[int, Rows]]:
+    """Each different count with the rows that have it; a slice where all have."""
+    for count in sorted(set(counts)):
+        rows = [row for row, own in enumerate(counts) if own == count]
+        yield count, slice(None) if len(rows) == len(counts) else torch.tensor(rows, device=device)
+
+
+class Part:
+    """The keys or the values of a layer: the first `quantised(n)` of a row's n slots as codes, the others as they are.
+
+    x: [b, h, N, d], slots of each row at the left. counts: slots of each row. window: with groups of channels, the
+    newest `window` tokens are kept whole, and one token is quantised a step; with groups of tokens, `window` tokens are
+    quantised at once whenever as many are whole (a multiple of the group size).
+    """
+
+    def __init__(self, x: Tensor, counts: Sequence[int], form: Format, window: int, room: int) -> None:
+        self.form, self.window, self.room = form, window, room
+        many = form.along == "tokens"
+        self.per_code, self.per_scale = (form.per_byte, form.group) if many else (1, 1)
+        most = max(map(self.quantised, counts))
+        self.held = form.encode(x.narrow(2, 0, most))
+        whole = max(count - self.quantised(count) for count in counts)
+        self.recent = x.new_zeros(*x.shape[:2], whole, x.shape[3])
+        for count, rows in classes(counts, x.device):
+            for slot, place, n in self._whole(count):
+                self.recent[rows, :, place : place + n] = x[rows, :, slot : slot + n]
+
+    def quantised(self, count: int) -> int:
+        """How many of a row's slots are held as codes."""
+        if self.form.along == "tokens":
+            return count - count % self.window
+        return max(0, count - self.window)
+
+    def append(self, x: Tensor, counts: Sequence[int]) -> None:
+        """New tokens x [b, h, n, d] of rows that hold `counts` slots; what leaves the window is quantised."""
+        for count, rows in classes(counts, x.device):
+            if not self.window:
+                self._write(x[rows], count, rows)
+                continue
+            for step in range(x.shape[2]):
+                self._push(x[rows, :, step : step + 1], count + step, rows)
+
+    def _push(self, x: Tensor, slot: int, rows: Rows) -> None:
+        place = slot % self.window
+        if place >= self.recent.shape[2]:
+            self.recent = _grown(self.recent, min(self.window, place + self.room))
+        if self.form.along == "channels" and slot >= self.window:
+            self._write(self.recent[rows, :, place : place + 1], slot - self.window, rows)
+        self.recent[rows, :, place : place + 1] = x
+        if self.form.along == "tokens" and place == self.window - 1:
+            self._write(self.recent[rows, :, : self.window], slot - place, rows)
+
+    def _write(self, x: Tensor, slot: int, rows: Rows) -> None:
+        """Quantise x [rows, h, n, d] into the slots from `slot` on."""
+        new, end = self.form.encode(x), slot + x.shape[2]
+        held = self.held
+        if end > held.codes.shape[2] * self.per_code:
+            size = end + self.room - self.room % x.shape[2]
+            held = Packed(
+                _grown(held.codes, size // self.per_code),
+                _grown(held.scale, size // self.per_scale),
+                _grown(held.least, size // self.per_scale),
+            )
+            self.held = held
+        held.codes[rows, :, slot // self.per_code : end // self.per_code] = new.codes
+        held.scale[rows, :, slot // self.per_scale : end // self.per_scale] = new.scale
+        held.least[rows, :, slot // self.per_scale : end // self.per_scale] = new.least
+
+    def decoded(self, counts: Sequence[int], new: Tensor | None = None) -> Tensor:
+        """All slots [b, h, N, d], those of each row at the left and zeros behind, then `new` [b, h, n, d]."""
+        tail = [] if new is None else [new]
+        device = self.recent.device
+        if len(set(counts)) == 1:
+            return torch.cat([*self._pieces(counts[0], slice(None)), *tail], dim=2)
+        rows, heads, _, dim = self.recent.shape
+        out = self.recent.new_zeros(rows, heads, max(counts), dim)
+        for count, which in classes(counts, device):
+            out[which, :, :count] = torch.cat(self._pieces(count, which), dim=2)
+        return torch.cat([out, *tail], dim=2)
+
+    def _pieces(self, count: int, rows: Rows) -> list[Tensor]:
+        """The slots of rows that hold `count`, in order."""
+        end, pieces = self.quantised(count), []
+        if end:
+            codes, scales = end // self.per_code, end // self.per_scale
+            held = Packed(
+                self.held.codes[rows, :, :codes], self.held.scale[rows, :, :scales], self.held.least[rows, :, :scales]
+            )
+            pieces.append(self.form.decode(held))
+        pieces += [self.recent[rows, :, place : place + n] for _, place, n in self._whole(count)]
+        return pieces
+
+    def _whole(self, count: int) -> Iterator[tuple[int, int, int]]:
+        """Where the tokens lie that are not quantised: (slot, place in `recent`, how many), at most two runs.
+
+        A token's place is its slot modulo the window.
+        """
+        slot = self.quantised(count)
+        while slot < count:
+            place = slot % self.window
+            n = min(count - slot, self.window - place)
+            yield slot, place, n
+            slot += n
+
+    def take(self, index: Tensor) -> None:
+        """Keep these rows."""
+        self.recent = self.recent.index_select(0, index)
+        self.held = Packed(*(x.index_select(0, index) for x in (self.held.codes, self.held.scale, self.held.least)))
+
+    def tensors(self) -> list[Tensor]:
+        """Everything that is held."""
+        return [self.held.codes, self.held.scale, self.held.least, self.recent]
+
+
+class GroupedStore:
+    """One layer as two `Part`s. See `Store`.
+
+    keys, values: their formats. window: tokens that stay whole (see `Part`). view: what the policy left.
+    """
+
+    def __init__(self, view: HeldView, keys: Format, values: Format, window: int) -> None:
+        self.counts, self.n_valid = view.counts, list(view.n_valid)
+        self.base = list(self.counts)
+        self.kept = None if view.kept is None else view.left(view.kept)
+        self.keys = Part(view.left(view.k), self.counts, keys, window, view.room)
+        self.values = Part(view.left(view.v), self.counts, values, window, view.room)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None) -> Tensor:
+        """See `Store.attend`; the new tokens attend to each other as they are, and are appended afterwards."""
+        n = k.shape[2]
+        keys, values = self.keys.decoded(self.counts, k), self.values.decoded(self.counts, v)
+        bias = self._bias(keys, n)
+        one = n == 1
+        out = attend_one(q, keys, values, bias, scaling) if one else attend_many(q, keys, values, bias, None, scaling)
+        self.keys.append(k, self.counts)
+        self.values.append(v, self.counts)
+        self.counts = [count + n for count in self.counts]
+        return out
+
+    def _bias(self, keys: Tensor, n: int) -> Tensor | None:
+        """Additive [b, 1, 1, N], which hides what lies behind the shorter rows; None where all are equally long."""
+        most = max(self.counts)
+        if min(self.counts) == most:
+            return None
+        counts = torch.tensor(self.counts, device=keys.device)[:, None]
+        column = torch.arange(most + n, device=keys.device)
+        hidden = (column >= counts) & (column < most)
+        bias = torch.zeros(hidden.shape, dtype=keys.dtype, device=keys.device)
+        return bias.masked_fill_(hidden, torch.finfo(keys.dtype).min)[:, None, None]
+
+    def decoded(self) -> tuple[Tensor, Tensor]:
+        """Keys and values as attention sees them now, in the order of `positions`; zeros in empty slots."""
+        return self.keys.decoded(self.counts), self.values.decoded(self.counts)
+
+    def positions(self) -> Tensor:
+        """See `Store.positions`."""
+        device = self.keys.recent.device
+        column = torch.arange(max(self.counts), device=device)
+        base = torch.tensor(self.base, device=device)[:, None, None]
+        ends = torch.tensor(self.n_valid, device=device)[:, None, None]
+        places = column - base + ends
+        if self.kept is not None:
+            width = self.kept.shape[2]
+            places = places.expand(-1, self.kept.shape[1], -1).clone()
+            places[..., :width] = torch.where(column[:width] < base, self.kept.long(), places[..., :width])
+        counts = torch.tensor(self.counts, device=device)[:, None, None]
+        return places.masked_fill(column >= counts, -1)
+
+    def tensors(self) -> list[Tensor]:
+        """See `Store.tensors`."""
+        return [*self.keys.tensors(), *self.values.tensors(), *([] if self.kept is None else [self.kept])]
+
+    def take(self, rows: Sequence[int]) -> None:
+        """See `Store.take`; a row may be named more than once."""
+        index = torch.tensor(rows, device=self.keys.recent.device)
+        self.counts = [self.counts[row] for row in rows]
+        self.base = [self.base[row] for row in rows]
+        self.n_valid = [self.n_valid[row] for row in rows]
+        self.kept = None if self.kept is None else self.kept.index_select(0, index)
+        self.keys.take(index)
+        self.values.take(index)
+
+
+def _grown(x: Tensor, size: int) -> Tensor:
+    """x [b, h, N, d] with room for `size` in the third dimension, zeros behind."""
+    wider = x.new_zeros(*x.shape[:2], size, x.shape[3])
+    wider.narrow(2, 0, x.shape[2]).copy_(x)
+    return wider
