@@ -15,6 +15,7 @@ from loom_core import stats
 from loom_core.costs import Footing, common_footing, cost
 from loom_core.keys import seed_of
 from loom_core.ledger import Answer, Ledger
+from loom_core.losses import evidence
 from loom_core.types import Json
 
 BASELINE = "dense"
@@ -117,6 +118,8 @@ def _row(
             if row["arm"] != BASELINE and BASELINE in arms:
                 score["delta"] = _delta(metric, scored, values[BASELINE], noise, place)
             row["scores"].append(score)
+            if metric.primary:
+                row["evidence"] = evidence(answers[row["arm"]], scored, metric.best)
     return rows
 
 
@@ -150,6 +153,7 @@ def _cell(
         "length": _median_length(answers),
         "scores": [],
         "cost": cost(answers, footing),
+        "evidence": None,
     }
 
 

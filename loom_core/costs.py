@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, median
 from typing import NamedTuple
 
-from loom_core.ledger import Answer
+from loom_core.ledger import Answer, Call
 from loom_core.types import Json
 
 
@@ -70,7 +70,8 @@ def common_footing(arms: Mapping[str, Sequence[Answer]]) -> Footing:
 def cost(answers: Sequence[Answer], footing: Footing) -> dict[str, Json]:
     """The costs of a cell. Times are medians over n_timed answers; seconds_to_first_token counts from the start of the
     request's batch, and is that of the first call where an answer takes several. peak_bytes is the largest of any timed
-    call. KV values and tokens are means over the answers to questions that all arms answered.
+    call. KV values and tokens are means over the answers to questions that all arms answered. seconds counts the prompt
+    augmentations' own time in; `rewriting` holds it apart, with their calls to other models, as means over answers.
     """
     done = [answer for answer in answers if answer.state == "answered"]
     shared = [answer for answer in done if _asked(answer) in footing.answered]
@@ -86,7 +87,7 @@ def cost(answers: Sequence[Answer], footing: Footing) -> dict[str, Json]:
     return {
         "seconds_to_first_token": _median(answer.calls[0].to_first_token for answer in timed),
         "seconds_per_token": _median(map(_seconds_per_token, timed)),
-        "seconds": _median(sum(call.seconds for call in answer.calls) for answer in timed),
+        "seconds": _median(sum(map(_seconds, answer.calls)) for answer in timed),
         "n_timed": len(timed),
         "batch": chosen.batch if chosen else None,
         "forked": chosen.forked if chosen else None,
@@ -97,6 +98,7 @@ def cost(answers: Sequence[Answer], footing: Footing) -> dict[str, Json]:
         ],
         "peak_bytes": max(peaks, default=None),
         "kv": _kv(shared or done),
+        "rewriting": _rewriting(shared or done),
         "n_calls": sum(len(answer.calls) for answer in done),
         "tokens_in": _mean(sum(call.n_in for call in answer.calls) for answer in shared),
         "tokens_out": _mean(sum(call.n_out for call in answer.calls) for answer in shared),
@@ -109,6 +111,28 @@ def _seconds_per_token(answer: Answer) -> float | None:
     known = [call for call in answer.calls if call.decoding is not None and call.n_out > 1]
     tokens = sum(call.n_out - 1 for call in known)
     return sum(call.decoding or 0.0 for call in known) / tokens if tokens else None
+
+
+def _seconds(call: Call) -> float:
+    """Seconds from before the prompt was rewritten, where that is done, to the end of the answer."""
+    return call.seconds + (call.rewriting.seconds if call.rewriting else 0.0)
+
+
+def _rewriting(done: Sequence[Answer]) -> dict[str, Json] | None:
+    """What prompt augmentations took for an answer, on average; kept: the share of context tokens they left."""
+    rows = [[call.rewriting for call in answer.calls if call.rewriting] for answer in done]
+    if not any(rows):
+        return None
+    costs = [took.cost for row in rows for took in row if took.cost is not None]
+    return {
+        "seconds": _mean(sum(took.seconds for took in row) for row in rows),
+        "index_seconds": _mean(sum(took.index_seconds for took in row) for row in rows),
+        "calls": _mean(sum(took.calls for took in row) for row in rows),
+        "read_tokens": _mean(sum(took.read_tokens for took in row) for row in rows),
+        "cost": sum(costs) / len(rows) if costs else None,
+        "kept": _mean(took.kept for row in rows for took in row),
+        "n": len(rows),
+    }
 
 
 def _kv(done: Sequence[Answer]) -> dict[str, Json] | None:

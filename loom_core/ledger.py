@@ -31,6 +31,27 @@ class Question(NamedTuple):
     cluster: str | None
 
 
+class EvidenceLeft(NamedTuple):
+    """Pieces of evidence of a question, those whole after augmentations, those whole after truncation too, and the
+    share of their characters that the model saw."""
+
+    n: int
+    rewritten: int
+    final: int
+    share: float
+
+
+class RewritingCost(NamedTuple):
+    """What prompt augmentations took for a call, and the share of the context's tokens that they left."""
+
+    seconds: float
+    index_seconds: float
+    calls: int
+    read_tokens: int
+    cost: float | None
+    kept: float | None
+
+
 class Call(NamedTuple):
     """What tables need of a recorded call. seconds: of the request; to_first_token and decoding are parts of it."""
 
@@ -50,6 +71,8 @@ class Call(NamedTuple):
     saves: str | None
     cut_short: bool
     failure: str | None
+    rewriting: RewritingCost | None = None
+    evidence: EvidenceLeft | None = None
 
 
 class Answer(NamedTuple):
@@ -144,7 +167,18 @@ def call_from(record: Mapping[str, Json]) -> Call:
         saves=_shared(kv.get("saves")),
         cut_short=record["finish"] == "length",
         failure=str(record.get("error") or "no reason given")[:2000] if failed else None,
+        rewriting=_rewriting(record),
+        evidence=EvidenceLeft(**record["evidence"]) if record.get("evidence") else None,
     )
+
+
+def _rewriting(record: Mapping[str, Json]) -> RewritingCost | None:
+    """What the prompt's rewriting took; None where no augmentation rewrites prompts."""
+    if not (took := record.get("rewriting_cost")):
+        return None
+    facts = record.get("rewriting") or {}
+    before, after = facts.get("tokens_before"), facts.get("tokens_after")
+    return RewritingCost(**took, kept=after / before if before and after is not None else None)
 
 
 def _shared(text: str | None) -> str | None:

@@ -24,7 +24,8 @@ SCHEMA = 1
 run: how it was made. model, server, protocol, overlength, bos: as planned. state: counts of answers. banners: what a
 reader must know before any number, {kind: error | warning | note, text}. arms, tasks: what was compared, with labels.
 cells: task × level × arm; totals: task × arm over all levels (level null); both with `scores` (one a metric, the first
-is primary: score, 95 % interval, n, delta to the baseline with Holm-adjusted p over all cells of that list) and `cost`.
+is primary: score, 95 % interval, n, delta to the baseline with Holm-adjusted p over all cells of that list), `cost`, and
+`evidence` (recall and where answers were lost, see `losses.evidence`; null where samples name no evidence).
 effective_lengths, grids (level × depth), pareto, retention, capabilities: what the pictures show. official: the
 authors' own tables, by benchmark and arm. judge: who judged, its calls, tokens and cost (in no `cost` of a cell).
 Values keep their metric's scale; times are seconds, sizes bytes.

@@ -14,6 +14,7 @@ from importlib import resources
 from typing import Any
 
 from loom_core.report import charts, svg, tables, text
+from loom_core.report.losses import losses
 from loom_core.report.markdown import grid_table
 from loom_core.report.svg import Style, escape
 from loom_core.types import Json
@@ -184,6 +185,9 @@ def _task(
     levels = tables.by_level(report, task)
     if levels is not None:
         yield table(levels, kind="wide", marks=styles)
+    lost = losses(report, task)
+    if lost is not None:
+        yield table(lost, kind="wide", marks=styles)
     pictures = [charts.by_length(report, task, styles), *charts.quality_and_cost(report, task, styles)]
     pictures.append(charts.retention(report, task, styles))
     shown = [picture for picture in pictures if picture is not None]
@@ -271,6 +275,12 @@ HOW_TO_READ = (
         "time to first token, from the start of the request's batch, and time per further token: medians over the "
         "questions that all arms answered at one batch size. ~ marks times that must not be compared.",
     ),
+    (
+        "recall, lost by",
+        "the share of a question's evidence that reached the model whole, and what is missing to the best score: where "
+        "retrieval or truncation left evidence out, the loss is theirs; where the model had all of it, its own.",
+    ),
+    ("rewriting", "the prompt augmentations' own time for an answer, a shared index included. TTFT does not count it."),
     ("real, simulated", "whether a method frees the memory it claims. Simulated savings are never ranked by memory."),
     (
         "query-aware",

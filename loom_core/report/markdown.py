@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from loom_core.report import charts, svg, tables
+from loom_core.report.losses import losses
 from loom_core.report.text import NONE, count, one_line, percent_depth, score
 from loom_core.types import Json
 
@@ -48,6 +49,9 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         levels = tables.by_level(report, task)
         if levels is not None:
             yield from table(levels)
+        lost = losses(report, task)
+        if lost is not None:
+            yield from table(lost)
         for grid in report["grids"]:
             if grid["task"] == task["name"]:
                 yield from table(grid_table(grid, task["span"]))

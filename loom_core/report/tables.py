@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from loom_core.report import text
+from loom_core.report import rewritten, text
 from loom_core.report.build import rows_of
 from loom_core.types import Json
 
 Tone: TypeAlias = Literal["", "worse", "better", "quiet"]
 Report: TypeAlias = Mapping[str, Any]
+COSTS = ("kept", "KV held", "TTFT", "TPOT", "peak", "recall", "rewriting")
 
 
 class Cell(NamedTuple):
@@ -65,7 +66,7 @@ def delta_cell(delta: Mapping[str, Json] | None, span: float) -> Cell:
 
 def headline(report: Report, task: Mapping[str, Json], *, wide: bool = False) -> Table:
     """Arms with score, difference and cost over all levels of a task. wide: more columns than a terminal has."""
-    heads = ["arm", "score", "95 % CI", "Δ dense", "kept", "KV held", "TTFT", "TPOT"]
+    heads = ["arm", "score", "95 % CI", "Δ dense", "kept", "KV held", "TTFT", "TPOT", "recall", "rewriting"]
     if wide:
         heads[4:4] = ["Δ 95 % CI", "p (Holm)"]
         heads[1:1] = ["savings", "n"]
@@ -81,7 +82,7 @@ def headline(report: Report, task: Mapping[str, Json], *, wide: bool = False) ->
 
 def _drop_unknown(table: Table) -> None:
     """Leave out cost columns that no arm has, e.g. KV bytes where a server does not tell them."""
-    columns = [i for i, head in enumerate(table.heads) if head in ("kept", "KV held", "TTFT", "TPOT", "peak")]
+    columns = [i for i, head in enumerate(table.heads) if head in COSTS]
     unknown = {i for i in columns if all(row[i].text == text.NONE for row in table.rows)}
     table.heads = [head for i, head in enumerate(table.heads) if i not in unknown]
     table.rows = [[cell for i, cell in enumerate(row) if i not in unknown] for row in table.rows]
@@ -100,6 +101,8 @@ def _headline_row(row: Mapping[str, Any], arm: Mapping[str, Json], span: float, 
         Cell(text.byte_count(kv.get("bytes_held"))),
         _time(cost, "seconds_to_first_token"),
         _time(cost, "seconds_per_token"),
+        Cell(rewritten.recall(row)),
+        Cell(rewritten.seconds(row)),
     ]
     if wide:
         more = delta or {}
@@ -212,6 +215,7 @@ def every_cell(report: Report) -> Table:
     """Task × level × arm × metric, with denominators, difference and cost."""
     heads = ["task", "level", "arm", "metric", "score", "95 % CI", "n", "failed", "missing", "unscored", "skipped"]
     heads += ["truncated", "Δ dense", "Δ 95 % CI", "p", "p (Holm)", "flag", "kept", "KV held", "TTFT", "TPOT", "peak"]
+    heads += ["recall", "rewriting"]
     table = Table("all cells", heads, n_left=4)
     spans = {task["name"]: task["span"] for task in report["tasks"]}
     for row in report["cells"]:
@@ -237,6 +241,7 @@ def every_cell(report: Report) -> Table:
                     _time(cost, "seconds_to_first_token"),
                     _time(cost, "seconds_per_token"),
                     Cell(text.byte_count(cost["peak_bytes"])),
+                    *map(Cell, (rewritten.recall(row), rewritten.seconds(row))),
                 ]
             )
     return table
@@ -330,6 +335,7 @@ def flat_rows(report: Report) -> Iterator[dict[str, Json]]:
                 "times_comparable": cost["comparable"],
                 "peak_bytes": cost["peak_bytes"],
                 **{f"kv_{key}": kv.get(key) for key in ("bytes_held", "bytes_dense", "kept")},
+                **rewritten.flat(row),
             }
 
 

@@ -15,6 +15,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from loom_core.report import tables
+from loom_core.report.losses import losses
 from loom_core.report.text import one_line
 from loom_core.types import Json
 
@@ -50,6 +51,9 @@ def render(report: Mapping[str, Any], width: int) -> Iterator[RenderableType]:
         levels = tables.by_level(report, task)
         if levels is not None:
             yield from draw(levels, width)
+        lost = losses(report, task)
+        if lost is not None:
+            yield from draw(lost, width)
     for benchmark, own in zip(report["official"], tables.official(report), strict=True):
         if tables.adds(report, benchmark):
             yield from draw(own, width)
