@@ -1,0 +1,5 @@
+"""LongSafety: is a model safe when the context is long?"""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
