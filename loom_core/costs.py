@@ -69,7 +69,8 @@ def common_footing(arms: Mapping[str, Sequence[Answer]]) -> Footing:
 
 def cost(answers: Sequence[Answer], footing: Footing) -> dict[str, Json]:
     """The costs of a cell. Times are medians over n_timed answers; seconds_to_first_token counts from the start of the
-    request's batch, and is that of the first call where an answer takes several. peak_bytes is the largest of any timed
+    request's batch, and is that of the first call where an answer takes several. seconds_shared: reading the tokens that
+    several questions share, once for all of them and in none of the other times. peak_bytes is the largest of any timed
     call. KV values and tokens are means over the answers to questions that all arms answered. seconds counts the prompt
     augmentations' own time in; `rewriting` holds it apart, with their calls to other models, as means over answers.
     """
@@ -88,6 +89,7 @@ def cost(answers: Sequence[Answer], footing: Footing) -> dict[str, Json]:
         "seconds_to_first_token": _median(answer.calls[0].to_first_token for answer in timed),
         "seconds_per_token": _median(map(_seconds_per_token, timed)),
         "seconds": _median(sum(map(_seconds, answer.calls)) for answer in timed),
+        "seconds_shared": _median(answer.calls[0].shared_seconds for answer in timed),
         "n_timed": len(timed),
         "batch": chosen.batch if chosen else None,
         "forked": chosen.forked if chosen else None,
@@ -150,6 +152,10 @@ def _kv(done: Sequence[Answer]) -> dict[str, Json] | None:
         "bytes_dense": dense,
         "held_share": held / dense if held is not None and dense else None,
         "kept": _mean(call.kept for call in calls),
+        "tokens_held": _mean(call.tokens_held for call in calls),
+        "tokens_asked": _mean(call.tokens_asked for call in calls),
+        "kept_asked": _mean(call.kept_asked for call in calls),
+        "bytes_asked": _mean(call.bytes_asked for call in calls),
         "saves": sorted({call.saves for call in calls if call.saves is not None}),
         "n": len(calls),
     }

@@ -71,6 +71,11 @@ class Call(NamedTuple):
     saves: str | None
     cut_short: bool
     failure: str | None
+    shared_seconds: float = 0.0
+    tokens_held: float | None = None
+    tokens_asked: float | None = None
+    kept_asked: float | None = None
+    bytes_asked: int | None = None
     rewriting: RewritingCost | None = None
     evidence: EvidenceLeft | None = None
 
@@ -165,6 +170,11 @@ def call_from(record: Mapping[str, Json]) -> Call:
         bytes_held=kv.get("bytes_held"),
         kept=kv.get("kept"),
         saves=_shared(kv.get("saves")),
+        shared_seconds=timing.get("shared_seconds", 0.0),
+        tokens_held=kv.get("tokens_held"),
+        tokens_asked=kv.get("tokens_asked"),
+        kept_asked=kv.get("kept_asked"),
+        bytes_asked=kv.get("bytes_asked"),
         cut_short=record["finish"] == "length",
         failure=str(record.get("error") or "no reason given")[:2000] if failed else None,
         rewriting=_rewriting(record),

@@ -249,7 +249,7 @@ def _as_json(selection: Selection, card: ModelCard, tally: Tally) -> dict[str, J
         },
         "protocol": config.protocol,
         "tasks": [_task_json(selection, chosen, task, name, tally) for chosen, task, name in selection.tasks()],
-        "arms": [plan_arm(arm, selection.catalog) for arm in selection.arms],
+        "arms": [plan_arm(arm, selection.catalog, config.protocol) for arm in selection.arms],
         "overlength": {
             "policy": config.overlength,
             "n_over": tally.n_over,

@@ -140,7 +140,7 @@ def select(config: RunConfig, catalog: Catalog) -> Selection:
         raise UsageError(
             f"server {server_name} cannot compress the context before it sees the question",
             where="protocol context-only",
-            hint="servers that can: " + (", ".join(able) or "none is installed; use protocol query-aware"),
+            hint="servers that can: " + (", ".join(able) or "none is installed") + "; or use protocol query-aware",
         )
     arms = parse_arms(config.accel, catalog)
     for arm in arms:
@@ -276,12 +276,13 @@ def _with_suite(config: RunConfig, catalog: Catalog) -> RunConfig:
     return config.merged(values, f"suite {name}")
 
 
-def plan_arm(arm: Arm, catalog: Catalog) -> dict[str, Json]:
-    """An arm as plan.json shows it: each part with what its method declares."""
+def plan_arm(arm: Arm, catalog: Catalog, protocol: str = "query-aware") -> dict[str, Json]:
+    """An arm as plan.json shows it: each part with what its method declares. Context-only, no question steers it."""
     rows = []
     for part in arm.parts:
         spec = catalog.augmentations.get(part.name).spec
-        declared = {"saves": spec.saves, "query_aware": spec.query_aware, "phase": spec.phase}
+        aware = spec.query_aware and (protocol == "query-aware" or spec.kind != "model")
+        declared = {"saves": spec.saves, "query_aware": aware, "phase": spec.phase}
         rows.append(
             {
                 "name": part.name,

@@ -281,7 +281,9 @@ class KVUse:
 
     bytes_dense: what a dense cache of the same tokens takes. bytes_held: what is held. kept: share of the valid
     prompt tokens kept per KV head, after compression. asked: the budget as the user wrote it. notes: fall-backs
-    taken, e.g. "dense: the prompt is shorter than the budget".
+    taken, e.g. "dense: the prompt is shorter than the budget". The same three ways: tokens_held per KV head (mean over
+    layers and heads), kept, bytes_held; and what the budget asked for this prompt: tokens_asked per KV head,
+    kept_asked, bytes_asked, None where nothing was asked.
     """
 
     bytes_dense: int
@@ -290,6 +292,10 @@ class KVUse:
     saves: Saves
     asked: str = ""
     notes: tuple[str, ...] = ()
+    tokens_held: float | None = None
+    tokens_asked: float | None = None
+    kept_asked: float | None = None
+    bytes_asked: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from importlib import resources
 from typing import Any
 
 from loom_core.report import charts, svg, tables, text
+from loom_core.report.budgets import budgets
 from loom_core.report.losses import losses
 from loom_core.report.markdown import grid_table
 from loom_core.report.svg import Style, escape
@@ -182,6 +183,8 @@ def _task(
         yield f'<p class="banner warning">Unavailable here: {reason}</p></section>'
         return
     yield table(tables.headline(report, task, wide=True), kind="wide", marks=styles)
+    if (asked := budgets(report, task)) is not None:
+        yield f"<details><summary>budgets, asked and held</summary>{table(asked, title=False)}</details>"
     levels = tables.by_level(report, task)
     if levels is not None:
         yield table(levels, kind="wide", marks=styles)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from loom_core.report import charts, svg, tables
+from loom_core.report.budgets import budgets
 from loom_core.report.losses import losses
 from loom_core.report.text import NONE, count, one_line, percent_depth, score
 from loom_core.types import Json
@@ -46,6 +47,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
             yield ""
             continue
         yield from table(tables.headline(report, task, wide=True))
+        if (asked := budgets(report, task)) is not None:
+            yield from table(asked)
         levels = tables.by_level(report, task)
         if levels is not None:
             yield from table(levels)

@@ -141,7 +141,9 @@ def _headline_notes(report: Report, task: Mapping[str, Json]) -> Iterator[str]:
     for batch, forked in sorted(conditions):
         ns = sorted({row["cost"]["n_timed"] for row in totals if row["cost"]["n_timed"]})
         over = f"times: medians over {ns[-1]} questions that all arms answered" if len(ns) == 1 else "times: medians"
-        yield f"{over}, batch {batch}" + (", prefix shared with other questions" if forked else "")
+        shared = max((row["cost"].get("seconds_shared") or 0.0 for row in totals), default=0.0)
+        once = f"; shared tokens were read before, once for all questions on them (up to {text.duration(shared)})"
+        yield f"{over}, batch {batch}" + (once if forked else "")
     if task["detectable_loss"] is not None:
         loss = text.score(task["detectable_loss"], task["span"])
         yield f"{task['n_pairs']} pairs find a pure loss of {loss} in 4 of 5 cases (exact McNemar, before Holm)"
@@ -334,7 +336,8 @@ def flat_rows(report: Report) -> Iterator[dict[str, Json]]:
                 },
                 "times_comparable": cost["comparable"],
                 "peak_bytes": cost["peak_bytes"],
-                **{f"kv_{key}": kv.get(key) for key in ("bytes_held", "bytes_dense", "kept")},
+                **{f"kv_{key}": kv.get(key) for key in ("bytes_held", "bytes_dense", "kept", "tokens_held")},
+                **{f"kv_{key}": kv.get(key) for key in ("tokens_asked", "kept_asked", "bytes_asked")},
                 **rewritten.flat(row),
             }
 

@@ -356,13 +356,18 @@ class Session:
         return [self._use(n, round(held), share / n) for n, share in zip(self.n_valid, shares, strict=True)]
 
     def _use(self, n_valid: int, held: int, kept: float) -> KVUse:
-        dense = n_valid * self.geometry.bytes_per_token
+        tokens, dense = round(kept * n_valid, 6), n_valid * self.geometry.bytes_per_token
         if self.policy is None:
-            return KVUse(bytes_dense=dense, bytes_held=held, kept=kept, saves="none")
+            return KVUse(bytes_dense=dense, bytes_held=held, kept=kept, saves="none", tokens_held=tokens)
+        tokens_asked, kept_asked, bytes_asked = self.policy.asked_three_ways(n_valid)
         return KVUse(
             bytes_dense=dense,
             bytes_held=held,
             kept=kept,
+            tokens_held=tokens,
+            tokens_asked=tokens_asked,
+            kept_asked=kept_asked,
+            bytes_asked=bytes_asked,
             saves=self.policy.saves,
             asked=self.policy.request,
             notes=self.policy.notes(n_valid),

@@ -247,6 +247,12 @@ class Policy:
             return self.codec.slots(self.asked.bytes_)
         return self.asked.slots(n_valid, self.geometry.bytes_per_token)
 
+    def asked_three_ways(self, n_valid: int) -> tuple[float, float, int]:
+        """The budget for a prompt of `n_valid` tokens as tokens per KV head, as share of the prompt, and as bytes."""
+        slots, asked = self.slots(n_valid), self.asked
+        share = slots / n_valid if asked.ratio is None else asked.ratio
+        return slots, share, slots * self.geometry.bytes_per_token if asked.bytes_ is None else asked.bytes_
+
     def check(self, n_valid: int) -> None:
         """Refuse a prompt that this budget cannot serve. Raises UsageError with the arithmetic."""
         slots, least = self.slots(n_valid), self.first + self.last
