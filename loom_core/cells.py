@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from loom_core import stats
+from loom_core import stats, weighting
 from loom_core.costs import Footing, common_footing, cost
 from loom_core.keys import seed_of
 from loom_core.ledger import Answer, Ledger
@@ -20,9 +20,6 @@ from loom_core.types import Json
 
 BASELINE = "dense"
 ALPHA = 0.05
-MOST_DEPTHS = 12
-DEPTH_BINS = 10
-SHARE_KEPT = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +87,7 @@ def build(ledger: Ledger) -> tuple[list[dict[str, Json]], list[dict[str, Json]]]
         for level in levels:
             cells += _row(ledger, task, level, arms, metrics)
         if levels:
-            totals += _row(ledger, task, None, arms, metrics)
+            totals += _reweighed(ledger, task["name"], _row(ledger, task, None, arms, metrics), cells, metrics)
     for rows in (cells, totals):
         for primary in (True, False):
             adjust([s["delta"] for row in rows for s in row["scores"] if s["primary"] == primary and s["delta"]])
@@ -105,7 +102,7 @@ def _row(
     footing = common_footing(answers)
     rows = [_cell(ledger, task, level, arm, answers[arm], footing) for arm in arms]
     for metric in metrics:
-        values = {arm: _scored(ledger, metric, answers[arm]) for arm in arms}
+        values = {arm: scored_of(ledger, metric, answers[arm]) for arm in arms}
         noise = _noise(values.get(BASELINE, []))
         base = _score(metric, values.get(BASELINE, []), (task["name"], level, BASELINE))
         flag = _flag(metric, base)
@@ -120,7 +117,77 @@ def _row(
             row["scores"].append(score)
             if metric.primary:
                 row["evidence"] = evidence(answers[row["arm"]], scored, metric.best)
+        _shift(ledger, (task["name"], level), metric, rows, values)
     return rows
+
+
+def _shift(
+    ledger: Ledger,
+    place: tuple[str, str | None],
+    metric: Metric,
+    rows: Sequence[Mapping[str, Json]],
+    values: Mapping[str, Scored],
+) -> None:
+    """Correct the scores of a stratum whose size its own primary scores decided (see `weighting`)."""
+    part = ledger.subset.part(*place) if ledger.subset is not None else None
+    if part is None or not metric.primary:
+        return
+    scores = {row["arm"]: row["scores"][-1] for row in rows}
+    widths = {arm: s["high"] - s["low"] for arm, s in scores.items() if s["low"] is not None}
+    if not widths:
+        return
+    steering = _by_unit(values[max(widths, key=lambda arm: widths[arm])])
+    shifts = {arm: weighting.shift(_by_unit(scored), steering, part) for arm, scored in values.items()}
+    for arm, score in scores.items():
+        if score["score"] is not None:
+            score |= {"score": score["score"] + shifts[arm], "shift": shifts[arm]}
+        if score["delta"] is not None:
+            score["delta"]["value"] += shifts[arm] - shifts[BASELINE]
+
+
+def _by_unit(scored: Scored) -> list[tuple[Hashable, float]]:
+    """Values with the unit that each was drawn in."""
+    return [(answer.question.group or _cluster(answer), value) for answer, value in scored]
+
+
+def _reweighed(
+    ledger: Ledger,
+    task: str,
+    totals: list[dict[str, Json]],
+    cells: Sequence[Mapping[str, Json]],
+    metrics: Sequence[Metric],
+) -> list[dict[str, Json]]:
+    """Totals over levels that were not asked to the same extent: each level counts by its planned questions."""
+    weights = ledger.subset.weights(task) if ledger.subset is not None else None
+    if weights is None:
+        return totals
+    for total in totals:
+        rows = {cell["level"]: cell for cell in cells if cell["task"] == task and cell["arm"] == total["arm"]}
+        for i, metric in enumerate(metrics):
+            score = total["scores"][i]
+            parts = [(weight, rows[level]["scores"][i]) for level, weight in weights.items()]
+            found = weighting.combined(parts, "score")
+            score |= {"score": found.pop("value"), **found}
+            if score["delta"] is None:
+                continue
+            deltas = [(weight, row["delta"] or {}) for weight, row in parts]
+            pairs = _pairs(ledger, metric, task, total["arm"])
+            seed = seed_of(f"{task} {total['arm']} {metric.name} weighted")
+            score["delta"] |= {**weighting.combined(deltas, "value"), **weighting.weighted_test(pairs, weights, seed)}
+            if score["delta"]["value"] is None:
+                score["delta"] = None
+    return totals
+
+
+def _pairs(ledger: Ledger, metric: Metric, task: str, arm: str) -> list[tuple[str, Hashable, float]]:
+    """(level, cluster, difference to the baseline) of the questions that both answered."""
+    base = scored_of(ledger, metric, ledger.of(task, None, BASELINE))
+    other = {(answer.question.number, answer.repeat): value for answer, value in base}
+    return [
+        (answer.question.level, _cluster(answer), (value - other[answer.question.number, answer.repeat]) / metric.span)
+        for answer, value in scored_of(ledger, metric, ledger.of(task, None, arm))
+        if (answer.question.number, answer.repeat) in other
+    ]
 
 
 def _cell(
@@ -165,7 +232,7 @@ def _median_length(answers: Iterable[Answer]) -> float | None:
 Scored = list[tuple[Answer, float]]
 
 
-def _scored(ledger: Ledger, metric: Metric, answers: Iterable[Answer]) -> Scored:
+def scored_of(ledger: Ledger, metric: Metric, answers: Iterable[Answer]) -> Scored:
     """The answers that have a value."""
     values = ledger.values.get((metric.name, metric.version), {})
     rows = []
@@ -295,78 +362,3 @@ def adjust(deltas: Sequence[dict[str, Json]]) -> None:
     """Add Holm's adjusted p, the size of the family and the verdict to each difference."""
     for delta, p in zip(deltas, stats.holm([delta["p"] for delta in deltas]), strict=True):
         delta |= {"p_holm": p, "family": len(deltas), "significant": p < ALPHA}
-
-
-def effective_lengths(ledger: Ledger, cells: Sequence[Mapping[str, Json]]) -> list[dict[str, Json]]:
-    """Per task and arm: the longest level that keeps 85 % of the baseline's primary score at the shortest."""
-    found = []
-    for task in ledger.plan["tasks"]:
-        levels = levels_of(ledger, task["name"])
-        lower_is_better = any(not m.get("higher_is_better", True) for m in task["metrics"][:1])
-        if len(levels) < 2 or lower_is_better or not task["metrics"]:
-            continue
-        base = [c for c in cells if c["task"] == task["name"] and c["arm"] == BASELINE]
-        reference = base[0]["scores"][0]["score"] if base else None
-        for arm in ledger.plan["arms"]:
-            rows = [c for c in cells if c["task"] == task["name"] and c["arm"] == arm["name"]]
-            held = stats.effective_length([row["scores"][0]["score"] for row in rows], SHARE_KEPT, reference)
-            found.append(
-                {
-                    "task": task["name"],
-                    "arm": arm["name"],
-                    "level": levels[held.level] if held else None,
-                    "tokens": rows[held.level]["length"] if held else None,
-                    "at_least": held.at_least if held else None,
-                    "gap": held.gap if held else None,
-                    "reference": reference,
-                    "share": SHARE_KEPT,
-                }
-            )
-    return found
-
-
-def grids(ledger: Ledger) -> list[dict[str, Json]]:
-    """Per task and arm, the primary score by level and depth, for tasks whose questions record a depth.
-
-    rows: depths from the start of the context to its end. values[row][column]: {score, n, n_planned}, or None where
-    nothing was asked.
-    """
-    found = []
-    for task in ledger.plan["tasks"]:
-        name, levels = task["name"], levels_of(ledger, task["name"])
-        depths = sorted({q.depth for level in levels for q in ledger.asked(name, level) if q.depth is not None})
-        metrics = metrics_of(ledger, task)
-        if not depths or not metrics:
-            continue
-        edges = depths if len(depths) <= MOST_DEPTHS else [(i + 0.5) / DEPTH_BINS for i in range(DEPTH_BINS)]
-        for arm in ledger.plan["arms"]:
-            columns = [_by_depth(ledger, metrics[0], ledger.of(name, level, arm["name"]), edges) for level in levels]
-            found.append(
-                {
-                    "task": name,
-                    "arm": arm["name"],
-                    "metric": metrics[0].name,
-                    "low": metrics[0].low if math.isfinite(metrics[0].low) else None,
-                    "high": metrics[0].high if math.isfinite(metrics[0].high) else None,
-                    "levels": levels,
-                    "depths": edges,
-                    "binned": len(depths) > MOST_DEPTHS,
-                    "values": [list(row) for row in zip(*columns, strict=True)],
-                }
-            )
-    return found
-
-
-def _by_depth(ledger: Ledger, metric: Metric, answers: Iterable[Answer], depths: Sequence[float]) -> list[Json]:
-    """One column of a grid: {score, n, n_planned} at each depth."""
-    groups: list[list[Answer]] = [[] for _ in depths]
-    for answer in answers:
-        depth = answer.question.depth
-        if depth is not None:
-            groups[min(range(len(depths)), key=lambda i: abs(depths[i] - depth))].append(answer)
-    column: list[Json] = []
-    for group in groups:
-        values = [value for _, value in _scored(ledger, metric, group)]
-        score = fmean(values) if values else None
-        column.append({"score": score, "n": len(values), "n_planned": len(group)} if group else None)
-    return column

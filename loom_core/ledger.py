@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
-from loom_core.store import Damage, Responses, RunFolder, read_lines
+from loom_core.store import Damage, Responses, RunFolder, read_json, read_lines
 from loom_core.types import Json
+from loom_core.weighting import Steered, everything_asked
 
 State: TypeAlias = Literal["answered", "error", "missing"]
 
@@ -29,6 +30,7 @@ class Question(NamedTuple):
     length: int | None
     depth: float | None
     cluster: str | None
+    group: str | None = None
 
 
 class EvidenceLeft(NamedTuple):
@@ -95,7 +97,8 @@ class Ledger:
     """A run's answers by (task, level, arm), its questions by (task, level), and its scores.
 
     values: by metric name and version, then by job key; an absent job was not scored, None says that no value exists.
-    strangers: recorded jobs that are not in the plan.
+    strangers: recorded jobs that are not in the plan. subset: how the questions of a run were sampled that was steered
+    by the clock or by its intervals and has not asked all of them.
     """
 
     plan: Mapping[str, Json]
@@ -106,6 +109,7 @@ class Ledger:
     strangers: int = 0
     n_invalid: int = 0
     sources: Calls | None = None
+    subset: Steered | None = None
 
     def of(self, task: str, level: str | None, arm: str) -> list[Answer]:
         """The answers of one cell; of all levels where level is None."""
@@ -214,10 +218,16 @@ def read(folder: RunFolder, plan: Mapping[str, Json]) -> Ledger:
         key = sys.intern(job.key)
         answer = Answer(key, question, job.repeat, calls.state(key), calls.take(key))
         ledger.answers.setdefault((job.task, question.level, job.arm), []).append(answer)
+    ledger.subset = _subset(folder)
     ledger.strangers = sum(1 for key in calls.jobs() if key not in planned)
     for name, version in sorted({(m["name"], m["version"]) for t in plan["tasks"] for m in t["metrics"]}):
         ledger.values[name, version] = _values(folder.scores(name, version), ledger)
     return ledger
+
+
+def _subset(folder: RunFolder) -> Steered | None:
+    record = read_json(folder.manifest).get("anytime") if folder.manifest.exists() else None
+    return Steered(record) if record and not record.get("given_up") and not everything_asked(record) else None
 
 
 def _question(number: int, row: Mapping[str, Json]) -> Question:
@@ -230,6 +240,7 @@ def _question(number: int, row: Mapping[str, Json]) -> Question:
         row.get("length"),
         row.get("depth"),
         row.get("cluster"),
+        row.get("group"),
     )
 
 

@@ -80,7 +80,7 @@ def _graded(folder: RunFolder, selection: Selection, judge: Judge) -> Iterator[P
             groups.setdefault((job.task, job.arm, job.repeat, row.sample.group), []).append(place)
     for members in groups.values():
         chosen = members[0][0]
-        together = _together(chosen.benchmark, [row for *_, row in members], hidden)
+        together = scores_together(chosen.benchmark, [row for *_, row in members], hidden)
         for (_, task, job, row), given in zip(members, together, strict=True):
             yield chosen, task, job, replace(row, scored=given)
 
@@ -98,8 +98,8 @@ def _alone(folder: RunFolder, selection: Selection, hidden: list[str]) -> Iterat
             sample = (samples.full if task.judge else samples.light)(job.task, job.sample)
         given: dict[str, Scored | Judging] = {}
         if answered := responses.ended(job.key):
-            answers = [_answer(record) for record in responses.of(job.key)]
-            given = _scored(chosen, sample, answers, metrics[job.task], hidden)
+            answers = [answer_of(record) for record in responses.of(job.key)]
+            given = scores_alone(chosen, sample, answers, metrics[job.task], hidden)
         scored = {name: one for name, one in given.items() if isinstance(one, Scored)}
         judged = {name: one for name, one in given.items() if not isinstance(one, Scored)}
         yield (
@@ -141,7 +141,7 @@ def _settle(judge: Judge, held: list[tuple[Place, list[Case]]]) -> Iterator[Plac
         yield chosen, task, job, replace(row, scored={**row.scored, **results})
 
 
-def _together(benchmark: Benchmark, rows: list[Graded], hidden: list[str]) -> list[Mapping[str, Scored]]:
+def scores_together(benchmark: Benchmark, rows: list[Graded], hidden: list[str]) -> list[Mapping[str, Scored]]:
     """The scores of a group; where its scorer raises, each sample loses its values and says why."""
     try:
         given = list(benchmark.score_group(rows))
@@ -189,13 +189,13 @@ def _scores(selection: Selection, task: Task, job: Job, scored: Mapping[str, Sco
     ]
 
 
-def _answer(record: Mapping[str, Json]) -> Response:
+def answer_of(record: Mapping[str, Json]) -> Response:
     """The response as scored: with the strategy's answer where one was made of it."""
     response = response_from(record)
     return response if record["answer"] is None else replace(response, text=record["answer"])
 
 
-def _scored(
+def scores_alone(
     chosen: Chosen, sample: Sample, answers: list[Response], metrics: Mapping[str, Metric], hidden: list[str]
 ) -> dict[str, Scored | Judging]:
     try:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loom_core import cells, ledger, stats
+from loom_core import cells, ledger, stats, views
 from loom_core.store import RunFolder, read_json
 from loom_core.testing.runs import DENSE, Answerer, Made, MadeArm, MadeTask, make_run, retrieves
 from loom_core.types import Json, Sample
@@ -206,10 +206,10 @@ def test_grids_and_effective_length(tmp_path: Path) -> None:
 
     task = MadeTask(levels={"4k": 64, "1k": 16, "2k": 32}, depths=(0.0, 0.5, 1.0), repeats=2)
     book = read(make_run(tmp_path / "run", answer, tasks=[task], arms=[DENSE, SNAP]))
-    grid = cells.grids(book)[1]
+    grid = views.grids(book)[1]
     assert (grid["arm"], grid["levels"], grid["depths"]) == (SNAP.name, ["1k", "2k", "4k"], [0.0, 0.5, 1.0])
     assert [[value["score"] for value in row] for row in grid["values"]] == [[1, 1, 0], [1, 1, 0], [1, 1, 1]]
-    lengths = {row["arm"]: row for row in cells.effective_lengths(book, cells.build(book)[0])}
+    lengths = {row["arm"]: row for row in views.effective_lengths(book, cells.build(book)[0])}
     assert (lengths["dense"]["level"], lengths["dense"]["at_least"]) == ("4k", True)
     assert (lengths[SNAP.name]["level"], lengths[SNAP.name]["at_least"], lengths[SNAP.name]["gap"]) == (
         "2k",
@@ -220,7 +220,7 @@ def test_grids_and_effective_length(tmp_path: Path) -> None:
 
 def test_many_depths_are_binned(tmp_path: Path) -> None:
     task = MadeTask(levels={"1k": 16}, depths=tuple(i / 20 for i in range(21)), repeats=1)
-    grid = cells.grids(read(make_run(tmp_path / "run", retrieves({}), tasks=[task])))[0]
+    grid = views.grids(read(make_run(tmp_path / "run", retrieves({}), tasks=[task])))[0]
     assert grid["binned"]
     assert len(grid["depths"]) == 10
     assert sum(row[0]["n"] for row in grid["values"]) == 21

@@ -39,9 +39,10 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *("plan", "conversation", "agenda", "process", "placement", "worker", "score", "ledger", "costs", "cells", "report"),
             *("rewriting", "losses", "compare", "knobs", "official", "resample", "leaderboard", "published"),
+            *("anytime", "weighting", "views"),
         ),
     ),
-    ("run", ("runner", "pipeline", "reproduce")),
+    ("run", ("supply", "runner", "pipeline", "reproduce")),
     ("front", ("testing", "cli", "__main__")),
 )
 """Core's layers, lowest first: a module imports its own layer and lower ones, never in a circle. CONTRIBUTING.md

@@ -28,6 +28,14 @@ FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         {"multiple": True, "metavar": "BENCH:TASK=FILE", "help": "Your own prompt for a task. Repeatable."},
     ),
     (("--limit", "-n"), {"help": "At most this many samples of each task, a fair subset."}),
+    (
+        ("--budget",),
+        {"metavar": "30m", "help": "Ask in batches, where intervals are widest, until the time is spent."},
+    ),
+    (
+        ("--until",),
+        {"metavar": "ci=2", "help": "Ask in batches until every interval is within ±2 points of 100."},
+    ),
     (("--seed",), {"help": "Seed of generated samples.  [default: 0]"}),
     (("--repeats",), {"help": "Ask each question this many times.  [default: 1]"}),
     (

@@ -11,7 +11,7 @@ from typing import Any
 
 from loom_core import cells as cell_module
 from loom_core import ledger as ledger_module
-from loom_core import stats
+from loom_core import stats, views
 from loom_core.errors import RunError
 from loom_core.ledger import Ledger
 from loom_core.report.text import one_line
@@ -27,8 +27,8 @@ cells: task × level × arm; totals: task × arm over all levels (level null); b
 is primary: score, 95 % interval, n, delta to the baseline with Holm-adjusted p over all cells of that list), `cost`, and
 `evidence` (recall and where answers were lost, see `losses.evidence`; null where samples name no evidence).
 effective_lengths, grids (level × depth), pareto, retention, capabilities: what the pictures show. official: the
-authors' own tables, by benchmark and arm. judge: who judged, its calls, tokens and cost (in no `cost` of a cell).
-Values keep their metric's scale; times are seconds, sizes bytes.
+authors' own tables, by benchmark and arm. anytime: how a subset was drawn. judge: who judged, its calls, tokens and
+cost (in no `cost` of a cell). Values keep their metric's scale; times are seconds, sizes bytes.
 Denominators: n + n_unscored + n_error + n_missing = n_planned; n_skipped is on top.
 """
 
@@ -65,9 +65,10 @@ def build(folder: RunFolder) -> tuple[dict[str, Json], Ledger]:
         "tasks": [_task(ledger, task, totals) for task in plan["tasks"]],
         "cells": cells,
         "totals": totals,
-        "effective_lengths": cell_module.effective_lengths(ledger, cells),
-        "grids": cell_module.grids(ledger),
-        "official": read_json(folder.official) if folder.official.exists() else {},
+        "effective_lengths": views.effective_lengths(ledger, cells),
+        "grids": views.grids(ledger),
+        "official": _official(folder, ledger),
+        "anytime": manifest.get("anytime"),
         "judge": read_json(folder.judge) if folder.judge.exists() else None,
         "notes": list(plan.get("notes") or ()),
     }
@@ -87,6 +88,15 @@ def _run(manifest: Mapping[str, Json]) -> dict[str, Json]:
         program, *arguments = run["command"]
         run["command"] = [PurePath(program).name, *arguments]
     return run
+
+
+def _official(folder: RunFolder, ledger: Ledger) -> Json:
+    """The authors' tables; none of a stratified subset, whose rows their rules would count alike."""
+    tables = read_json(folder.official) if folder.official.exists() else {}
+    if ledger.subset is None:
+        return tables
+    reason = "not made of a subset: the authors' rule counts every planned question alike"
+    return {name: {arm: {"error": reason} for arm in arms} for name, arms in tables.items()}
 
 
 def _encodable(value: Json) -> Json:
@@ -269,6 +279,8 @@ def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, s
         yield {"kind": "error", "text": "No answer was planned: there is nothing to score."}
     elif not state["n_answered"]:
         yield {"kind": "error", "text": f"None of the {n} planned answers has been given yet."}
+    elif ledger.subset is not None:
+        yield from _subset_banners(report["anytime"], state)
     elif state["n_missing"]:
         text = f"{state['n_missing']} of {n} planned answers are missing: this report is of a partial run."
         yield {"kind": "warning", "text": text}
@@ -296,6 +308,17 @@ def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, s
         names = [row["task"] for row in report["totals"] for s in row["scores"][:1] if s["flag"] == flag]
         for name in dict.fromkeys(names):
             yield {"kind": "note", "text": f"{name}: {text}"}
+
+
+def _subset_banners(anytime: Mapping[str, Any], state: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """How a stratified subset was chosen, and what to make of it."""
+    asked = f"{state['n_answered']} of {state['n_planned']} planned answers"
+    text = (
+        f"A stratified subset: {asked} ({anytime['stopped'] or 'it goes on'}). Questions are drawn at random within "
+        "task and level, more where intervals are widest; totals weigh levels by their planned questions, and scores "
+        "are corrected for when the drawing ended. Intervals are those of a fixed number of questions."
+    )
+    yield {"kind": "note", "text": text}
 
 
 FLAGS = {
