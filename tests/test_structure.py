@@ -37,9 +37,9 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "stages",
         (
-            *("plan", "conversation", "agenda", "process", "placement", "worker", "score", "ledger", "costs", "cells", "report"),
+            *("plan", "conversation", "agenda", "process", "placement", "worker", "score", "ledger", "costs", "cells"),
             *("rewriting", "losses", "compare", "knobs", "official", "resample", "leaderboard", "published"),
-            *("anytime", "weighting", "views"),
+            *("report", "anytime", "weighting", "views"),
         ),
     ),
     ("run", ("supply", "runner", "pipeline", "reproduce")),
