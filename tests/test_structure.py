@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("report", "anytime", "weighting", "views"),
         ),
     ),
-    ("run", ("supply", "runner", "pipeline", "reproduce")),
+    ("run", ("supply", "runner", "pipeline", "study", "reproduce")),
     ("front", ("testing", "cli", "__main__")),
 )
 """Core's layers, lowest first: a module imports its own layer and lower ones, never in a circle. CONTRIBUTING.md

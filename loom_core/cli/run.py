@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from loom_core.cli.settings import config_from, settings
+from loom_core.cli.settings import config_from, settings, study_from
 
 
 @click.command(short_help="Run benchmarks on a model, or continue a run.")
@@ -24,19 +24,27 @@ def run(what: tuple[str, ...], quiet: bool, **flags: Any) -> int:
     planned question was answered; 3: some were not (run again to retry them); 1 and 2: an error.
     """
     from loom_core.cli.progress import progress_for
+    from loom_core.config import RunConfig
+    from loom_core.pipeline import Result
     from loom_core.pipeline import run as start
     from loom_core.plugins import installed
     from loom_core.report.terminal import show
+    from loom_core.study import Joined, run_study
 
-    config = config_from(what, flags)
+    study = study_from(what, flags)
+    config = RunConfig() if study else config_from(what, flags)
     console, progress = progress_for(quiet=quiet)
-    result = start(config, installed(), sys.argv, progress)
+    result: Joined | Result
+    if study:
+        result = run_study(study, installed(), sys.argv, progress)
+    else:
+        result = start(config, installed(), sys.argv, progress)
     show(result.report, console)
-    _closing(result, console)
+    _closing(result, console, again=what[0] if study else str(result.folder.path))
     return result.exit_code
 
 
-def _closing(result: Any, console: Any) -> None:
+def _closing(result: Any, console: Any, *, again: str) -> None:
     """Where the report lies, and how to go on with a run that is not complete."""
     outcome, folder = result.outcome, result.folder
     console.print(f"report: {folder.report_html}", highlight=False, soft_wrap=True)
@@ -46,7 +54,7 @@ def _closing(result: Any, console: Any) -> None:
     why = "stopped" if outcome.interrupted else f"{outcome.failed} failed"
     console.print(
         f"[bold]incomplete[/]: {left} of {outcome.planned} answers are missing ({why}); what was answered is stored.\n"
-        f"continue: loom run {folder.path}",
+        f"continue: loom run {again}",
         highlight=False,
         soft_wrap=True,
     )

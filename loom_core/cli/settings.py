@@ -30,11 +30,14 @@ FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--limit", "-n"), {"help": "At most this many samples of each task, a fair subset."}),
     (
         ("--budget",),
-        {"metavar": "30m", "help": "Ask in batches, where intervals are widest, until the time is spent."},
+        {
+            "metavar": "30m",
+            "help": "Ask in batches, where intervals are widest, until the time is spent (none: no limit).",
+        },
     ),
     (
         ("--until",),
-        {"metavar": "ci=2", "help": "Ask in batches until every interval is within ±2 points of 100."},
+        {"metavar": "ci=2", "help": "Ask in batches until every interval is within ±2 points of 100 (none: all)."},
     ),
     (("--seed",), {"help": "Seed of generated samples.  [default: 0]"}),
     (("--repeats",), {"help": "Ask each question this many times.  [default: 1]"}),
@@ -98,6 +101,16 @@ def config_from(what: tuple[str, ...], flags: dict[str, Any]) -> Any:
         stored = stored_config(RunFolder(Path(what[0])))
         return stored.merged({**given, "out": what[0]}, origin)
     return RunConfig().merged({**({"benchmarks": list(what)} if what else {}), **given}, origin)
+
+
+def study_from(what: tuple[str, ...], flags: dict[str, Any]) -> Any:
+    """The `Study` of a command line that names a study file with several systems; None for any other."""
+    from loom_core.study import read_study
+
+    if len(what) != 1 or not what[0].endswith(".toml"):
+        return None
+    given = {name: _value(name, value) for name, value in flags.items() if value not in (None, ())}
+    return read_study(Path(what[0]), given)
 
 
 def _is_folder(text: str) -> bool:

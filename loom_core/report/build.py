@@ -126,7 +126,8 @@ def _arm(arm: Mapping[str, Json], totals: Sequence[Mapping[str, Json]]) -> dict[
     kv = [row["cost"]["kv"] for row in totals if row["arm"] == arm["name"] and row["cost"]["kv"]]
     return {
         "name": arm["name"],
-        "baseline": not parts,
+        "baseline": arm["name"] == cell_module.BASELINE,
+        "system": arm.get("system"),
         "parts": parts,
         "saves": saves,
         "measured_saves": sorted({label for use in kv for label in use["saves"]}),
