@@ -1,16 +1,19 @@
 """TOVA (Oren et al. 2024, arXiv:2401.06104): Token Omission Via Attention.
 
-For each layer, over N prompt tokens and all H query heads, in float32:
+For each layer, over the T tokens held, the newest one (with query q) included, and all H query heads, in float32:
 
-    s_j = 1/H Σ over heads of softmax(q[N-1] kᵀ / √d)_j          one ranking for the whole layer           [N]
+    s_j = 1/H Σ over heads of softmax(q kᵀ / √d)_j          one ranking for the whole layer           [T]
     keep the B - 1 largest of s, and the newest token; original positions.
 
-Evicts once, when the prompt has been read (as NVIDIA/kvpress does); the cache grows while decoding.
+form=decode    after the prompt, and again after each decoding step once B tokens are held (the paper's): one slot goes.
+form=prefill   once, after the prompt (as NVIDIA/kvpress does); the cache grows while decoding.
+
+In both the prompt itself is read with full attention; its last token makes the first ranking.
 """
 
 from __future__ import annotations
 
-from loom_server_hf.kv import LayerView, Need, Policy, window_attention
+from loom_server_hf.kv import LayerView, Need, Policy, StepView, window_attention
 from torch import Tensor
 
 
@@ -21,8 +24,13 @@ class TOVA(Policy):
 
     @property
     def need(self) -> Need:
-        """The newest query."""
-        return Need(window=1)
+        """The newest query, of the prompt and of each step."""
+        return Need(window=1, decode=self.options.form == "decode")
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Of the prompt, only the newest query is looked at."""
+        return True
 
     @property
     def last(self) -> int:
@@ -32,3 +40,7 @@ class TOVA(Policy):
     def score(self, view: LayerView) -> Tensor:
         """Attention of the newest query, averaged over all query heads: [b, 1, N]."""
         return window_attention(view).mean(dim=(1, 2))
+
+    def step(self, view: StepView) -> Tensor:
+        """The same of the new token's query: [b, 1, S]."""
+        return view.weights.mean(dim=(1, 2))[:, None]

@@ -13,4 +13,5 @@ def options(method: str, setting: Mapping[str, Json], n: int) -> TOVAOptions | N
     if method != "kvpress_tova":
         return None
     # A share of the prompt that is dropped, truncated in floating point exactly as there.
-    return TOVAOptions(budget=Budget(tokens=max(1, int(n * (1 - setting["compression_ratio"])))))
+    kept = max(1, int(n * (1 - setting["compression_ratio"])))
+    return TOVAOptions(budget=Budget(tokens=kept), form="prefill")

@@ -258,18 +258,24 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a row answered, and when: see `RowResult`."""
+    """What a row answered, and when, or why it could not be answered to its end: see `RowResult`."""
 
     token_ids: tuple[int, ...]
     finish: Literal["stop", "length"]
     first_token: float
     ended: float
+    error: str | None = None
 
 
 def result(said: Said, **rest: Any) -> RowResult:
     """The result of a row that has been answered; rest: the further fields."""
     return RowResult(
-        token_ids=said.token_ids, finish=said.finish, first_token=said.first_token, ended=said.ended, **rest
+        token_ids=said.token_ids,
+        finish=said.finish,
+        first_token=said.first_token,
+        ended=said.ended,
+        error=said.error,
+        **rest,
     )
 
 
@@ -300,6 +306,14 @@ def decode(batch: Pass, logits: Tensor, rows: Sequence[Row]) -> Iterator[tuple[i
             batch.take(left)
             ids = ids[torch.tensor(left, device=ids.device)]
         logits = batch.feed(ids)
+        if failed := batch.session.failures():
+            for place, error in failed.items():
+                yield alive[place], Said((), "stop", first_token, now, str(error))
+            left = [place for place in range(len(alive)) if place not in failed]
+            alive = [alive[place] for place in left]
+            if alive:
+                batch.take(left)
+                logits = logits[left]
 
 
 @torch.inference_mode()

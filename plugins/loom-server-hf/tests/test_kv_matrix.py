@@ -28,6 +28,18 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
         {"window": 8, "rule": "kvpress", "floor": 0.0, "pooling": "avg"},
         {"base": "expected-attention", "rule": "kvpress", "epsilon": 0.01},
     ),
+    "cakekv": ({"window": 8}, {"window": 16, "gamma": 5.0, "tau1": 1.6, "tau2": 0.4, "cascading": False}),
+    "cam": (
+        {"coin": "draw"},
+        {"coin": "always", "form": "qa", "receivers": 8},
+        {"coin": "expected", "host": "h2o", "recent": 20, "stride": 3},
+        {"coin": "never"},
+    ),
+    "h2o": (
+        {},
+        {"recent": 8, "stride": 4},
+        {"form": "oneshot", "group": "max", "recent": 16},
+    ),
     "l2compress": ({"skip_layers": "1"}, {"skip_layers": "none"}),
     "pyramidkv": (
         {"window": 8},
@@ -38,6 +50,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
         {"window": 16, "kernel": 7, "pooling": "max", "pool": "after", "group": "max"},
     ),
     "streamingllm": ({"form": "evict"}, {"form": "streamed"}, {"form": "streamed", "positions": "original"}),
+    "tova": ({}, {"form": "prefill"}),
 }
 """Which options the matrix runs; a method that is not named here runs with its defaults."""
 

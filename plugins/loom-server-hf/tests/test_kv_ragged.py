@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from loom_server_hf.conformance import CHECKS, Subject, fixed_tokens, masked_dense, toy_model, toy_prompts
+from loom_server_hf.conformance import CHECKS, Subject, fixed_tokens, toy_model, toy_prompts
 from loom_server_hf.engine import Row
 from loom_server_hf.kv import Allotment, LayerView, Policy
 from loom_server_hf.kv.choose import Choice, choose
 from loom_server_hf.kv.host import attached
 from loom_server_hf.kv.ragged import RaggedStore, uneven
 from loom_server_hf.kv.store import DenseStore
+from loom_server_hf.masked import masked_dense
 from torch import Tensor
 
 from loom_core.types import Budget
@@ -138,10 +139,11 @@ def test_only_uneven_heads_are_stored_ragged() -> None:
 def test_several_tokens_at_once_equal_single_ones() -> None:
     tested = subject()
     tokens = torch.cat(fixed_tokens(3, tested.engine), dim=1)
+    steps = tested.run(PROMPTS, tested.make(tested.budget)).steps
     expected = torch.stack(
         [
-            masked_dense(tested.model, prompt, kept, fixed_tokens(1, tested.engine))[-1]
-            for prompt, kept in zip(PROMPTS, tested.run(PROMPTS, tested.make(tested.budget)).kept, strict=True)
+            masked_dense(tested.model, prompt, [step[row] for step in steps], fixed_tokens(1, tested.engine))[-1]
+            for row, prompt in enumerate(PROMPTS)
         ]
     )
     for split in ([6], [2, 4], [1, 5]):

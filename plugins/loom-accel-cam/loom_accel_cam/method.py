@@ -1,0 +1,125 @@
+"""CaM (Zhang et al., ICML 2024): what leaves the cache while decoding is merged into the values of the next tokens.
+
+A host method evicts: host=streamingllm keeps the first `sinks` and the newest B - sinks tokens, host=h2o the tokens
+that all queries so far attend to most and the newest `recent` ones (both after a full-attention prefill, then at every
+step, at original positions). At a step that evicts, for each KV head, with T tokens held, the new one included, A the
+attention they received and R the recent ones:
+
+    form=text   i = T - R - 1, the token that has just left the recent window, and only if it is evicted
+                A = attention of all queries so far        p = A_i / mean of A over the m receivers      m = 16
+    form=qa     i = T - R + 1, which leaves in two steps (the authors' index), whatever the host evicts
+                A = attention of the new token             p = A_i / mean of A over all tokens after i   m = 32
+    with probability min(p, 1):  v_j += v_i / m  for the next m tokens j = i + 1 … i + m; fewer if there are fewer,
+                                                 still divided by m
+
+Keys are never merged. coin=expected adds min(p, 1)·v_i / m without a draw; coin=never is the host method itself. Query
+heads of a KV head are averaged in A. Draws depend on the request's seed, the layer, the token's position and the head
+only, so that no batch changes them.
+"""
+
+from __future__ import annotations
+
+import torch
+from loom_server_hf.kv import Allotment, LayerView, Merge, Need, Policy, StepView
+from torch import Tensor
+
+from loom_core.errors import UsageError
+
+
+class CaM(Policy):
+    """options: `plugin.CaMOptions`. Protects the recent tokens, and the sinks where the host has them."""
+
+    name = "cam"
+
+    @property
+    def need(self) -> Need:
+        """Each step of decoding; the column sums of the prompt where something looks at them."""
+        cumulative = self.options.form == "text" or self.options.host == "h2o"
+        return Need(mass_stride=self.options.stride if cumulative else 0, decode=True)
+
+    @property
+    def first(self) -> int:
+        """The sinks."""
+        return int(self.options.sinks) if self.options.host == "streamingllm" else 0
+
+    def recent(self, n_valid: int) -> int:
+        """How many of the newest tokens of a prompt are kept whatever their score."""
+        if self.options.host == "streamingllm":
+            return max(1, self.slots(n_valid) - self.first)
+        return int(self.options.recent or max(1, self.slots(n_valid) // 2))
+
+    def check(self, n_valid: int) -> None:
+        """Refuse a budget below the protected tokens."""
+        slots, least = self.slots(n_valid), self.first + self.recent(n_valid)
+        if slots < min(n_valid, least):
+            raise UsageError(
+                f"budget {self.asked} is too small for {self.name}",
+                where=f"a prompt of {n_valid} tokens",
+                why=f"the budget gives {slots} slots; {self.first} at the start and the newest {self.recent(n_valid)} "
+                f"are always kept, which takes {least}",
+                hint=f"a budget of at least {least}",
+            )
+
+    def budget(self, view: LayerView) -> Allotment:
+        """The budget of each row, with its recent tokens."""
+        return Allotment(
+            slots=[self.slots(n) for n in view.n_valid],
+            first=self.first,
+            last=[self.recent(n) for n in view.n_valid],
+        )
+
+    def notes(self, n_valid: int) -> tuple[str, ...]:
+        """The fall-back to dense, and that a stride is approximate."""
+        stride = self.options.stride
+        approximate = (f"approximate: attention of every {stride}-th query of the prompt",) if stride > 1 else ()
+        return super().notes(n_valid) + approximate
+
+    def score(self, view: LayerView) -> Tensor:
+        """Column sums of the prompt's attention [b, h, N]; nothing where only the step's own attention counts."""
+        if view.mass is None:
+            return torch.zeros(view.k.shape[0], 1, view.columns, device=view.k.device)
+        return view.mass.sum(dim=2)
+
+    def step(self, view: StepView) -> Tensor:
+        """The sums, with this step's attention."""
+        return view.scores if not self.need.mass_stride else view.scores + view.weights.sum(dim=2)
+
+    def merge(self, view: StepView, kept: Tensor) -> Merge | None:
+        """Shares of the leaving token's value for the next ones."""
+        options = self.options
+        if options.coin == "never":
+            return None
+        rows, heads, _, total = view.weights.shape
+        last = view.allotment.last
+        recent = torch.tensor([last] * rows if isinstance(last, int) else list(last), device=kept.device)
+        text = options.form == "text"
+        place = (total - recent + (-1 if text else 1))[:, None].expand(rows, heads)
+        source = place.clamp(0, total - 1)
+        dropped = (view.held & ~kept).expand(rows, heads, total)
+        leaves = dropped.gather(2, source[..., None])[..., 0] if text else dropped.any(dim=2)
+        attention = view.scores + view.weights.sum(dim=2) if text else view.weights.sum(dim=2)
+        shares = self.portions(attention, source, leaves & (place == source), view)
+        return Merge(source=source, shares=shares)
+
+    def portions(self, attention: Tensor, source: Tensor, leaves: Tensor, view: StepView) -> Tensor:
+        """Shares [b, h, S]. attention: A [b, h, S]. source: i [b, h]. leaves: bool [b, h], where it is merged."""
+        options, m = self.options, self.options.merged_into
+        column = torch.arange(attention.shape[2], device=attention.device)
+        after = (column > source[..., None]) & view.held
+        receivers = after & (column <= source[..., None] + m)
+        compared = receivers if options.form == "text" else after
+        mean = (attention * compared).sum(dim=2) / compared.sum(dim=2)
+        chance = (attention.gather(2, source[..., None])[..., 0] / mean).nan_to_num(0.0, posinf=1.0).clamp(0, 1)
+        if options.coin == "always":
+            chance = torch.ones_like(chance)
+        elif options.coin == "draw":
+            chance = (self._draws(view, chance.shape[1]).to(chance.device) < chance).to(chance.dtype)
+        return receivers * (chance * leaves / m)[..., None]
+
+    def _draws(self, view: StepView, heads: int) -> Tensor:
+        """One number in [0, 1) for each row and head."""
+        rows = []
+        for seed, position in zip(view.seeds, view.newest, strict=True):
+            mixed = ((seed * 1_000_003 + view.layer) * 1_000_003 + position) % 2**63
+            rows.append(torch.rand(heads, generator=torch.Generator().manual_seed(mixed)))
+        return torch.stack(rows)
