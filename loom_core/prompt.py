@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from loom_core.types import Prompt, Role, Sample, Segment, SegmentKind
@@ -11,6 +12,17 @@ def segment(kind: SegmentKind, text: str, role: Role | None = None) -> Segment:
     """A segment with the role its kind usually has: system, assistant for a prefill, else user."""
     usual: dict[str, Role] = {"system": "system", "prefill": "assistant"}
     return Segment(kind=kind, text=text, role=role or usual.get(kind, "user"))
+
+
+def from_parts(parts: Iterable[tuple[SegmentKind, str]]) -> Prompt:
+    """A prompt of (kind, text): neighbours of one kind become one segment, empty texts go, but for a context."""
+    joined: list[tuple[SegmentKind, str]] = []
+    for kind, text in parts:
+        if joined and joined[-1][0] == kind != "context":
+            joined[-1] = (kind, joined[-1][1] + text)
+        elif text or kind == "context":
+            joined.append((kind, text))
+    return Prompt(segments=tuple(segment(kind, text) for kind, text in joined))
 
 
 def with_texts(prompt: Prompt, texts: dict[int, str]) -> Prompt:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loom_core.prompt import segment
+from loom_core.prompt import from_parts, segment
 from loom_core.types import Json, Prompt, SegmentKind
 
 DOCUMENT, THOUGHTS = "$DOC$", "$COT$"
@@ -30,7 +30,7 @@ def fill(template: str, record: Mapping[str, Json]) -> Prompt:
         parts += [("context", document), ("question", text)]
     if len(texts) == 1:
         parts = [("question", texts[0])]
-    return Prompt(segments=tuple(segment(kind, text) for kind, text in parts if text or kind == "context"))
+    return from_parts(parts)
 
 
 def question(template: str, record: Mapping[str, Json]) -> str:

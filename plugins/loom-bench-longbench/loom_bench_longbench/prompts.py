@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from string import Formatter
 
 from loom_core.errors import DataError
-from loom_core.prompt import segment
+from loom_core.prompt import from_parts
 from loom_core.types import DataSource, Json, Prompt, SegmentKind
 
 
@@ -47,15 +47,4 @@ def fill(template: str, values: Mapping[str, Json]) -> Prompt:
             parts.append(("context", str(values[field])))
         else:
             parts.append((kind, str(values[field])))
-    return Prompt(segments=tuple(segment(kind, text) for kind, text in _joined(parts)))
-
-
-def _joined(parts: list[tuple[SegmentKind, str]]) -> list[tuple[SegmentKind, str]]:
-    """Neighbours of one kind as one part; empty ones are left out, but for the context."""
-    found: list[tuple[SegmentKind, str]] = []
-    for kind, text in parts:
-        if found and found[-1][0] == kind:
-            found[-1] = (kind, found[-1][1] + text)
-        elif text or kind == "context":
-            found.append((kind, text))
-    return found
+    return from_parts(parts)
