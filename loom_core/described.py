@@ -7,6 +7,7 @@ but core. Knows records and templates; knows no benchmark. The format is explain
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
@@ -87,6 +88,7 @@ TABLE: Mapping[str, Check] = {
     "digits": optional(whole),
     "metric": optional(text),
 }
+NAME = re.compile(r"\w[\w.-]*")
 ATOM = either(text, whole, number, truth)
 
 
@@ -133,6 +135,9 @@ def read_description(file: Path) -> Description:
     if not isinstance(tasks, dict) or not tasks:
         raise UsageError("a benchmark's description has no task", where=str(file), hint="add a table [tasks.NAME]")
     prompts = {}
+    for key, name in (("benchmark.name", head["name"]), *((f"tasks.{name}", name) for name in tasks)):
+        if not NAME.fullmatch(name):
+            raise _bad(file, key, f"{name!r}: a name has letters, digits, '.', '_' and '-'", "")
     for name, task in tasks.items():
         key = f"tasks.{name}"
         _check(task, TASK, file, key)

@@ -16,7 +16,7 @@ from loom_core import cells, stats
 from loom_core.contracts import Benchmark, Graded, Line
 from loom_core.keys import plain, seed_of
 from loom_core.resample import Cluster, Draws, resample, rows_of, strata_of
-from loom_core.selection import Selection
+from loom_core.selection import Chosen, Selection
 from loom_core.types import Json, Task
 
 DRAWS = 1000
@@ -46,11 +46,21 @@ def tables(selection: Selection, rows: Mapping[tuple[str, str], Sequence[Graded]
             base = by_arm.get(cells.BASELINE) if arm != cells.BASELINE else None
             place = f"{chosen.name} {arm}"
             try:
-                lines: Json = table(chosen.benchmark, graded, base, metrics, place)
+                lines: Json = _labelled(chosen, table(chosen.benchmark, graded, base, metrics, place))
             except Exception as error:  # noqa: BLE001 - a plugin's table may fail; the scores stand without it
                 lines = {"error": f"{type(error).__name__}: {error}"}
             found.setdefault(chosen.name, {})[arm] = lines
     return found
+
+
+def _labelled(chosen: Chosen, lines: list[dict[str, Json]]) -> list[dict[str, Json]]:
+    """The lines, each saying which tasks were asked with a user's own prompt: no such line is the authors' number."""
+    own = [task.name for task in chosen.tasks if chosen.template(task)]
+    if own:
+        for line in lines:
+            note = f"own prompt: {', '.join(own)}"
+            line["note"] = f"{line['note']}; {note}" if line.get("note") else note
+    return lines
 
 
 def _metric(selection: Selection, task: Task, name: str) -> cells.Metric:

@@ -146,7 +146,7 @@ def select(config: RunConfig, catalog: Catalog) -> Selection:
     for arm in arms:
         if problem := refusal(arm, server.spec.capabilities, server_name, catalog):
             raise problem
-    choices = [parse_benchmark(text, catalog) for text in config.benchmarks]
+    choices = [_choice(text, config, catalog) for text in config.benchmarks]
     chosen = tuple(_open(choice, config, catalog) for choice in choices)
     _refuse_twice(chosen)
     _refuse_idle_templates(config, chosen)
@@ -197,6 +197,17 @@ def _refuse_unknown_metrics(config: RunConfig, catalog: Catalog) -> None:
         if option not in owners[owner]:
             hint = nearest(option, owners[owner]) if owners[owner] else f"{owner} takes no options"
             raise UsageError(f"unknown option {option!r}", where=f"--metric-option {name}", hint=hint)
+
+
+def _choice(text: str, config: RunConfig, catalog: Catalog) -> Choice:
+    """A benchmark by name; what is wrong with one that the user did not type says where it stands."""
+    try:
+        return parse_benchmark(text, catalog)
+    except UsageError as error:
+        origin = config.origins.get("benchmarks", "")
+        if origin not in ("", "command line"):
+            error.where = f"{error.where or text}, in {origin}"
+        raise
 
 
 def _refuse_twice(chosen: tuple[Chosen, ...]) -> None:

@@ -32,10 +32,11 @@ def write_distribution(site: Path, name: str, entry_points: str, version: str = 
 
 @pytest.fixture(scope="session")
 def toy_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the fable plugin installed in it."""
+    """A folder with the plugins of third parties installed in it."""
     site = tmp_path_factory.mktemp("site")
-    shutil.copytree(HERE / "third_party" / "loom_bench_fable", site / "loom_bench_fable")
-    write_distribution(site, "loom-bench-fable", "[loom]\nfable = loom_bench_fable\n")
+    for name in ("fable", "proverbs"):
+        shutil.copytree(HERE / "third_party" / f"loom_bench_{name}", site / f"loom_bench_{name}")
+        write_distribution(site, f"loom-bench-{name}", f"[loom]\n{name} = loom_bench_{name}\n")
     return site
 
 

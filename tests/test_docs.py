@@ -24,7 +24,7 @@ from loom_core.types import Job, KVUse, Response, Sample, Score, Timing
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "plugins.md"
 DOCUMENTS = sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/*.md")) + sorted(ROOT.glob("plugins/*/README.md"))
-EXAMPLES = ("A metric", "A benchmark", "An acceleration method", "A server")
+EXAMPLES = ("A metric", "A benchmark", "A benchmark without code", "An acceleration method", "A server")
 LONGEST_FILE = 60
 
 
@@ -55,6 +55,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources, folder = tmp_path_factory.mktemp("examples"), tmp_path_factory.mktemp("site")
     for example in read_guide().values():
         for name, text in example.files.items():
+            if "/" not in name:
+                continue  # a file of its own, which the commands find in their folder
             path = sources / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
@@ -97,6 +99,9 @@ def test_the_guide_has_an_example_of_each_kind() -> None:
 
 @pytest.mark.parametrize("title", EXAMPLES)
 def test_commands_of_the_guide_work(title: str, site: Path, tmp_path: Path) -> None:
+    for name, text in read_guide()[title].files.items():
+        if "/" not in name:
+            (tmp_path / name).write_text(text, "utf-8")
     for command in read_guide()[title].commands:
         done = loom(command, site, tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
