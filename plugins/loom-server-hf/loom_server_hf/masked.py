@@ -54,17 +54,18 @@ def masked_dense(
     model.set_attn_implementation(name)
     try:
         cache = DynamicCache(config=model.config)
+        layers: Any = cache.layers
         rows = [model(torch.tensor([list(prompt)]), past_key_values=cache, use_cache=True).logits[0, -1]]
         for step, token in enumerate(tokens):
             state["step"] = step
             for layer, (k, v) in enumerate(held[step] if held else ()):
-                _replace(cache.layers[layer], kept[step][layer], k, v)
+                _replace(layers[layer], kept[step][layer], k, v)
             positions = torch.tensor([[len(prompt) + step]])
             out = model(token[:1], position_ids=positions, past_key_values=cache, use_cache=True)
             rows.append(out.logits[0, -1])
             for layer, merge in enumerate(merges[step * len(cache.layers) : (step + 1) * len(cache.layers)]):
                 if merge is not None:
-                    _add(cache.layers[layer].values[0], merge, kept[step][layer], len(prompt) + step)
+                    _add(layers[layer].values[0], merge, kept[step][layer], len(prompt) + step)
     finally:
         model.set_attn_implementation(before)
     return torch.stack(rows).float()

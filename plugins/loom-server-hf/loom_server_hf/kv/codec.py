@@ -207,9 +207,11 @@ def compose(parts: Sequence[Policy | Codec]) -> Policy | None:
 
 def held_view(store: Store, layer: int, queries: Tensor | None, scores: Tensor | None, codec: Codec) -> HeldView:
     """What a codec sees of a layer. Raises ModelError where the heads of a row hold unequal numbers of slots."""
-    assert isinstance(store, DenseStore)
-    missing = [[0]] * len(store.n_valid) if store.missing is None else store.missing.tolist()
-    if any(len(set(row)) > 1 for row in missing):
+    uneven = not isinstance(store, DenseStore)
+    if isinstance(store, DenseStore):
+        missing = [[0]] * len(store.n_valid) if store.missing is None else store.missing.tolist()
+        uneven = any(len(set(row)) > 1 for row in missing)
+    if uneven or not isinstance(store, DenseStore):
         raise _clash(f"{codec.name} and this eviction", "equal heads", UNEVEN, EQUAL)
     return HeldView(
         layer=layer,
