@@ -24,6 +24,8 @@ from loom_core.plugins import Catalog, Found, resolve
 from loom_core.specs import MetricSpec, ServerSpec
 from loom_core.types import Arm, Json, Sample, Task
 
+LOADING = frozenset(("local_model", "device"))
+"""Capabilities of servers that read a model's folder themselves."""
 DEFAULT_SUITE, DEFAULT_MODEL, DEFAULT_SERVER = "quickstart", "loom-tiny", "hf"
 
 
@@ -261,11 +263,14 @@ def _seeded(options: Any, seed: int) -> Any:
 
 
 def _model(config: RunConfig, catalog: Catalog) -> tuple[str, str]:
-    """The model's path or id, and the server's name."""
+    """The model's path or id, and the server's name. A server that loads no model gets an installed one's name as is:
+    its endpoint has names of its own."""
     name = config.model or DEFAULT_MODEL
     if name in catalog.models:
         found = catalog.models.get(name)
-        return str(catalog.load(found)()), config.server or found.spec.server
+        server = config.server or found.spec.server
+        loads = server == found.spec.server or LOADING & catalog.servers.get(server).spec.capabilities
+        return str(catalog.load(found)()) if loads else name, server
     if config.model is None:
         catalog.models.get(name)
     return name, config.server or DEFAULT_SERVER
