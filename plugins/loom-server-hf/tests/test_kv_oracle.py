@@ -34,6 +34,10 @@ COVERED = (
     "kvpress_adakv",
     "kvcf_adakv",
     "kvpress_expected_attention",
+    "kvpress_think",
+    "official_think",
+    "official_kivi",
+    "official_flexgen",
 )
 
 needs_oracle = pytest.mark.skipif(
