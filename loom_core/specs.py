@@ -33,7 +33,8 @@ class BenchmarkSpec:
 class ServerSpec:
     """A way to run models. capabilities: "local_model", "token_ids", "prefix_cache", "stream", "device", …
 
-    oracle: "package.module:function" that checks methods against recorded results, where the server has one.
+    oracle: "package.module:function" that checks methods against recorded results, where the server has one. kit: the
+    same for any installed method: from a found `AugmentationSpec` to `testing.conformance.Row`s, one a rule.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ServerSpec:
     options: type = NoOptions
     model_options: type = NoOptions
     oracle: str = ""
+    kit: str = ""
     status: str = "ok"
 
 

@@ -16,7 +16,8 @@ import click
 def check(package: str | None, oracle: Path | None, server: str, verbose: bool) -> int:
     """Check what PACKAGE registers against its contracts, or installed methods against the rows of an oracle folder.
 
-    Prints one line a check; exit code 1 when anything fails or differs.
+    PACKAGE is a distribution, or the name of one thing that is registered. A KV-cache method is run on small models
+    and held to the rules U1 to U9. Prints one line a check; exit code 1 when anything fails or differs.
     """
     from loom_core.errors import UsageError
 

@@ -21,7 +21,7 @@ from loom_core.data import DataDir, Unavailable
 from loom_core.errors import LoomError, UsageError, nearest
 from loom_core.keys import plain
 from loom_core.options import build, describe
-from loom_core.plugins import GROUP, Catalog, Found, installed
+from loom_core.plugins import GROUP, Catalog, Found, installed, resolve
 from loom_core.specs import AugmentationSpec, BenchmarkSpec
 from loom_core.store import sample_from
 from loom_core.testing.doubles import ToyTokenizer, oracle_text
@@ -46,11 +46,20 @@ class Row:
 
 
 def check_package(distribution: str) -> Iterator[Row]:
-    """Every check that applies to what a distribution registers. Raises UsageError when it registers nothing."""
+    """Every check that applies to what a distribution registers, or to one thing by its name.
+
+    Raises UsageError when nothing is registered so.
+    """
     catalog = installed()
     points = [p for p in importlib.metadata.entry_points(group=GROUP) if p.dist and p.dist.name == distribution]
+    named = [found for kind in catalog.kinds for found in kind if found.spec.name == distribution]
+    if named and not points:
+        for found in named:
+            yield from _check_spec(found, catalog)
+        return
     if not points:
         known = {p.dist.name for p in importlib.metadata.entry_points(group=GROUP) if p.dist}
+        known |= {found.spec.name for kind in catalog.kinds for found in kind}
         raise UsageError(
             f"no plugin is registered by {distribution!r}", hint=nearest(distribution, known), where=f"group {GROUP}"
         )
@@ -84,6 +93,17 @@ def _check_spec(found: Found[Any], catalog: Catalog) -> Iterator[Row]:
         yield from _check_benchmark(found, catalog)
     if isinstance(found.spec, AugmentationSpec):
         yield _attempt(name, "declares its source and needs", partial(_declared, found.spec))
+        if found.spec.kind == "model":
+            yield from _check_method(found, catalog)
+
+
+def _check_method(found: Found[AugmentationSpec], catalog: Catalog) -> Iterator[Row]:
+    """The rules of methods, by the kit of every server that can run this one."""
+    able = [s for s in catalog.servers if s.spec.kit and found.spec.requires <= s.spec.capabilities]
+    if not able:
+        yield Row(found.spec.name, "U1 to U9", True, "not tried: no installed server that can run it has a kit")
+    for server in able:
+        yield from resolve(server.spec.kit)(found)
 
 
 def _attempt(subject: str, check: str, trial: Callable[[], Any]) -> Row:

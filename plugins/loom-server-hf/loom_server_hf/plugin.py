@@ -81,6 +81,7 @@ def loom_servers() -> Sequence[ServerSpec]:
             options=HFServerOptions,
             model_options=HFModelOptions,
             oracle="loom_server_hf.oracle:check",
+            kit="loom_server_hf.kit:check",
             status="never run on a GPU",
         ),
     )

@@ -1,0 +1,188 @@
+"""The conformance kit for KV-cache methods: U1 to U9 for any installed one, on toy models and the embedded model.
+
+Called by `loom check` through the server's spec. Knows the checks and how a method is made of its spec; no method.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from loom_core.errors import LoomError, ModelError, UsageError
+from loom_core.options import build
+from loom_core.plugins import Found, installed
+from loom_core.specs import AugmentationSpec
+from loom_core.testing.conformance import Row
+from loom_core.types import Budget
+from loom_server_hf.conformance import CHECKS, Subject, toy_model, toy_prompts, u7_groups
+from loom_server_hf.conformance_codec import CODEC_CHECKS, CodecSubject, c7_groups
+from loom_server_hf.conformance_sharing import (
+    declares_phase,
+    declares_query,
+    declares_saving,
+    u9_context_only,
+    u9_prefix,
+)
+from loom_server_hf.kv import Policy
+from loom_server_hf.kv.codec import compose
+
+LENGTHS = (97, 150, 64)
+BUDGET = 48
+"""Prompts and budget of the checks; both are doubled until the method's protected slots fit."""
+DOUBLINGS = 3
+
+Check = Callable[[Any], None]
+
+
+class NotTried(Exception):
+    """A rule could not be tried here; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A method as the kit runs it: made of its default options and a budget. scale: of prompts and budget."""
+
+    spec: AugmentationSpec
+    make: Callable[[Budget], Policy]
+    codec: bool
+    scale: int
+
+    @property
+    def budget(self) -> Budget:
+        """The budget of the checks."""
+        return Budget(tokens=BUDGET * self.scale)
+
+    def subject(self, model: Any) -> Subject:
+        """The method on a model."""
+        vocabulary = int(model.get_input_embeddings().weight.shape[0])
+        prompts = toy_prompts([n * self.scale for n in LENGTHS], vocabulary)
+        kind = CodecSubject if self.codec else Subject
+        return kind(model, self.make, prompts, self.budget)
+
+
+def check(found: Found[AugmentationSpec]) -> Iterator[Row]:
+    """One row for each rule: it holds if it does on every model that the method does not refuse."""
+    name = found.spec.name
+    try:
+        trial = trial_of(found)
+    except Exception as error:  # noqa: BLE001 - whatever a method raises is the result of the check
+        yield Row(name, "default options make a method", False, reason(error))
+        return
+    yield Row(name, "default options make a method", True)
+    models, subjects, refused = kit_models(), [], []
+    for label, model in models:
+        try:
+            subject = trial.subject(model)
+            subject.run([subject.prompts[0]], subject.make(subject.budget))
+            subjects.append((label, subject))
+        except ModelError as error:
+            refused.append(f"{label}: {error.what}" + (f" ({error.where})" if error.where else ""))
+        except Exception as error:  # noqa: BLE001 - as above
+            yield Row(name, "runs", False, f"{label}: {reason(error)}")
+            return
+    yield Row(name, "runs", bool(subjects), "; ".join(f"refused on {text}" for text in refused))
+    for rule, one in checks_of(trial).items():
+        yield Row(name, rule, *outcome(one, subjects))
+    yield Row(name, "U3 recorded results", True, "not tried here: loom check --oracle FOLDER")
+
+
+def outcome(one: Check, subjects: list[tuple[str, Subject]]) -> tuple[bool, str]:
+    """Whether a check holds on all subjects, and where and why not."""
+    for label, subject in subjects:
+        try:
+            one(subject)
+        except NotTried as error:
+            return True, f"not tried: {error}"
+        except Exception as error:  # noqa: BLE001 - as above
+            return False, f"{label}: {reason(error)}"
+    return True, ""
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in one line."""
+    if isinstance(error, AssertionError):
+        return str(error).partition("\n")[0]
+    if isinstance(error, LoomError):
+        return str(error).replace("\n", " ")
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
+def checks_of(trial: Trial) -> dict[str, Check]:
+    """The rules of a method, by name, in their order."""
+    prompt = toy_prompts((90 * trial.scale,), 128)[0]
+    groups = c7_groups if trial.codec else u7_groups
+    rules: dict[str, Check] = dict(CODEC_CHECKS if trial.codec else CHECKS)
+    if not trial.codec:
+        rules["U9 shared prefix"] = u9_prefix
+        rules["U9 context-only"] = u9_context_only
+    rules["U7 groups"] = own_models(lambda: groups(trial.make, trial.budget, prompt))
+    for rule, declared in (("query_aware", declares_query), ("saves", declares_saving), ("phase", declares_phase)):
+        if rule != "phase" or not trial.codec:
+            rules[f"declares {rule}"] = functools.partial(_declared, declared, trial.spec)
+    return dict(sorted(rules.items(), key=lambda item: (item[0][0] != "U", item[0])))
+
+
+def _declared(one: Callable[[Subject, AugmentationSpec], None], spec: AugmentationSpec, subject: Subject) -> None:
+    if subject.exact:
+        one(subject, spec)
+
+
+def own_models(one: Callable[[], None]) -> Check:
+    """A check that brings its own models: run once, and not tried where the method refuses them."""
+    seen: list[Any] = []
+
+    def first(subject: Any) -> None:
+        if seen:
+            return
+        seen.append(subject)
+        try:
+            one()
+        except ModelError as error:
+            raise NotTried(error.what) from error
+
+    return first
+
+
+def trial_of(found: Found[AugmentationSpec]) -> Trial:
+    """The method with its default options, and prompts and a budget that fit it.
+
+    Raises what the method raises, and UsageError where no budget fits.
+    """
+    factory, spec = installed().load(found), found.spec
+    budgeted = any(field.name == "budget" for field in fields(spec.options))
+
+    def make(budget: Budget) -> Policy:
+        given = {"budget": str(budget)} if budgeted else {}
+        policy = compose([factory(build(spec.options, given, owner=spec.name))])
+        assert policy is not None
+        return policy
+
+    problem: LoomError | None = None
+    for scale in (2**n for n in range(DOUBLINGS)):
+        try:
+            policy = make(Budget(tokens=BUDGET * scale))
+            if policy.first + policy.last <= BUDGET * scale:
+                return Trial(spec, make, policy.codec is not None, scale)
+            problem = UsageError(f"{policy.first + policy.last} slots are always kept")
+        except UsageError as error:
+            problem = error
+    assert problem is not None
+    raise problem
+
+
+@functools.cache
+def kit_models() -> tuple[tuple[str, Any], ...]:
+    """The toy models, in two number formats, and the embedded model where it is installed."""
+    models = [(f"toy {kind}", toy_model(kind)) for kind in ("llama", "qwen3", "mha")]
+    models.append(("toy llama in bfloat16", toy_model("llama", torch.bfloat16)))
+    auto: Any = AutoModelForCausalLM
+    for found in installed().models:
+        if found.spec.server == "hf":
+            folder = installed().load(found)()
+            models.append((found.spec.name, auto.from_pretrained(str(folder), dtype=torch.float32).eval()))
+    return tuple(models)
