@@ -1,0 +1,5 @@
+"""Citation recall and precision from an entailment model."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
