@@ -19,12 +19,14 @@ A prompt of at most B + w tokens is left alone. The preferences belong to one pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from loom_server_hf.kv import Allotment, Geometry, LayerView, Need, Policy, group_reduce, pool, window_attention
 from torch import Tensor
 from torch.nn import functional
+
+from loom_core.types import Json
 
 
 def allocate(preferences: Sequence[float], total: int, most: int) -> list[int]:
@@ -72,6 +74,7 @@ class CakeKV(Policy):
         super().start(geometry)
         self.preferences: list[list[float]] = []
         self.n_valid: tuple[int, ...] = ()
+        self.told: list[list[float]] = []
 
     def spared(self, n_valid: int) -> bool:
         """The authors' rule: a prompt within B + w tokens is left alone."""
@@ -91,7 +94,9 @@ class CakeKV(Policy):
         variance = past.var(dim=3)
         scores = group_reduce(pool(past.mean(dim=3) + options.gamma * variance, options.kernel, "avg"), "mean")
         entropy = (-past * (past + 1e-10).log()).flatten(1).sum(dim=1)
-        preference = entropy ** (1 / options.tau1) * variance.flatten(1).sum(dim=1) ** (1 / options.tau2)
+        shift = variance.flatten(1).sum(dim=1)
+        preference = entropy ** (1 / options.tau1) * shift ** (1 / options.tau2)
+        self.told.append([float(entropy[0]), float(shift[0]), float(preference[0])])
         finite = torch.isfinite(preference)
         # Without a preference there is no budget: the row's scores say so, and the host reports the layer.
         scores = scores.masked_fill(~finite[:, None, None], torch.nan)
@@ -108,9 +113,24 @@ class CakeKV(Policy):
         layers, window = self.geometry.layers, self.last
         if self.spared(n_valid) or not (self.options.cascading or layer == layers - 1):
             return [n_valid] * (layer + 1)
-        preferences = [line[row] for line in self.preferences]
+        preferences = [line[row] for line in self.preferences[: layer + 1]]
         total = (self.slots(n_valid) - window) * layers
         return [slots + window for slots in allocate(preferences, total, n_valid - window)]
+
+    def witness(self) -> Mapping[str, Json]:
+        """Entropy, variance and preference of each layer, and past tokens given: after each layer, and at last."""
+        layers = len(self.preferences)
+        if not layers or self.spared(self.n_valid[0]):
+            return {}
+        past = self.n_valid[0] - self.last
+        stages = [
+            [min(slots - self.last, past) for slots in self._row(0, self.n_valid[0], layer)] for layer in range(layers)
+        ]
+        return {
+            "entropy_variance_pref": self.told,
+            "past_budget_per_layer": stages[-1],
+            "budget_after_each_layer": stages,
+        }
 
     def most_slots(self, n_valid: int) -> int:
         """The budget of all layers; the whole prompt where it is left alone."""

@@ -98,7 +98,7 @@ class Subject:
     def slack(self, size: int) -> int:
         """Slots of each head that rounding may give to others, of a layer with `size` slots.
 
-        One where a rule rounds the share of each head; a twentieth where the layers' shares follow from sums over layers.
+        One where a rule rounds the share of each head; a twentieth where the shares of layers follow from their sums.
         """
         if self.make(self.budget).need.whole_model:
             return max(1, size // (20 * self.engine.geometry.kv_heads))
@@ -273,7 +273,7 @@ def u5_chunks(subject: Subject) -> None:
 def u6_memory(subject: Subject) -> None:
     """Storages hold what the kept slots take, 2 % more at most. A slot's position costs 4 bytes and is counted.
 
-    So is its score where a method evicts while decoding; such a method holds no more later, but for the new token's slot.
+    So is its score where a method evicts while decoding; such a method holds no more later but the new token's slot.
     """
     geometry = subject.engine.geometry
     for prompt in subject.prompts:

@@ -27,6 +27,14 @@ from loom_server_hf.kv import Allotment, Geometry, LayerView, Policy
 from loom_server_hf.kv.codec import compose
 from loom_server_hf.kv.host import attached
 from loom_server_hf.oracle_codec import ROUNDED, differs_format, differs_held
+from loom_server_hf.oracle_decode import (
+    Drops,
+    differs_last_scores,
+    differs_merge,
+    differs_scores,
+    nudged,
+    watched,
+)
 
 FIRST16, NORM, MARGIN = 5e-4, 1e-5, 2e-3
 """Absolute tolerance of single logits, relative one of a row's norm, and the margin below which an argmax may flip."""
@@ -183,6 +191,8 @@ def _compare(
             continue
         if "model" not in case and policy is not None and policy.codec is not None:
             difference = differs_format(oracle.folder, case, policy.codec)
+        elif "attn" in case and policy is not None:
+            difference = differs_merge(policy, case)
         elif "kept_per_layer_incl_window" in case:
             difference = _differs_budgets(policy, case)
         else:
@@ -234,13 +244,18 @@ def _run_case(oracle: _Oracle, case: Json, policy: Policy | None, per_query_head
     engine, ids = oracle.engine(case["model"]), oracle.prompts[case["prompt"]]
     with attached(engine.model):
         try:
+            scores = watched(policy)
             batch, logits = _prefill(engine, ids, policy, per_query_head)
+            if difference := differs_scores(policy, scores, case):
+                return difference
             if "kept" in case:
                 difference = _differs_kept(_kept(batch, case["kept"]), case["kept"], case.get("tie_pool"))
                 if difference:
                     return difference
-                if _kept(batch, case["kept"]) != _sets(case["kept"]) and (policy is None or policy.codec is None):
-                    batch, logits = _prefill(engine, ids, _ListedSlots(_Listed(case["kept"])), per_query_head)
+                if _kept(batch, case["kept"]) != _sets(case["kept"]):
+                    later = policy is not None and (policy.need.decode or policy.codec is not None)
+                    listed = nudged(policy, case["kept"]) if policy and later else _ListedSlots(_Listed(case["kept"]))
+                    batch, logits = _prefill(engine, ids, listed, per_query_head)
             if difference := differs_held(batch.session.stores, case, "quantised_after_prefill"):
                 return difference
             return _differs_run(engine, ids, batch, logits, case, policy)
@@ -267,10 +282,17 @@ def _differs_run(
     if "steps" in case:
         fed = [case["first_token"], *case["greedy"][:-1]]
         rounds = policy is not None and policy.codec is not None and policy.codec.rounds
-        if difference := _differs_steps(batch, fed, case["steps"], "step", ROUNDED if rounds else FIRST16):
+        near, drops = ROUNDED if rounds else FIRST16, Drops(batch, case)
+        if difference := _differs_steps(batch, fed, case["steps"], "step", near, drops):
             return difference
         if difference := differs_held(batch.session.stores, case, "quantised_at_end"):
             return difference
+        if difference := differs_last_scores(batch, case):
+            return difference
+    if "final_kept" in case:
+        final = case["final_kept"]
+        if difference := _differs_kept(_kept(batch, final), final, None):
+            return f"after the last step, {difference}"
     if "kept_after_decode" in case and (kept := _stream_kept(batch)) != case["kept_after_decode"]:
         return f"kept after decoding: {_brief(set(kept), set(case['kept_after_decode']))}"
     if "rows" in case:
@@ -281,11 +303,18 @@ def _differs_run(
 
 
 def _differs_steps(
-    batch: Pass, tokens: Sequence[int], rows: Sequence[Json], noun: str, near: float = FIRST16
+    batch: Pass,
+    tokens: Sequence[int],
+    rows: Sequence[Json],
+    noun: str,
+    near: float = FIRST16,
+    drops: Drops | None = None,
 ) -> str | None:
     for number, (token, row) in enumerate(zip(tokens, rows, strict=False)):
         logits = batch.feed(torch.tensor([[token]], device=batch.device))[0]
         if difference := _differs_logits(logits, row, near):
+            return f"{noun} {number}: {difference}"
+        if drops is not None and (difference := drops.differs(number)):
             return f"{noun} {number}: {difference}"
     return None
 

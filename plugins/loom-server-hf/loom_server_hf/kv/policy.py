@@ -9,7 +9,7 @@ Shapes: b rows, H query heads, h KV heads, g = H / h, N prompt columns (left pad
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from loom_core.errors import UsageError
-from loom_core.types import Budget, Saves
+from loom_core.types import Budget, Json, Saves
 from loom_server_hf.kv.rope import Rope
 
 if TYPE_CHECKING:
@@ -319,6 +319,13 @@ class Policy:
         kept: bool [b, h or 1, S], the slots that stay.
         """
         return None
+
+    def witness(self) -> Mapping[str, Json]:
+        """Intermediate results of the last prompt's first row, by the names that recorded results give them.
+
+        `loom check --oracle` compares those that a row has; nothing else reads them.
+        """
+        return {}
 
     def shares(self, layer: int) -> list[list[int]]:
         """For policies with `need.whole_model`: slots [layer][row] of layers 0 to `layer`, now that it is known.
