@@ -1,0 +1,5 @@
+"""L-CiteEval: answers over long contexts, with citations."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

@@ -1,0 +1,67 @@
+"""Registers L-CiteEval and the metrics of its two tasks with known passages. Imports nothing but loom_core."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from loom_core.hookspecs import hookimpl
+from loom_core.options import option
+from loom_core.specs import BenchmarkSpec, MetricSpec
+
+TASKS = (
+    "narrativeqa",
+    "natural_questions",
+    "hotpotqa",
+    "2wikimultihopqa",
+    "gov_report",
+    "multi_news",
+    "qmsum",
+    "locomo",
+    "dialsim",
+    "counting_stars",
+    "niah",
+)
+CONTROLLED = ("narrativeqa", "hotpotqa", "gov_report", "locomo", "counting_stars")
+"""The tasks that also come graded by length and by hardness."""
+
+
+@dataclass(frozen=True)
+class LCiteEvalOptions:
+    """Which of the three collections is asked."""
+
+    variant: Literal["main", "length", "hardness"] = option(
+        "main", help="main: all 11 tasks; length, hardness: the five tasks graded by length or by hardness"
+    )
+
+
+@hookimpl
+def loom_benchmarks() -> Sequence[BenchmarkSpec]:
+    """The 11 tasks, and five in two graded collections."""
+    return (
+        BenchmarkSpec(
+            name="lciteeval",
+            version="1",
+            summary="11 tasks of 8k to 48k tokens whose answers must cite their passages; correctness and citations",
+            factory="loom_bench_lciteeval.benchmark:LCiteEval",
+            tasks=(*TASKS, *(f"{task}_{variant}" for variant in ("length", "hardness") for task in CONTROLLED)),
+            options=LCiteEvalOptions,
+            capability="faithfulness",
+            licence="none stated (records and prompts fetched, not shipped)",
+        ),
+    )
+
+
+@hookimpl
+def loom_metrics() -> Sequence[MetricSpec]:
+    """Cited against known passages."""
+    rows = (
+        ("lciteeval_passage_recall", "share of the passages known to hold the answer that are cited", "passage_recall"),
+        ("lciteeval_passage_precision", "share of the cited passages that hold the answer", "passage_precision"),
+        ("lciteeval_passage_f1", "harmonic mean of the two", "passage_f1"),
+    )
+    return tuple(
+        MetricSpec(name=name, version="1", summary=summary, factory=f"loom_bench_lciteeval.passages:{factory}")
+        for name, summary, factory in rows
+    )
