@@ -1,0 +1,1 @@
+"""A method by a third party, written from docs/plugins.md."""
