@@ -93,6 +93,7 @@ class Conversations:
         self._selection, self._session = selection, session
         self._stack = ExitStack()
         self._augmentations: dict[str, Any] = {}
+        self._unopened: dict[str, LoomError] = {}
         self._rendered: OrderedDict[tuple[str, str], Prepared] = OrderedDict()
 
     def __enter__(self) -> Conversations:
@@ -233,11 +234,18 @@ class Conversations:
 
     def _augmentation(self, part: Part) -> Any:
         """The opened prompt augmentation or strategy of a part; opened on first use, closed with the worker."""
+        if part.text in self._unopened:
+            raise self._unopened[part.text]
         if part.text not in self._augmentations:
             made = self._selection.catalog.load(self._selection.catalog.augmentations.get(part.name))(part.options)
             if part.kind == "prompt":
                 augmentation: PromptAugmentation = made
-                self._stack.enter_context(augmentation.open(self._session.card.tokenizer))
+                try:
+                    self._stack.enter_context(augmentation.open(self._session.card.tokenizer))
+                except LoomError as error:
+                    # What cannot be opened is not tried again for each question: a model is looked for once.
+                    self._unopened[part.text] = error
+                    raise
             self._augmentations[part.text] = made
         return self._augmentations[part.text]
 

@@ -76,6 +76,7 @@ class Document:
     texts: Mapping[int, str]
     chunks: Sequence[Chunk]
     rank: Rank
+    noted: Mapping[str, Json]
 
     @property
     def n_tokens(self) -> int:
@@ -93,10 +94,15 @@ class Retriever(ABC):
         self._retrieval = options
         self._documents: OrderedDict[str, Document] = OrderedDict()
         self.usage = Usage()
+        self.noted: dict[str, Json] = {}
 
     @abstractmethod
     def index(self, texts: Sequence[str]) -> Rank:
-        """What ranks these chunks (at least one) for a query. What it asks of other models is added to `self.usage`."""
+        """What ranks these chunks (at least one) for a query.
+
+        What it asks of other models is added to `self.usage`; what a reader of the records must know of the document (a
+        chunk that the encoder could not read whole) goes to `self.noted`, and must be equal in any process.
+        """
 
     @contextmanager
     def open(self, tokenizer: Tokenizer | None) -> Iterator[None]:
@@ -121,7 +127,7 @@ class Retriever(ABC):
         index_seconds = time.perf_counter() - began
         chosen = self._choose(document, query_of(prompt))
         texts, kept = put_together(document.texts, chosen)
-        facts: dict[str, Json] = {"chunks": len(document.chunks), "kept": len(chosen)}
+        facts: dict[str, Json] = {"chunks": len(document.chunks), "kept": len(chosen), **document.noted}
         if tokenizer is None:
             facts["estimated"] = True
         return Rewritten(
@@ -153,7 +159,9 @@ class Retriever(ABC):
 
     def _indexed(self, texts: Mapping[int, str], tokenizer: Tokenizer | None) -> Document:
         rows = [chunk for i, text in texts.items() for chunk in self.chunk(i, text, tokenizer)]
-        return Document(texts, rows, self.index([texts[row.segment][row.start : row.end] for row in rows]))
+        self.noted = {}
+        rank = self.index([texts[row.segment][row.start : row.end] for row in rows])
+        return Document(texts, rows, rank, self.noted)
 
     def chunk(self, segment: int, text: str, tokenizer: Tokenizer | None) -> list[Chunk]:
         """The chunks of one context segment. A retriever with a splitter of its own replaces this."""

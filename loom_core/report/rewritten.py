@@ -12,8 +12,9 @@ from loom_core.types import Json
 def recall(row: Mapping[str, Any]) -> str:
     """The share of evidence that the model saw; shown where a prompt was rewritten or cut."""
     seen = row.get("evidence")
-    told = seen is not None and (row["cost"]["rewriting"] is not None or seen["recall"] < 1)
-    return text.share(seen["recall"]) if told else text.NONE
+    if seen is None or (row["cost"]["rewriting"] is None and seen["recall"] == 1):
+        return text.NONE
+    return text.share(seen["recall"])
 
 
 def seconds(row: Mapping[str, Any]) -> str:
