@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,20 @@ from loom_bench_niah.haystack import Haystack, own_sentences
 from loom_bench_niah.plugin import NiahOptions, task_name
 from loom_bench_niah.wording import ACTIVITIES, TOWNS
 
-from loom_core.contracts import Graded
+from loom_core.contracts import Graded, Tokenizer
 from loom_core.data import DataDir
 from loom_core.errors import UsageError
 from loom_core.keys import digest, plain
 from loom_core.options import build
 from loom_core.render import render
 from loom_core.testing.doubles import ToyTokenizer
+from loom_core.testing.tokenizers import WordTokenizer, embedded_tokenizer
 from loom_core.types import Sample, Scored
 
 NOWHERE = DataDir(mirror=None, cache=Path("/nonexistent"), offline=True)
 
 
-def samples(lengths: tuple[int, ...] = (), tokenizer: ToyTokenizer | None = None, **options: Any) -> list[Sample]:
+def samples(lengths: tuple[int, ...] = (), tokenizer: Tokenizer | None = None, **options: Any) -> list[Sample]:
     bench = Niah(NiahOptions(**options))
     (task,) = bench.tasks(lengths)
     return list(bench.samples(task, NOWHERE, tokenizer, lengths))
@@ -77,6 +79,22 @@ def test_length_evidence_and_needles(needles: int) -> None:
         assert starts == sorted(starts)
         assert "  " not in context
         assert context == context.strip()
+
+
+@pytest.mark.parametrize("name", ["bytes", "words", "embedded"])
+def test_lengths_under_three_tokenizers(name: str) -> None:
+    made: dict[str, Callable[[], Tokenizer | None]] = {
+        "bytes": ToyTokenizer,
+        "words": WordTokenizer,
+        "embedded": embedded_tokenizer,
+    }
+    tokenizer = made[name]()
+    if tokenizer is None:
+        pytest.skip("the embedded model is not installed")
+    for row in samples((2048, 6000, 16384), tokenizer, depths=2):
+        wanted = int(row.id.split("-")[1][1:])
+        assert 0.98 * wanted <= len(render(row.prompt, tokenizer, chat="template").token_ids or ()) <= wanted, row.id
+        assert all(row.references[0] in row.prompt.context[one.start : one.end] for one in row.evidence)
 
 
 def test_depths_are_where_they_say() -> None:

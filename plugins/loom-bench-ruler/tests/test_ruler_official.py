@@ -350,47 +350,11 @@ def missing(name: str) -> str:
     raise PackageNotFoundError(name)
 
 
-def test_the_wonderwords_lists() -> None:
-    pytest.importorskip("wonderwords")
-    words.wonderwords_book.cache_clear()
-    book = words.wonderwords_book()
-    assert book.source.startswith("wonderwords ")
-    assert len(book.adjectives) > 900
-    assert len(book.nouns) > 6000
-    assert list(book.single) == sorted(set(book.single))
-
-
 @needs_mirror
 def test_the_authors_settings_are_read() -> None:
     text = (MIRROR / "ruler" / YAML).read_text("utf-8")
     assert read_settings(text, "here") == dict(LOOM_SETTINGS)
     assert read_settings(settings_text(), "here") == dict(LOOM_SETTINGS)
-
-
-@needs_mirror
-def test_unavailable_here_where_the_templates_are_missing(tmp_path: Path) -> None:
-    if (MIRROR / "ruler/scripts/data/synthetic/constants.py").exists():
-        pytest.skip("the mirror has the authors' templates")
-    data = DataDir(mirror=MIRROR, cache=tmp_path, offline=True).for_benchmark("ruler")
-    bench = Ruler(RulerOptions(variant="official"))
-    for task in bench.tasks(()):
-        with pytest.raises(Unavailable, match=r"constants\.py"):
-            next(bench.samples(task, data, None, ()))
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("niah_single_1:\n  task: poetry\n", "poetry"),
-        ("niah_single_1:\n  task: niah\n  args:\n    type_haystack: hay\n", "num_needle_q"),
-        ("- a list\n", "line 1"),
-        ("cwe:\n  task: common_words_extraction\n  args:\n    freq_cw: many\n", "many"),
-        ("vt:\n  task: variable_tracking\n  args:\n    type_haystack: essay\n", "essay"),
-    ],
-)
-def test_settings_this_plugin_does_not_know(text: str, why: str) -> None:
-    with pytest.raises(DataError, match=f"(?s)settings of RULER.*here.*{why}"):
-        read_settings(text, "here")
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from loom_core.options import build
 from loom_core.plugins import installed
 from loom_core.render import render
 from loom_core.testing.doubles import ToyTokenizer
+from loom_core.testing.tokenizers import embedded_tokenizer
 from loom_core.types import Response, Sample, Task, Timing
 
 NOWHERE = DataDir(mirror=None, cache=Path("/nonexistent"), offline=True)
@@ -70,13 +71,7 @@ def tokenizer_of(name: str) -> Any:
     if name == "trained":
         pytest.importorskip("tokenizers")
         return TrainedTokenizer()
-    catalog = installed()
-    if "loom-tiny" not in catalog.models or "hf" not in catalog.servers:
-        pytest.skip("the embedded model is not installed")
-    server = catalog.servers.get("hf")
-    folder = catalog.load(catalog.models.get("loom-tiny"))()
-    made = catalog.load(server)(build(server.spec.options, {}, owner="test"))
-    return made.describe(str(folder), build(server.spec.model_options, {}, owner="test")).tokenizer
+    return embedded_tokenizer() or pytest.skip("the embedded model is not installed")
 
 
 def samples(task: str, lengths: tuple[int, ...], tokenizer: Any = None, **options: Any) -> list[Sample]:
