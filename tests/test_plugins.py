@@ -192,6 +192,9 @@ def test_a_factory_that_cannot_be_imported_names_its_distribution(loom: Any, sit
 def test_check_passes_a_good_plugin_and_fails_a_bad_one(loom: Any, site: Site) -> None:
     good = loom("check", "loom-bench-fable")
     assert "all checks passed" in good.out and "FAIL" not in good.out
+    assert "not tried: no installed server that can run it has a kit" in good.out
+    named = loom("check", "fable_cache")
+    assert "fable_cache: declares its source" in named.out and "fable_head" not in named.out
     site.add(
         "sloppy",
         "import numpy\n" + REGISTERS.format(module="sloppy", metric="sloppy", version="1"),

@@ -110,7 +110,7 @@ def loom_augmentations() -> Sequence[AugmentationSpec]:
         factory=f"{PARTS}:Head",
         kind="model",
         options=HeadOptions,
-        requires=frozenset({"local_model"}),
+        requires=frozenset({"local_model", "tale_memory"}),
         source="this file",
     )
     return (*specs, method)
