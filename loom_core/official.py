@@ -127,10 +127,28 @@ def _means(
         for task in (line.name, *([None] if one_task else [])):
             means = [_mean_of(probe, line.metric, task) for probe in probes]
             scale = _scale([(mean, each[name].value) for mean, each in zip(means, given, strict=True)], line.digits)
+            if scale is not None and not any(means):
+                # Any multiple of 0 is 0: what the line makes of ones tells its scale.
+                ones = {(one.name, one.metric): one.value for one in benchmark.aggregate(_ones(rows))}
+                scale = _scale([(1.0, ones.get(name))], line.digits)
             if scale is not None:
                 found[name] = Mean(line.metric, task, scale)
                 break
     return found
+
+
+def _ones(rows: Sequence[Graded]) -> list[Graded]:
+    """The rows with 1 for every value they have."""
+    return [
+        replace(
+            row,
+            scored={
+                name: scored if scored.value is None else replace(scored, value=1.0)
+                for name, scored in row.scored.items()
+            },
+        )
+        for row in rows
+    ]
 
 
 def _mean_of(rows: Sequence[Graded], metric: str, task: str | None) -> float | None:

@@ -262,6 +262,7 @@ def _as_json(selection: Selection, card: ModelCard, tally: Tally) -> dict[str, J
         "n_jobs": tally.n_jobs,
         "n_samples": tally.n_samples,
         "longest_kv_bytes": tally.longest * card.kv_bytes_per_token if card.kv_bytes_per_token else None,
+        "told": list(tally.told),
         "notes": _notes(selection, card, tally),
     }
 

@@ -205,3 +205,12 @@ def test_a_line_that_is_no_number_is_none() -> None:
     line = official.table(NotANumber(), rows_of({"qa": (5, 0.5)}, 1), None, METRICS, "x")[0]
     assert (line["value"], line["low"]) == (None, None)
     plain(line)
+
+
+def test_the_scale_of_a_line_of_zeros_is_not_lost() -> None:
+    rows = [row(i, 0.0, task) for i in range(10) for task in ("qa", "vt")]
+    lines = made(rows)
+    expected = stats.wilson(0, 10)
+    assert (lines["vt"]["low"], lines["vt"]["high"]) == pytest.approx((0.0, 100 * expected.high))
+    plain_lines = official.table(BenchmarkBase(), rows, None, METRICS, "x")
+    assert [line["high"] for line in plain_lines] == pytest.approx([expected.high] * 2)

@@ -24,8 +24,8 @@ SCHEMA = 1
 run: how it was made. model, server, protocol, overlength, bos: as planned. state: counts of answers. banners: what a
 reader must know before any number, {kind: error | warning | note, text}. arms, tasks: what was compared, with labels.
 cells: task × level × arm; totals: task × arm over all levels (level null); both with `scores` (one a metric, the first
-is primary: score, 95 % interval, n, delta to the baseline with Holm-adjusted p over all cells of that list), `cost`, and
-`evidence` (recall and where answers were lost, see `losses.evidence`; null where samples name no evidence).
+is primary: score, 95 % interval, n, delta to the baseline with Holm-adjusted p over all cells of that list), `cost`,
+and `evidence` (recall and where answers were lost, see `losses.evidence`; null where samples name no evidence).
 effective_lengths, grids (level × depth), pareto, retention, capabilities: what the pictures show. official: the
 authors' own tables, by benchmark and arm. anytime: how a subset was drawn. judge: who judged, its calls, tokens and
 cost (in no `cost` of a cell). Values keep their metric's scale; times are seconds, sizes bytes.
@@ -71,6 +71,7 @@ def build(folder: RunFolder) -> tuple[dict[str, Json], Ledger]:
         "anytime": manifest.get("anytime"),
         "judge": read_json(folder.judge) if folder.judge.exists() else None,
         "notes": list(plan.get("notes") or ()),
+        "told": list(plan.get("told") or ()),
     }
     report["pareto"] = [row for task in report["tasks"] for row in _pareto(report, task)]
     report["retention"] = [row for task in report["tasks"] for row in _retention(report, task)]
@@ -297,6 +298,7 @@ def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, s
         yield {"kind": "warning", "text": f"The run's files are damaged: {damage}."}
     if ledger.strangers:
         yield {"kind": "warning", "text": f"{ledger.strangers} recorded answers are not in the plan and not counted."}
+    yield from ({"kind": "warning", "text": one_line(told, 300)} for told in report["told"])
     for task in report["tasks"]:
         if task.get("unavailable"):
             yield {"kind": "warning", "text": f"{task['name']} is unavailable here: {one_line(task['unavailable'])}"}

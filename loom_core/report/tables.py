@@ -273,6 +273,7 @@ def official(report: Report) -> list[Table]:
         for method in dict.fromkeys(str(line.get("interval")) for line in every if line.get("low") is None):
             if method.startswith("none: "):
                 table.notes.append(f"no interval: {method[6:]}")
+        table.notes += dict.fromkeys(text.one_line(line["note"], 300) for line in every if line.get("note"))
         drawn.append(table)
     return drawn
 
