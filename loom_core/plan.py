@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from math import isfinite
 
 from loom_core.config import RunConfig
 from loom_core.contracts import ModelCard
@@ -273,8 +274,8 @@ def _task_json(selection: Selection, chosen: Chosen, task: Task, name: str, tall
         {
             "name": found.spec.name,
             "version": found.spec.version,
-            "low": found.spec.low,
-            "high": found.spec.high,
+            "low": found.spec.low if isfinite(found.spec.low) else None,
+            "high": found.spec.high if isfinite(found.spec.high) else None,
             "higher_is_better": found.spec.higher_is_better,
         }
         for found in selection.metric_specs(task)

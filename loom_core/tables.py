@@ -6,6 +6,7 @@ A table is a list of `contracts.Line`; what else it holds (harmonic means, effec
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import comb
 from statistics import fmean
 
 from loom_core.contracts import Graded, Line
@@ -57,3 +58,33 @@ def by_task(rows: Sequence[Graded]) -> dict[str, list[Graded]]:
     for row in rows:
         found.setdefault(row.task, []).append(row)
     return found
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """The unbiased chance that one of k answers is right, given n answers of which some are: 1 - C(n-c, k) / C(n, k).
+
+    Source: Chen et al. 2021, arXiv 2107.03374, equation 1. Raises ValueError where k answers cannot be drawn.
+    """
+    if not 0 <= correct <= n or not 1 <= k <= n:
+        raise ValueError(f"pass@{k} cannot be had from {correct} right answers of {n}")
+    return 1.0 - comb(n - correct, k) / comb(n, k)
+
+
+def pass_at_k_line(name: str, metric: str, rows: Iterable[Graded], k: int, *, digits: int = 2) -> Line:
+    """100 times the mean of pass@k over questions, whose repeats follow each other.
+
+    A question with fewer than k answers that have a value is missing.
+    """
+    questions: list[dict[int, float | None]] = []
+    before = None
+    for row in rows:
+        place = (row.task, row.sample.id)
+        if place != before or row.repeat in questions[-1]:  # a resampled question may follow itself
+            questions.append({})
+        before = place
+        scored = row.scored.get(metric)
+        questions[-1][row.repeat] = scored.value if scored else None
+    given = [[value for value in answers.values() if value is not None] for answers in questions]
+    values = [pass_at_k(len(one), sum(value >= 1.0 for value in one), k) for one in given if len(one) >= k]
+    mean = 100.0 * fmean(values) if values else None
+    return Line(name=name, metric=metric, value=mean, n=len(values), missing=len(given) - len(values), digits=digits)

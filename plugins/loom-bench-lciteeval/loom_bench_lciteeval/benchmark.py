@@ -19,7 +19,19 @@ from loom_bench_lciteeval.scoring import gold_score, table
 from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Tokenizer
 from loom_core.data import read_pins
 from loom_core.errors import DataError
-from loom_core.records import Record, anything, either, listed, mapping, number, optional, read_records, text, whole
+from loom_core.records import (
+    Check,
+    Record,
+    anything,
+    either,
+    listed,
+    mapping,
+    number,
+    optional,
+    read_records,
+    text,
+    whole,
+)
 from loom_core.types import DataSource, Generation, Json, Sample, Task
 
 FOLDERS = {"main": "l-citeeval", "length": "l-citeeval-length", "hardness": "l-citeeval-hardness"}
@@ -33,7 +45,7 @@ OTHERS_MAX_TOKENS = 800
 """Summaries, and narrativeqa: the authors' list of tasks with 200 misspells it."""
 BUCKETS = (8, 16, 24, 32, 40, 48)
 STARS = re.compile(r"little penguin counted (\d+) ★")
-FIELDS = {
+FIELDS: Mapping[str, Check] = {
     "id": either(text, whole),
     "question": optional(text),
     "answer": either(text, whole, listed(anything, at_least=1)),
@@ -97,7 +109,7 @@ class LCiteEval(BenchmarkBase):
         settings = read_settings(data.text(config), config)
         source = self._pin(settings.prompt_file)
         wording = read_wording(data.text(source), source)
-        fields = FIELDS if base in SUMMARIES and base != "qmsum" else {**FIELDS, "question": text}
+        fields: Mapping[str, Check] = FIELDS if base in SUMMARIES and base != "qmsum" else {**FIELDS, "question": text}
         seen: dict[str, int] = {}
         for record in read_records(data, records, fields, form="json"):
             one = self._sample(task, base, record, wording, settings)

@@ -1,0 +1,160 @@
+"""Attacks from a model's code: each is contained, and each is a failed test, not a lost sample."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from loom_metric_code.inside import kernel_filter
+from loom_metric_code.passes import CodePasses, fenced, program
+from loom_metric_code.plugin import CodeOptions
+from loom_metric_code.process import Limits, run
+
+from loom_core.types import Prompt, Sample
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the filter is Linux's")
+Rule = Literal["kernel", "audit"]
+RULES: tuple[Rule, ...] = ("kernel", "audit")
+ENDED = ("killed by SIGXCPU", "killed by SIGKILL")
+GUESSING = """
+import os
+for fd in range(3, 64):
+    try:
+        os.write(fd, b"passed\\n")
+    except OSError:
+        pass
+os._exit(0)
+"""
+
+
+def sample(**meta: object) -> Sample:
+    """A task: add two numbers."""
+    test = "def check(f):\n    assert f(1, 2) == 3\n"
+    shown = {"code_prompt": "def add(a, b):\n", "code_test": test, "code_entry": "add", **meta}
+    return Sample(id="s", task="t", prompt=Prompt(segments=()), references=(), meta=shown)
+
+
+def scored(code: str, **options: object) -> tuple[float | None, str]:
+    """The value of some code, and the verdict or reason."""
+    result = CodePasses(CodeOptions(run=True, **options)).score(code, sample())  # type: ignore[arg-type]
+    return result.value, str(result.detail.get("verdict") or result.detail.get("error"))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_right_and_wrong_code(rule: Rule) -> None:
+    assert scored("    return a + b\n", confine=rule) == (1.0, "passed")
+    assert scored("    return a - b\n", confine=rule) == (0.0, "raised AssertionError")
+    assert scored("    return a +\n", confine=rule) == (0.0, "raised SyntaxError")
+    assert scored("", confine=rule)[0] == 0.0
+
+
+def test_off_by_default() -> None:
+    result = CodePasses().score("    return a + b\n", sample())
+    assert result.value is None and "--metric-option code.run=true" in str(result.detail["error"])
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "import os\nos.fork()",
+        "import os\nwhile True:\n    os.fork()",
+        "import subprocess\nsubprocess.run(['/bin/true'], check=True)",
+        "import os\nos.execv('/bin/true', ['true'])",
+        "import os\nos.posix_spawn('/bin/true', ['true'], {})",
+        "import socket\nsocket.socket()",
+        "import socket\nsocket.create_connection(('127.0.0.1', 9))",
+        "import socket\nsocket.socketpair()",
+        "open('here.txt', 'w').write('x')",
+        "open(OUTSIDE, 'w').write('x')",
+        "import os\nos.remove(OUTSIDE)",
+        "import os\nos.rename(OUTSIDE, OUTSIDE + 'x')",
+        "import os\nos.mkdir(OUTSIDE + 'd')",
+        "import os\nos.chmod(OUTSIDE, 0)",
+        "import os\nos.truncate(OUTSIDE, 0)",
+        "import os, signal\nos.kill(os.getppid(), signal.SIGTERM)",
+        "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (1, 1))",
+    ],
+)
+def test_attacks_are_refused(attack: str, rule: Rule, tmp_path: Path) -> None:
+    victim = tmp_path / "victim.txt"
+    victim.write_text("precious", "utf-8")
+    mode = victim.stat().st_mode
+    verdict = run(f"OUTSIDE = {str(victim)!r}\n{attack}\n", Limits(5.0, 512 << 20, rule))
+    assert not verdict.passed
+    assert verdict.why.startswith("raised ") and verdict.why.split()[1] in ("PermissionError", "OSError", "ValueError")
+    assert victim.read_text("utf-8") == "precious" and victim.stat().st_mode == mode
+    assert [path.name for path in tmp_path.iterdir()] == ["victim.txt"]
+
+
+@pytest.mark.parametrize(
+    ("attack", "why"),
+    [
+        ("import time\ntime.sleep(60)", "time: more than 0.5 s"),
+        ("import os\nos._exit(0)", "ended with exit code 0 before its tests were over"),
+        ("raise SystemExit(0)", "raised SystemExit"),
+        ("x = bytearray(4 << 30)", "raised MemoryError"),
+        (GUESSING, ""),
+        ("import sys\nsys.setrecursionlimit(10**9)\ndef f(): f()\nf()", ""),
+        ("import ctypes\nctypes.string_at(0)", ""),
+    ],
+)
+def test_greed_and_tricks_fail_and_leave_nothing_behind(attack: str, why: str) -> None:
+    began = time.monotonic()
+    verdict = run(attack, Limits(0.5 if "sleep" in attack else 5.0, 256 << 20))
+    assert not verdict.passed and (not why or verdict.why == why), verdict
+    assert time.monotonic() - began < 40
+
+
+def test_an_endless_loop_is_ended() -> None:
+    verdict = run("while True: pass", Limits(0.7, 256 << 20))
+    assert not verdict.passed and (verdict.why.startswith("time") or verdict.why in ENDED)
+
+
+def test_threads_and_imports_work_inside() -> None:
+    code = "import threading, json, decimal\nt = threading.Thread(target=print)\nt.start()\nt.join()\n"
+    assert run(code, Limits(5.0, 512 << 20)).why == "passed"
+
+
+def test_the_c_level_is_confined_too() -> None:
+    """What gets around Python's hooks meets the kernel's filter."""
+    code = "import ctypes\nc = ctypes.CDLL(None, use_errno=True)\nassert c.fork() == -1 and ctypes.get_errno() == 1\n"
+    code += "assert c.socket(2, 1, 0) == -1 and ctypes.get_errno() == 1\n"
+    code += "assert c.creat(b'x', 511) == -1 and ctypes.get_errno() == 1\n"
+    assert run(code, Limits(5.0, 512 << 20)).why == "passed"
+
+
+def test_no_environment_reaches_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "a-secret-of-the-user")
+    code = "import os\nassert not any('KEY' in name for name in os.environ)\n"
+    assert run(code, Limits(5.0, 512 << 20)).why == "passed"
+    assert os.environ["SOME_API_KEY"]
+
+
+def test_what_cannot_be_confined_is_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import loom_metric_code.process as process
+
+    broken = tmp_path / "inside.py"
+    text = process.INSIDE.read_text("utf-8").replace('ARCHITECTURES = {"x86_64"', 'ARCHITECTURES = {"other"')
+    broken.write_text(text.replace('"aarch64": (', '"another": ('), "utf-8")
+    monkeypatch.setattr(process, "INSIDE", broken)
+    value, why = scored("    return a + b\n")
+    assert value is None and "no system-call filter is written for" in why and "code.confine=audit" in why
+
+
+def test_filters_are_written_for_two_architectures() -> None:
+    for machine in ("x86_64", "aarch64"):
+        assert len(kernel_filter(machine)) % 8 == 0
+    with pytest.raises(OSError, match="riscv64"):
+        kernel_filter("riscv64")
+
+
+def test_programs_are_put_together_as_humaneval_does() -> None:
+    assert program("    return 1", sample()) == (
+        "def add(a, b):\n    return 1\ndef check(f):\n    assert f(1, 2) == 3\n\ncheck(add)\n"
+    )
+    assert fenced("Sure:\n```python\nx = 1\n```\nDone") == "x = 1\n" and fenced("x = 2") == "x = 2"
