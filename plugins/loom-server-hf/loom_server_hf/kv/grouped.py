@@ -54,62 +54,69 @@ class Part:
 
     def append(self, x: Tensor, counts: Sequence[int]) -> None:
         """New tokens x [b, h, n, d] of rows that hold `counts` slots; what leaves the window is quantised."""
-        for count, rows in classes(counts, x.device):
-            if not self.window:
-                self._write(x[rows], count, rows)
-                continue
-            for step in range(x.shape[2]):
-                self._push(x[rows, :, step : step + 1], count + step, rows)
+        if not self.window:
+            self._write(self.form.encode(x), range(len(counts)), counts, x.shape[2])
+            return
+        for step in range(x.shape[2]):
+            self._push(x[:, :, step], [count + step for count in counts])
 
-    def _push(self, x: Tensor, slot: int, rows: Rows) -> None:
-        place = slot % self.window
-        if place >= self.recent.shape[2]:
-            self.recent = _grown(self.recent, min(self.window, place + self.room))
-        if self.form.along == "channels" and slot >= self.window:
-            self._write(self.recent[rows, :, place : place + 1], slot - self.window, rows)
-        self.recent[rows, :, place : place + 1] = x
-        if self.form.along == "tokens" and place == self.window - 1:
-            self._write(self.recent[rows, :, : self.window], slot - place, rows)
+    def _push(self, x: Tensor, slots: Sequence[int]) -> None:
+        """One token of each row, x [b, h, d], into these slots."""
+        window, places = self.window, [slot % self.window for slot in slots]
+        if max(places) >= self.recent.shape[2]:
+            self.recent = _grown(self.recent, min(window, max(places) + self.room))
+        if self.form.along == "channels":
+            leaving = [row for row, slot in enumerate(slots) if slot >= window]
+            old = self.recent[leaving, :, [places[row] for row in leaving]][:, :, None]
+            self._write(self.form.encode(old), leaving, [slots[row] - window for row in leaving], 1)
+        self.recent[range(len(slots)), :, places] = x
+        if self.form.along == "tokens":
+            full = [row for row, place in enumerate(places) if place == window - 1]
+            if full:
+                new = self.form.encode(self.recent[full, :, :window])
+                self._write(new, full, [slots[row] + 1 - window for row in full], window)
 
-    def _write(self, x: Tensor, slot: int, rows: Rows) -> None:
-        """Quantise x [rows, h, n, d] into the slots from `slot` on."""
-        new, end = self.form.encode(x), slot + x.shape[2]
-        held = self.held
+    def _write(self, new: Packed, rows: Sequence[int], slots: Sequence[int], n: int) -> None:
+        """n quantised tokens of each of these rows, from these slots on."""
+        if not rows:
+            return
+        held, end = self.held, max(slots) + n
         if end > held.codes.shape[2] * self.per_code:
-            size = end + self.room - self.room % x.shape[2]
+            size = end + self.room - self.room % n
             held = Packed(
                 _grown(held.codes, size // self.per_code),
                 _grown(held.scale, size // self.per_scale),
                 _grown(held.least, size // self.per_scale),
             )
             self.held = held
-        held.codes[rows, :, slot // self.per_code : end // self.per_code] = new.codes
-        held.scale[rows, :, slot // self.per_scale : end // self.per_scale] = new.scale
-        held.least[rows, :, slot // self.per_scale : end // self.per_scale] = new.least
+        device = new.codes.device
+        row, first = torch.tensor(rows, device=device)[:, None], torch.tensor(slots, device=device)[:, None]
+        for own, fresh, per in (
+            (held.codes, new.codes, self.per_code),
+            (held.scale, new.scale, self.per_scale),
+            (held.least, new.least, self.per_scale),
+        ):
+            place = first // per + torch.arange(n // per, device=device)
+            own[row, :, place] = fresh.transpose(1, 2)
 
     def decoded(self, counts: Sequence[int], new: Tensor | None = None) -> Tensor:
         """All slots [b, h, N, d], those of each row at the left and zeros behind, then `new` [b, h, n, d]."""
-        tail = [] if new is None else [new]
-        device = self.recent.device
-        if len(set(counts)) == 1:
-            return torch.cat([*self._pieces(counts[0], slice(None)), *tail], dim=2)
         rows, heads, _, dim = self.recent.shape
-        out = self.recent.new_zeros(rows, heads, max(counts), dim)
-        for count, which in classes(counts, device):
-            out[which, :, :count] = torch.cat(self._pieces(count, which), dim=2)
+        most, end = max(counts), max(map(self.quantised, counts))
+        codes, scales = end // self.per_code, end // self.per_scale
+        held = Packed(self.held.codes[:, :, :codes], self.held.scale[:, :, :scales], self.held.least[:, :, :scales])
+        opened = self.form.decode(held)
+        tail = [] if new is None else [new]
+        if min(counts) == most:
+            recent = [self.recent.narrow(2, place, n) for _, place, n in self._whole(most)]
+            return torch.cat([opened, *recent, *tail], dim=2)
+        out = self.recent.new_empty(rows, heads, most, dim)
+        out[:, :, :end] = opened
+        for count, which in classes(counts, out.device):
+            for slot, place, n in self._whole(count):
+                out[which, :, slot : slot + n] = self.recent[which, :, place : place + n]
+            out[which, :, count:] = 0
         return torch.cat([out, *tail], dim=2)
-
-    def _pieces(self, count: int, rows: Rows) -> list[Tensor]:
-        """The slots of rows that hold `count`, in order."""
-        end, pieces = self.quantised(count), []
-        if end:
-            codes, scales = end // self.per_code, end // self.per_scale
-            held = Packed(
-                self.held.codes[rows, :, :codes], self.held.scale[rows, :, :scales], self.held.least[rows, :, :scales]
-            )
-            pieces.append(self.form.decode(held))
-        pieces += [self.recent[rows, :, place : place + n] for _, place, n in self._whole(count)]
-        return pieces
 
     def _whole(self, count: int) -> Iterator[tuple[int, int, int]]:
         """Where the tokens lie that are not quantised: (slot, place in `recent`, how many), at most two runs.
