@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -101,8 +103,6 @@ def suite(tmp_path: Path) -> Path:
 
 
 def _with_suite(catalog: Catalog, path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalog:
-    from types import ModuleType
-
     module = ModuleType("loom_suite_tales")
 
     @hookimpl
@@ -110,7 +110,7 @@ def _with_suite(catalog: Catalog, path: Path, monkeypatch: pytest.MonkeyPatch) -
         return (SuiteSpec(name="tales", version="1", summary="tales", factory="loom_suite_tales:where"),)
 
     vars(module).update(loom_suites=loom_suites, where=lambda: path)
-    monkeypatch.setitem(__import__("sys").modules, "loom_suite_tales", module)
+    monkeypatch.setitem(sys.modules, "loom_suite_tales", module)
     catalog.register(module, "tales", "loom-suite-tales", "0.1.0")
     return catalog
 

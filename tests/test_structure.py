@@ -32,14 +32,14 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     ("plugins", ("options", "specs", "hookspecs", "plugins", "readers", "retrieval")),
-    ("input", ("data", "described", "config", "names", "store")),
+    ("input", ("data", "described", "config", "names", "judges", "store")),
     ("selection", ("selection", "manifest")),
     (
         "stages",
         (
             *("plan", "conversation", "agenda", "process", "placement", "worker", "score", "ledger", "costs", "cells"),
             *("rewriting", "losses", "compare", "knobs", "official", "resample", "leaderboard", "published"),
-            *("report", "anytime", "weighting", "views"),
+            *("report", "anytime", "weighting", "views", "judging"),
         ),
     ),
     ("run", ("supply", "runner", "pipeline", "study", "reproduce")),

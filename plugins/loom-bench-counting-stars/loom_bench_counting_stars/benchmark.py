@@ -27,6 +27,7 @@ MAX_TOKENS = 512
 NOMINAL = {"en": 3200, "zh": 2800}
 """Words, or characters, of one step of the authors' sizes; a step is called 4,000 tokens."""
 KEYS = {"en": "little_penguin", "zh": "小企鹅"}
+METRICS = {"searching": "counting_stars_searching", "reasoning": "counting_stars_reasoning"}
 STAR_LINE = re.compile(r"^.*★.*$", re.MULTILINE)
 NUMBER = re.compile(r"\d+")
 FIELDS = {
@@ -65,7 +66,7 @@ class CountingStars(BenchmarkBase):
                 version="1",
                 capability="reasoning",
                 language=form[:2],
-                metrics=(f"counting_stars_{form[3:]}",),
+                metrics=(METRICS[form[3:]],),
                 generation=Generation(max_tokens=MAX_TOKENS),
                 chance=0.0,
                 sources=() if own else (self._source(form),),
@@ -148,7 +149,7 @@ class CountingStars(BenchmarkBase):
         """The official score of a gold row, three decimals; its references name the right and the mistaken counts."""
         task, catalog = str(row["task"]), installed()
         kind = "reasoning" if "rea" in task.lower() and "sea" not in task.lower() else "searching"
-        metric: Metric = catalog.load(catalog.metrics.get(f"counting_stars_{kind}"))()
+        metric: Metric = catalog.load(catalog.metrics.get(METRICS[kind]))()
         references = row["references"]
         sample = Sample(
             id="gold",
