@@ -222,7 +222,8 @@ class Conversations:
         rendered, window = render(prompt, tokenizer, chat=task.chat), self._session.card.window
         limit = _count(rendered) if window is None else window - turn.generation.max_tokens
         too_long = _count(rendered) > limit
-        if task.truncation.scope == "prompt" or (too_long and self._selection.config.overlength == "truncate"):
+        own_rule = task.truncation.scope == "prompt" or (too_long and task.truncation.scope == "document")
+        if own_rule or (too_long and self._selection.config.overlength == "truncate"):
             return fit(prompt, tokenizer, chat=task.chat, truncation=task.truncation, limit=limit)
         if too_long:
             raise ModelError(

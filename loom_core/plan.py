@@ -211,8 +211,8 @@ def skipped(sample: Sample, task: Task, rewritten: bool, window: int | None, pol
 
 
 def _over(length: int, task: Task, window: int | None) -> bool:
-    """True if a prompt does not fit the window. A task whose own rule cuts the raw prompt always fits."""
-    own_rule = task.truncation.scope == "prompt"
+    """True if a prompt does not fit the window. A task whose own rule cuts always fits."""
+    own_rule = task.truncation.scope != "context"
     return window is not None and not own_rule and length + task.generation.max_tokens > window
 
 

@@ -107,11 +107,13 @@ class Generation:
 class Truncation:
     """What may be cut from a prompt that is too long, and where.
 
-    scope "context": only context segments shrink. scope "prompt": the tokenised raw prompt is cut, as several
-    benchmark authors do. side: the part that is removed. limit: tokens; None = window - max_tokens.
+    scope "context": only context segments shrink, where the user allows it (`--overlength truncate`). "document": the
+    same, but always, because the benchmark's authors cut documents that are too long. "prompt": the tokenised raw
+    prompt is cut, always, as several authors do. side: the part that is removed. limit: tokens, read for "prompt" only;
+    None = window - max_tokens.
     """
 
-    scope: Literal["context", "prompt"] = "context"
+    scope: Literal["context", "document", "prompt"] = "context"
     side: Literal["middle", "left", "right"] = "middle"
     limit: int | None = None
 
