@@ -91,7 +91,7 @@ class LEval(BenchmarkBase):
             capability="general",
             metrics=metric_names(name),
             generation=Generation(max_tokens=NEW_TOKENS),
-            truncation=Truncation(scope="context", side="left" if kind_of(name) == "code" else "right"),
+            truncation=Truncation(scope="document", side="left" if kind_of(name) == "code" else "right"),
             chance=CHANCE.get(name),
             sources=(*programs, self._records(name)),
             licence="repository GPL-3.0; documents keep the terms of their sources",

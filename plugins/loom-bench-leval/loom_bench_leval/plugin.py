@@ -39,7 +39,7 @@ class LEvalOptions:
     max_length: int | None = option(
         None,
         help="the authors' argument: cut documents by words, 250 at a time, to this many tokens less 512; default: "
-        "documents are cut only where the model's window is too small (--overlength truncate)",
+        "documents are cut to the model's window less 512, to the token",
         low=513,
     )
 
