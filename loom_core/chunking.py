@@ -28,9 +28,9 @@ UNSPACED = (
 _ENDS, _CJK_ENDS, _CLOSERS = ".!?…؟۔।॥።", "。！？｡", "\"'”’»)\\]」』）】》〉"
 _SENTENCE = re.compile(
     rf"(?<![{_CJK_ENDS}])[{_CJK_ENDS}]+[{_CLOSERS}]*+\s*+"
-    # A full stop after an initial or a title, or before a small letter, ends nothing.
-    rf"|(?<![{_ENDS}])(?<!\b[A-Z])(?<!\bMr)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bvs)(?<!\bNo)(?<!\bMrs)(?<!\bProf)"
-    rf"[{_ENDS}]++[{_CLOSERS}]*+\s++(?![a-z])"
+    # A full stop after an initial or a title ends nothing, and no sign does before a small letter.
+    rf"|(?<![{_ENDS}])(?:[{_ENDS[1:]}]|(?<!\b[A-Z])(?<!\bMr)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bvs)(?<!\bNo)(?<!\bMrs)\.)"
+    rf"[{_ENDS}]*+[{_CLOSERS}]*+\s++(?![a-z])"
     r"|\n[^\S\n]*+\n\s*+"
 )
 _LINE = re.compile(r"\n")
@@ -83,6 +83,9 @@ def chunks(text: str, starts: Sequence[int], *, size: int, overlap: int = 0, seg
     first = done = 0
     while True:
         last = borders.end(first, done, min(first + size, n), size)
+        if last - first > size and first < done:
+            # The next character alone fills a chunk: there is no room for what it would share.
+            first, last = done, borders.end(done, done, min(done + size, n), size)
         begin, end = (starts[first] if first else 0), (starts[last] if last < n else len(text))
         found.append(Chunk(segment=segment, start=begin, end=end, first=first, last=last))
         if last >= n:
@@ -116,8 +119,9 @@ class _Borders:
             at = bisect_right(tier, most) - 1
             if at >= 0 and tier[at] > low and self._between(tier[at]):
                 return tier[at]
-        at = next((i for i in range(most, low, -1) if self._word(i)), most)
-        while at < self._n and (at <= done or not self._between(at)):
+        words = (i for i in range(most, low, -1) if self._word(i))
+        at = next(words, next((i for i in range(most, done, -1) if self._between(i)), most))
+        while at < self._n and not self._between(at):
             at += 1
         return at
 
