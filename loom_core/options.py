@@ -6,12 +6,15 @@ them. Understood field types: bool, int, float, str, Literal, Budget, X | None a
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import tomllib
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from loom_core.errors import UsageError, nearest
@@ -271,3 +274,27 @@ def grid(values: Mapping[str, str]) -> list[dict[str, str]]:
     for name, text in values.items():
         rows = [{**row, name: item} for row in rows for item in alternatives(text)]
     return rows
+
+
+def table(text: str, *, name: str, owner: str, taken: Mapping[str, str]) -> dict[str, Any]:
+    """The option `name`, a JSON object or a .json or .toml file, as names and values; empty for no text.
+
+    taken: names that the table may not set, and what does. Raises UsageError where the text is no table.
+    """
+    if not text.strip():
+        return {}
+    try:
+        if text.lstrip().startswith("{"):
+            values = json.loads(text)
+        else:
+            content = Path(text).expanduser().read_text("utf-8")
+            values = tomllib.loads(content) if text.endswith(".toml") else json.loads(content)
+    except (OSError, ValueError) as error:
+        hint = f'give a JSON object, {name}={{"top_k":1}}, or a .json or .toml file'
+        raise UsageError(f"option {name} cannot be read", where=owner, why=str(error), hint=hint) from error
+    if not isinstance(values, dict):
+        raise UsageError(f"option {name} is no JSON object", where=owner)
+    for key in values:
+        if key in taken:
+            raise UsageError(f"{name} may not set {key!r}", where=owner, why=f"it is set by {taken[key]}")
+    return values

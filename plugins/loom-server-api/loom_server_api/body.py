@@ -6,15 +6,13 @@ the prompt means it is refused with the reason, never changed silently.
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from loom_core.errors import ModelError, UsageError
+from loom_core.options import table
 from loom_core.render import messages, prefill_text
 from loom_core.types import Json, Request
 from loom_server_api.plugin import ApiOptions
@@ -49,26 +47,7 @@ class Call:
 
 def read_extra(text: str) -> dict[str, Json]:
     """The option `extra` as fields. Raises UsageError where it is no JSON object, or names what loom sends itself."""
-    if not text.strip():
-        return {}
-    try:
-        if text.lstrip().startswith("{"):
-            values = json.loads(text)
-        else:
-            content = Path(text).expanduser().read_text("utf-8")
-            values = tomllib.loads(content) if text.endswith(".toml") else json.loads(content)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            "option extra cannot be read",
-            where="server api",
-            why=str(error),
-            hint='give a JSON object, extra={"top_k":1}, or a .json or .toml file',
-        ) from error
-    if not isinstance(values, dict):
-        raise UsageError("option extra is no JSON object", where="server api")
-    for name in values:
-        if name in OWN_FIELDS:
-            raise UsageError(f"extra may not set {name!r}", where="server api", why="loom sends it itself")
+    values = table(text, name="extra", owner="server api", taken=dict.fromkeys(OWN_FIELDS, "loom itself"))
     for name in _names(values):
         if SECRET_FIELD.search(name):
             raise UsageError(

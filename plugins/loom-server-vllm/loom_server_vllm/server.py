@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from loom_core import readers
 from loom_core.contracts import ModelCard
 from loom_core.errors import ModelError, UsageError, nearest
+from loom_core.options import table
 from loom_server_vllm.plugin import VllmModelOptions, VllmOptions
 from loom_server_vllm.session import VllmSession
 
@@ -44,7 +42,7 @@ class VllmServer:
     """Built with its options."""
 
     def __init__(self, options: VllmOptions) -> None:
-        self._options, self._further = options, read_arguments(options.engine)
+        self._options, self._further = options, table(options.engine, name="engine", owner="server vllm", taken=OURS)
 
     def describe(self, model: str, options: VllmModelOptions) -> ModelCard:
         """The model's card; needs no vLLM, loads no weights."""
@@ -93,25 +91,6 @@ class VllmServer:
         if options.lora:
             arguments |= {"enable_lora": True, "max_lora_rank": max(8, readers.adapter(options.lora).rank)}
         return {**arguments, **self._further}
-
-
-def read_arguments(text: str) -> dict[str, Any]:
-    """The option `engine`: a JSON object, or a file of JSON or TOML. Raises UsageError naming what is wrong."""
-    if not text:
-        return {}
-    try:
-        if text.lstrip().startswith("{"):
-            value = json.loads(text)
-        else:
-            content = Path(text).expanduser().read_text("utf-8")
-            value = tomllib.loads(content) if text.endswith(".toml") else json.loads(content)
-    except (OSError, ValueError) as error:
-        raise UsageError("the engine arguments cannot be read", where=f"engine={text}", why=str(error)) from error
-    if not isinstance(value, Mapping):
-        raise UsageError("the engine arguments are no object of names and values", where=f"engine={text}")
-    if taken := sorted(value.keys() & OURS.keys()):
-        raise UsageError(f"{taken[0]} is set by {OURS[taken[0]]}", where="option engine", hint="leave it out there")
-    return dict(value)
 
 
 def check_names(arguments: Mapping[str, Any], known: set[str]) -> None:

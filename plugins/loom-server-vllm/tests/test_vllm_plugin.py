@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from loom_server_vllm.plugin import VllmModelOptions, VllmOptions
-from loom_server_vllm.server import VllmServer, check_names, import_vllm, read_arguments, start
+from loom_server_vllm.server import VllmServer, check_names, import_vllm, start
 from loom_server_vllm.session import VllmSession
 
 from loom_core import readers
@@ -168,13 +168,15 @@ def test_cache_methods_are_refused_when_the_run_is_planned() -> None:
     assert problem is not None and "hf" in str(problem)
 
 
-def test_further_engine_arguments(tmp_path: Path) -> None:
-    assert read_arguments("") == {}
-    assert read_arguments('{"kv_cache_dtype": "fp8"}') == {"kv_cache_dtype": "fp8"}
+def test_further_engine_arguments(model: str, card: ModelCard, tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("block_size = 32")
     (tmp_path / "a.json").write_text('{"swap_space": 1}')
-    assert read_arguments(str(tmp_path / "a.toml")) == {"block_size": 32}
-    assert read_arguments(str(tmp_path / "a.json")) == {"swap_space": 1}
+    for text, name in (
+        ('{"kv_cache_dtype": "fp8"}', "kv_cache_dtype"),
+        (str(tmp_path / "a.toml"), "block_size"),
+        (str(tmp_path / "a.json"), "swap_space"),
+    ):
+        assert name in VllmServer(VllmOptions(engine=text)).arguments(card, VllmModelOptions())
 
 
 @pytest.mark.parametrize(
