@@ -22,6 +22,8 @@ from loom_core.types import Json, Task
 DRAWS = 1000
 LEAST_DRAWS = 100
 MOST_WORK = 3_000_000
+SWAPS = 9_999
+ENOUGH_HITS = 20
 PROBES = 8
 
 Spot: TypeAlias = tuple[str, str, int]
@@ -50,6 +52,9 @@ def tables(selection: Selection, rows: Mapping[tuple[str, str], Sequence[Graded]
             except Exception as error:  # noqa: BLE001 - a plugin's table may fail; the scores stand without it
                 lines = {"error": f"{type(error).__name__}: {error}"}
             found.setdefault(chosen.name, {})[arm] = lines
+    for by_arm in found.values():
+        known = [line for lines in by_arm.values() if isinstance(lines, list) for line in lines]
+        cells.adjust([line["delta"] for line in known if line["delta"]])
     return found
 
 
@@ -86,6 +91,7 @@ def table(
     paired_lines = _paired_lines(benchmark, pairs)
     drawn = _draw(benchmark, rows, strata, lines, means, place)
     deltas = _draw_deltas(benchmark, pairs, paired_lines, means, place)
+    swapped = _swap(benchmark, pairs, {name: v for name, v in paired_lines.items() if name not in means}, place)
     found = []
     for line in lines:
         name = (line.name, line.metric)
@@ -98,6 +104,8 @@ def table(
         else:
             record |= drawn[name].interval(record["value"], strata)
             record["delta"] = _drawn_delta(name, pairs, paired_lines, deltas)
+            if record["delta"] is not None:
+                record["delta"] |= {"p": swapped[name].p, "test": swapped[name].method}
         found.append(record)
     return found
 
@@ -210,8 +218,8 @@ def _closed_delta(mean: Mean, pairs: Paired | None, metric: cells.Metric, place:
     triples = [(_cluster_of(row), value, theirs[_spot(row)]) for row, value in mine]
     found = cells.difference(_as_seen(metric, values), triples, f"{place} {mean} delta")
     low, high = ((None if found[key] is None else mean.scale * found[key]) for key in ("low", "high"))
-    ends: dict[str, Json] = {"low": low, "high": high, "interval": found["interval"], "n_pairs": found["n_pairs"]}
-    return {"value": mean.scale * found["value"], **ends}
+    same = {key: found[key] for key in ("interval", "n_pairs", "p", "test")}
+    return {"value": mean.scale * found["value"], "low": low, "high": high, **same}
 
 
 # --- resampled lines -------------------------------------------------------------------------------------------------
@@ -306,6 +314,38 @@ def _draw_deltas(
             if name in given:
                 draws.values.append(given[name])
     return found, mine
+
+
+def _swap(
+    benchmark: Benchmark, pairs: Paired | None, lines: Mapping[LineName, float], place: str
+) -> dict[LineName, stats.Tested]:
+    """The paired randomisation test of each line: arms change names in whole clusters, at random, and both tables are
+    made anew. A line that looks like noise is settled after `ENOUGH_HITS` differences as large as its own.
+
+    Source: Fisher 1935, "The Design of Experiments", section 21; Besag & Clifford 1991, "Sequential Monte Carlo
+    p-values", Biometrika 78 (ending early); Phipson & Smyth 2010 (p is never zero).
+    """
+    if pairs is None or not lines:
+        return {}
+    clusters = [pair for stratum in pairs.clusters() for pair in stratum]
+    generator = random.Random(seed_of(f"{place} swaps"))
+    most = min(SWAPS, max(LEAST_DRAWS, MOST_WORK // max(1, 2 * len(pairs.rows))))
+    hits, found = dict.fromkeys(lines, 0), dict[LineName, stats.Tested]()
+    for draw in range(1, most + 1):
+        sides: tuple[list[Graded], list[Graded]] = ([], [])
+        for mine, theirs in clusters:
+            first = generator.random() < 0.5
+            sides[first].extend(mine.rows)
+            sides[not first].extend(theirs.rows)
+        given = _differences(benchmark, *sides)
+        for name in lines.keys() - found.keys():
+            hits[name] += abs(given.get(name, math.inf)) >= abs(lines[name]) - 1e-9 * max(1.0, abs(lines[name]))
+            if hits[name] >= ENOUGH_HITS:
+                found[name] = stats.Tested(hits[name] / draw, f"swaps through the aggregation, {draw} draws")
+        if len(found) == len(lines):
+            return found
+    rest = f"swaps through the aggregation, {most} draws"
+    return found | {n: stats.Tested((hits[n] + 1) / (most + 1), rest) for n in lines.keys() - found.keys()}
 
 
 def _drawn_delta(

@@ -14,6 +14,7 @@ from loom_core.config import RunConfig
 from loom_core.contracts import ModelCard
 from loom_core.data import DataDir, Unavailable
 from loom_core.errors import DataError, PluginError, UsageError
+from loom_core.forecast import Sizes, batch_of
 from loom_core.keys import job_key, plain, prompt_digest
 from loom_core.manifest import redacted, secrets
 from loom_core.names import arm_identity
@@ -64,6 +65,7 @@ class Tally:
     extracts: set[str] = field(default_factory=set)
     bad: tuple[BadRecord, ...] = ()
     told: tuple[str, ...] = ()
+    sizes: Sizes = field(default_factory=lambda: Sizes(None))
 
 
 def make_plan(selection: Selection, card: ModelCard, data: DataDir, folder: RunFolder | None) -> dict[str, Json]:
@@ -71,7 +73,7 @@ def make_plan(selection: Selection, card: ModelCard, data: DataDir, folder: RunF
 
     Raises UsageError when prompts are too long under `--overlength error`, DataError when no task is available.
     """
-    tally = Tally()
+    tally = Tally(sizes=Sizes(card.window, batch_of(selection.server_options)))
     samples: Iterable[Sample] = _measured(selection, card, data, tally)
     if folder is not None:
         samples = folder.write_samples(samples)
@@ -170,6 +172,7 @@ def _measure(sample: Sample, task: Task, card: ModelCard, tally: Tally, policy: 
             f"{sample.task}, sample {sample.id}: {length} + {task.generation.max_tokens} new tokens > {card.window}"
         )
     tally.longest = max(tally.longest, length)
+    tally.sizes.measure(length, task.generation.max_tokens)
     return replace(sample, length=length)
 
 
@@ -185,6 +188,7 @@ def _jobs(selection: Selection, card: ModelCard, samples: Iterable[Sample], tall
             if skipped(sample, task, arm.of_kind("prompt") != (), card.window, policy):
                 continue
             for repeat in range(task.generation.repeats):
+                tally.sizes.ask(arm.name, sample.length or 0, task.generation.max_tokens)
                 key = job_key(
                     sample=sample.id,
                     source_digest=source,
@@ -262,6 +266,7 @@ def _as_json(selection: Selection, card: ModelCard, tally: Tally) -> dict[str, J
         "bos": [{"found": found, "expected": expected, "n": n} for (found, expected), n in tally.bos.items()],
         "n_jobs": tally.n_jobs,
         "n_samples": tally.n_samples,
+        "sizes": tally.sizes.to_json(card.kv_bytes_per_token),
         "longest_kv_bytes": tally.longest * card.kv_bytes_per_token if card.kv_bytes_per_token else None,
         "told": list(tally.told),
         "notes": _notes(selection, card, tally),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean, pvariance
 
 import pytest
@@ -214,3 +215,26 @@ def test_the_scale_of_a_line_of_zeros_is_not_lost() -> None:
     assert (lines["vt"]["low"], lines["vt"]["high"]) == pytest.approx((0.0, 100 * expected.high))
     plain_lines = official.table(BenchmarkBase(), rows, None, METRICS, "x")
     assert [line["high"] for line in plain_lines] == pytest.approx([expected.high] * 2)
+
+
+def test_a_difference_of_a_line_is_tested_by_swaps_through_the_aggregation() -> None:
+    base = rows_of({"small": (12, 0.5), "large": (200, 0.5)}, 5)
+    lost = [replace(r, scored={"em": Scored(value=0.0)}) if r.task == "large" else r for r in base]
+    lines = made(lost, base)
+    most = official.MOST_WORK // (2 * 212)
+    assert lines["average"]["delta"]["p"] == 1 / (most + 1)
+    assert lines["average"]["delta"]["test"] == f"swaps through the aggregation, {most} draws"
+    assert lines["large"]["delta"]["test"] == "mcnemar, exact"
+    same = made(base, base)["average"]["delta"]
+    assert (same["value"], same["p"]) == (0.0, 1.0)
+
+
+def test_equal_arms_raise_few_alarms() -> None:
+    """200 pairs of equally good arms: p below 0.05 in about 10 of them; 19 is the 99.7 % quantile."""
+    alarms = 0
+    for seed in range(200):
+        mine, theirs = (rows_of({"a": (15, 0.6), "b": (40, 0.6)}, 2 * seed + side) for side in (0, 1))
+        pairs = official.Paired(mine, theirs)
+        value = official._differences(Sparse(), pairs.rows, pairs.base)
+        alarms += next(iter(official._swap(Sparse(), pairs, value, f"{seed}").values())).p < 0.05
+    assert alarms <= 19

@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *("plan", "conversation", "agenda", "process", "placement", "worker", "score", "ledger", "costs", "cells"),
             *("rewriting", "losses", "compare", "knobs", "official", "resample", "leaderboard", "published"),
-            *("report", "anytime", "weighting", "views", "judging"),
+            *("report", "anytime", "weighting", "views", "judging", "forecast"),
         ),
     ),
     ("run", ("supply", "runner", "pipeline", "study", "reproduce")),

@@ -1,28 +1,36 @@
-"""`loom plan`: what would run, what is refused and why, overflow and memory; runs nothing and writes nothing."""
+"""`loom plan`: what would run, what is refused and why, what it takes and what it can find; writes nothing."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from loom_core.cli.settings import config_from, settings
 
+BAR = 30
+"""Columns of the longest bar of a chart."""
+
 
 @click.command(short_help="Show what would run, what is refused and why.")
 @settings
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def plan(what: tuple[str, ...], form: str, **flags: Any) -> int:
-    """Show what `loom run` with the same arguments would do. Needs no GPU and loads no weights."""
+    """Show what `loom run` with the same arguments would do: what is refused and why, how prompts fit the window, and
+    what it takes in memory, tokens, time (from earlier runs below runs/) and money. Needs no GPU and loads no weights.
+    """
     from loom_core.errors import LoomError
-    from loom_core.pipeline import open_data
+    from loom_core.forecast import forecast
+    from loom_core.pipeline import RUNS, open_data
     from loom_core.plan import make_plan, refuse
     from loom_core.plugins import installed
     from loom_core.selection import select
 
     selection = select(config_from(what, flags), installed())
     made = make_plan(selection, selection.describe(), open_data(selection.config), None)
+    made["forecast"] = forecast(made, RUNS, selection.config.workers)
     if form == "json":
         click.echo(json.dumps(made, indent=1, ensure_ascii=False))
     else:
@@ -37,7 +45,6 @@ def plan(what: tuple[str, ...], form: str, **flags: Any) -> int:
 
 def _show(made: dict[str, Any], origins: dict[str, str]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     console, model = Console(), made["model"]
     window = f"{model['window']:,} tokens" if model["window"] else "unknown"
@@ -45,20 +52,84 @@ def _show(made: dict[str, Any], origins: dict[str, str]) -> None:
     for arm in made["arms"]:
         labels = [f"{p['saves']} saving" if p["saves"] != "none" else "" for p in arm["parts"]]
         console.print(f"arm     {arm['name']} {' '.join(filter(None, labels))}", highlight=False)
-    table = Table(box=None, pad_edge=False)
-    for name in ("task", "level", "samples", "tokens", "too long"):
-        table.add_column(name, justify="left" if name in ("task", "level") else "right")
-    for task in made["tasks"]:
-        for level in task["levels"]:
-            tokens = f"{level['tokens_min']:,}-{level['tokens_max']:,}"
-            table.add_row(task["name"], level["level"], str(level["n"]), tokens, str(level["n_over"] or ""))
-        if task["unavailable"]:
-            table.add_row(task["name"], "unavailable here", "0", "", "")
-    console.print(table)
+    console.print(_tasks(made))
     console.print(f"{made['n_jobs']} answers from {made['n_samples']} samples", highlight=False)
-    if made["longest_kv_bytes"]:
-        console.print(f"dense KV of the longest prompt: {made['longest_kv_bytes'] / 1e6:,.1f} MB", highlight=False)
+    for line in (*_fit(made), *_forecast(made)):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     for note in made["notes"]:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
     for name, origin in origins.items():
         console.print(f"[dim]{name} from {origin}[/]", highlight=False)
+
+
+def _tasks(made: dict[str, Any]) -> Any:
+    """Tasks and levels: samples, tokens, what is too long, and the smallest loss that the paired test finds."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    power = {(row["task"], row["level"]): row for row in made["forecast"]["power"]}
+    for name in ("task", "level", "samples", "tokens", "too long", *(["finds a loss of"] if power else [])):
+        table.add_column(name, justify="left" if name in ("task", "level") else "right")
+    for task in made["tasks"]:
+        for level in task["levels"]:
+            tokens = f"{level['tokens_min']:,}-{level['tokens_max']:,}"
+            row = [task["name"], level["level"], str(level["n"]), tokens, str(level["n_over"] or "")]
+            found = power.get((task["name"], level["level"]), {}).get("detectable_loss")
+            table.add_row(*row, *([f"{100 * found:.1f} %" if found is not None else "none"] if power else []))
+        if task["unavailable"]:
+            table.add_row(task["name"], "unavailable here", "0", "", "")
+    return table
+
+
+def _fit(made: dict[str, Any]) -> Iterator[str]:
+    """How prompts with their answers fit the window, as a chart; only where some do not."""
+    rows = made["sizes"]["histogram"]
+    if not any(row["n"] for row in rows if row["over"] >= 1):
+        return
+    yield "prompt and answer, as a share of the window:"
+    most = max(row["n"] for row in rows)
+    filled = [i for i, row in enumerate(rows) if row["n"]]
+    for row in rows[filled[0] : filled[-1] + 1]:
+        low, high = f"{100 * row['over']:.0f}", "" if row["up_to"] is None else f"{100 * row['up_to']:.0f}"
+        bar = "█" * -(-BAR * row["n"] // most)
+        mark = "  too long" if row["over"] >= 1 and row["n"] else ""
+        label = f"{low:>4} to {high:>4} %" if high else f"   over {low:>4} %"
+        yield f"  {label:>15}  {bar:<{BAR}} {row['n']}{mark}"
+
+
+def _forecast(made: dict[str, Any]) -> Iterator[str]:
+    """Memory, tokens, time and cost, each with what it rests on."""
+    sizes, ahead = made["sizes"], made["forecast"]
+    if sizes["batch_kv_bytes"]:
+        one = f", {made['longest_kv_bytes'] / 1e6:,.1f} MB for the longest prompt alone" if sizes["batch"] > 1 else ""
+        batch = f"the longest batch of {sizes['batch']}" if sizes["batch"] > 1 else "the longest prompt"
+        yield f"memory  dense KV of {batch}: {sizes['batch_kv_bytes'] / 1e6:,.1f} MB{one} (weights not counted)"
+    yield f"tokens  {ahead['tokens_in']:,} in, at most {ahead['tokens_out_most']:,} out, with one call an answer"
+    yield from _time(ahead)
+    if ahead["cost_most"] is not None:
+        yield f"cost    at most {ahead['cost_most']:,.2f} by the server's price table"
+    if ahead["power"]:
+        yield "power   a loss is found in 4 of 5 cases: 0/1 scores, independent questions, no question gained by chance"
+
+
+def _time(ahead: dict[str, Any]) -> Iterator[str]:
+    runs: dict[str, float] = {}
+    for row in ahead["earlier"].values():
+        runs[row["run"]] = row["age_seconds"]
+    rests = ", ".join(f"{run} ({_span(age)} old)" for run, age in runs.items())
+    missing = ahead["no_earlier_run"]
+    if not runs:
+        yield "time    no earlier run of this model and server below runs/"
+    elif missing:
+        known = sum(ahead["seconds_by_arm"].values())
+        yield f"time    about {_span(known)} from {rests}, by prompt tokens; no earlier run of {', '.join(missing)}"
+    else:
+        yield f"time    about {_span(ahead['seconds'])} from {rests}, by prompt tokens; opening the model not counted"
+
+
+def _span(seconds: float) -> str:
+    """A time span to read: 40 s, 12 min, 3.5 h, 4 days."""
+    for size, name in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {name}"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -269,7 +269,7 @@ def official(report: Report) -> list[Table]:
         if any(line.get("missing") for line in every):
             table.notes.append("! answers are missing and left out by the authors' rule")
         if any(line.get("low") is not None for line in every):
-            table.notes.append("[…]: 95 % interval; Δ: to dense over what both answered, with its interval")
+            table.notes.append("[…]: 95 % interval; Δ: to dense over what both answered; *: p (Holm) < 0.05")
         for method in dict.fromkeys(str(line.get("interval")) for line in every if line.get("low") is None):
             if method.startswith("none: "):
                 table.notes.append(f"no interval: {method[6:]}")
@@ -285,7 +285,12 @@ def _official_cell(line: Mapping[str, Any] | None) -> Cell:
     digits = line.get("digits", 2)
     shown = f"{line['value']:.{digits}f}" + (" !" if line.get("missing") else "") + _ends(line, digits)
     if delta := line.get("delta"):
-        shown += ", Δ " + _signed(delta["value"], digits) + _ends(delta, digits, sign=True)
+        shown += (
+            ", Δ "
+            + _signed(delta["value"], digits)
+            + "*" * bool(delta.get("significant"))
+            + _ends(delta, digits, sign=True)
+        )
     return Cell(shown)
 
 
