@@ -13,7 +13,7 @@ from rich.console import Console
 from loom_core import report as report_module
 from loom_core.cli.report import report as report_command
 from loom_core.errors import RunError, UsageError
-from loom_core.report import tables, terminal, text
+from loom_core.report import authors, terminal, text
 from loom_core.store import RunFolder, read_json, write_json
 from loom_core.testing.runs import DENSE, Answerer, Made, MadeArm, MadeTask, make_run, retrieves
 from loom_core.types import Json, Sample
@@ -185,7 +185,7 @@ def test_the_authors_tables_are_shown(run: RunFolder) -> None:
     }
     write_json(run.official, {"passkey": tables_by_arm})
     report = report_module.write(run)
-    drawn = tables.official(report)[0]
+    drawn = authors.tables(report)[0]
     assert [cell.text for cell in drawn.rows[0]] == ["passkey", "accuracy", "61.2", text.NONE, text.NONE]
     page = run.report_html.read_text("utf-8")
     assert "ValueError: &lt;b&gt;no&lt;/b&gt;" in page

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from loom_core.report import charts, svg, tables, text
+from loom_core.report import authors, charts, svg, tables, text
 from loom_core.report.budgets import budgets
 from loom_core.report.losses import losses
 from loom_core.report.markdown import grid_table
@@ -221,7 +221,7 @@ def _figure(picture: charts.Picture, *, numbers: bool = True) -> str:
 
 
 def _official(report: Mapping[str, Any]) -> str:
-    drawn = "".join(table(own) for own in tables.official(report))
+    drawn = "".join(table(own) for own in authors.tables(report))
     return f'<section id="official"><h2>Official tables</h2>{drawn}</section>' if drawn else ""
 
 

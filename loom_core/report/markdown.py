@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from loom_core.report import charts, svg, tables
+from loom_core.report import authors, charts, svg, tables
 from loom_core.report.budgets import budgets
 from loom_core.report.losses import losses
 from loom_core.report.text import NONE, count, one_line, percent_depth, score
@@ -58,7 +58,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         for grid in report["grids"]:
             if grid["task"] == task["name"]:
                 yield from table(grid_table(grid, task["span"]))
-    for own in tables.official(report):
+    for own in authors.tables(report):
         yield from table(own)
     if report["cells"]:
         yield "## All cells"

@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from loom_core.report import tables
+from loom_core.report import authors, tables
 from loom_core.report.losses import losses
 from loom_core.report.text import one_line
 from loom_core.types import Json
@@ -54,8 +54,8 @@ def render(report: Mapping[str, Any], width: int) -> Iterator[RenderableType]:
         lost = losses(report, task)
         if lost is not None:
             yield from draw(lost, width)
-    for benchmark, own in zip(report["official"], tables.official(report), strict=True):
-        if tables.adds(report, benchmark):
+    for benchmark, own in zip(report["official"], authors.tables(report), strict=True):
+        if authors.adds(report, benchmark):
             yield from draw(own, width)
     if any(tables.short_labels(arm) for arm in report["arms"]):
         yield Text("[R] frees memory, [S] savings are simulated, [Q] the question steers what is kept", style="dim")
