@@ -30,6 +30,7 @@ from loom_server_hf.conformance_sharing import (
 )
 from loom_server_hf.kv import Policy
 from loom_server_hf.kv.codec import compose
+from loom_server_hf.loading import no_progress_bar
 
 LENGTHS = (97, 150, 64)
 BUDGET = 48
@@ -183,6 +184,7 @@ def kit_models() -> tuple[tuple[str, Any], ...]:
     auto: Any = AutoModelForCausalLM
     for found in installed().models:
         if found.spec.server == "hf":
-            folder = installed().load(found)()
-            models.append((found.spec.name, auto.from_pretrained(str(folder), dtype=torch.float32).eval()))
+            with no_progress_bar():
+                model = auto.from_pretrained(str(installed().load(found)()), dtype=torch.float32)
+            models.append((found.spec.name, model.eval()))
     return tuple(models)

@@ -62,7 +62,7 @@ def load(found: Description, options: HFModelOptions, device: torch.device) -> A
     """The model on its device, in evaluation mode, without gradients; every weight comes from the checkpoint."""
     path, name = str(found.folder.path), found.folder.name
     try:
-        with _no_progress_bar():
+        with no_progress_bar():
             config = AutoConfig.from_pretrained(
                 path, trust_remote_code=options.trust_remote_code, local_files_only=True
             )
@@ -129,7 +129,7 @@ def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
+def no_progress_bar() -> Iterator[None]:
     """Loading is one step of many; its bar would tear the run's own."""
     bars: Any = logging
     shown = bars.is_progress_bar_enabled()
