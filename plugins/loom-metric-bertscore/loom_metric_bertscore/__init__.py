@@ -1,0 +1,5 @@
+"""BERTScore from a local model."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

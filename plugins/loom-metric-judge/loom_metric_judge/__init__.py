@@ -1,0 +1,5 @@
+"""Metrics by a judging model on any server."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

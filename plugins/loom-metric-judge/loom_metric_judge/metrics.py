@@ -1,0 +1,150 @@
+"""Judged metrics: what is asked, in which turns, and what the replies are worth. Knows prompts; asks no model itself.
+
+The forms follow the suites that use them (LooGLE's true or false, NIAH's 1/3/5/7/10, LongWriter's six marks,
+comparisons in both orders against position bias); the wording is loom's own.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Generator, Mapping
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+
+from loom_core.contracts import Judging
+from loom_core.errors import DataError
+from loom_core.prompt import segment
+from loom_core.types import Generation, Json, Prompt, Response, Sample, Scored, Turn
+from loom_metric_judge.plugin import JudgeOptions
+from loom_metric_judge.replies import label, mark, marks
+
+OWN = Path(__file__).with_name("prompts.toml")
+NAMES = ("correct", "grade", "needle", "quality", "compare", "panel_accuracy", "panel_completeness", "panel_clarity")
+NEEDLE = (1.0, 3.0, 5.0, 7.0, 10.0)
+QUALITIES = ("relevance", "accuracy", "coherence", "clarity", "breadth_and_depth", "reading_experience")
+RUBRIC = "how helpful, right, complete and clear the answer is"
+_FIELD = re.compile(r"\{(question|reference|answer|rubric|first|second)\}")
+
+
+def read_prompts(path: Path) -> Mapping[str, Json]:
+    """The prompts of a TOML file (see prompts.toml). Raises DataError naming what is missing or wrong."""
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+        for name in NAMES:
+            if not isinstance(values[name]["prompt"], str) or not isinstance(values[name]["max_tokens"], int):
+                raise ValueError(f"{name} needs prompt (text) and max_tokens (whole number)")
+        if not isinstance(values["version"], str):
+            raise ValueError("version is no text")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        why = f"no {error}" if isinstance(error, KeyError) else str(error)
+        hint = f"write it like {OWN.name} of loom-metric-judge"
+        raise DataError("the judge's prompts cannot be read", where=str(path), why=why, hint=hint) from error
+    return values
+
+
+def question_of(sample: Sample) -> str:
+    """What was asked: `meta["question"]`, or the prompt's question."""
+    asked = sample.meta.get("question")
+    parts = [s.text for s in sample.prompt.segments if s.kind == "question"]
+    return str(asked) if asked is not None else "".join(parts).strip()
+
+
+class Judged:
+    """What the metrics share. meta: question (optional), rubric (optional); references as they are, one a line."""
+
+    def __init__(self, options: JudgeOptions | None = None) -> None:
+        self._options = options or JudgeOptions()
+
+    @cached_property
+    def _prompts(self) -> Mapping[str, Json]:
+        return read_prompts(Path(self._options.prompts) if self._options.prompts else OWN)
+
+    def _told(self, prediction: str, sample: Sample) -> dict[str, str]:
+        return {
+            "question": question_of(sample),
+            "reference": "\n".join(map(str, sample.references)),
+            "answer": prediction,
+            "rubric": str(sample.meta.get("rubric") or RUBRIC),
+        }
+
+    def _ask(self, name: str, told: Mapping[str, str]) -> Generator[Turn, Response, str]:
+        """One turn; fields are filled all at once, so that what a value holds is never read as a field."""
+        row = self._prompts[name]
+        text = _FIELD.sub(lambda found: told.get(found[1], found[0]), row["prompt"])
+        turn = Turn(
+            prompt=Prompt(segments=(segment("question", text),)), generation=Generation(max_tokens=row["max_tokens"])
+        )
+        return (yield turn).text
+
+    def _scored(self, value: float, *replies: str, **detail: Json) -> Scored:
+        said = [reply[:300] for reply in replies]
+        return Scored(value=value, extracted=said, detail={"prompts": self._prompts["version"], **detail})
+
+
+class Correct(Judged):
+    """Yes or no against the reference."""
+
+    def score(self, prediction: str, sample: Sample) -> Judging:
+        """1 or 0."""
+        reply = yield from self._ask("correct", self._told(prediction, sample))
+        return self._scored(float(label(reply, ("yes", "no")) == "yes"), reply)
+
+
+class Grade(Judged):
+    """A grade from 1 to 10 by a rubric."""
+
+    def score(self, prediction: str, sample: Sample) -> Judging:
+        """(grade - 1) / 9."""
+        reply = yield from self._ask("grade", self._told(prediction, sample))
+        grade = mark(reply, 1, 10)
+        return self._scored((grade - 1) / 9, reply, grade=grade)
+
+
+class Needle(Judged):
+    """The needle test's five marks."""
+
+    def score(self, prediction: str, sample: Sample) -> Judging:
+        """Mark / 10: 0.1 to 1."""
+        reply = yield from self._ask("needle", self._told(prediction, sample))
+        found = mark(reply, 1, 10, NEEDLE)
+        return self._scored(found / 10, reply, mark=found)
+
+
+class Quality(Judged):
+    """Six marks for a text."""
+
+    def score(self, prediction: str, sample: Sample) -> Judging:
+        """(mean - 1) / 4; LongWriter prints 100 times that."""
+        reply = yield from self._ask("quality", self._told(prediction, sample))
+        found = marks(reply, QUALITIES, 1, 5)
+        return self._scored((fmean(found.values()) - 1) / 4, reply, marks=dict(found))
+
+
+class Pairwise(Judged):
+    """The answer against the first reference, asked in both orders."""
+
+    def score(self, prediction: str, sample: Sample) -> Judging:
+        """The mean over both orders: 1 where the answer is better, 0.5 for a tie, 0 where the reference is."""
+        told, values, replies = self._told(prediction, sample), [], []
+        rival = str(sample.references[0])
+        for first, second, ours in ((prediction, rival, "a"), (rival, prediction, "b")):
+            reply = yield from self._ask("compare", {**told, "first": first, "second": second})
+            said = label(reply, ("a", "b", "tie"))
+            values.append(0.5 if said == "tie" else float(said == ours))
+            replies.append(reply)
+        return self._scored(fmean(values), *replies, orders_agree=values[0] == values[1])
+
+
+class Panel(Judged):
+    """Three agents, each with its own concern."""
+
+    def score(self, prediction: str, sample: Sample) -> Judging:
+        """(mean mark - 1) / 4; without a value where one of them gives no mark."""
+        told, found, replies = self._told(prediction, sample), [], []
+        for agent in ("panel_accuracy", "panel_completeness", "panel_clarity"):
+            reply = yield from self._ask(agent, told)
+            found.append(mark(reply, 1, 5))
+            replies.append(reply)
+        return self._scored((fmean(found) - 1) / 4, *replies, marks=found)
