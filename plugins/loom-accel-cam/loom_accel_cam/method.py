@@ -20,10 +20,8 @@ only, so that no batch changes them.
 from __future__ import annotations
 
 import torch
-from loom_server_hf.kv import Allotment, LayerView, Merge, Need, Policy, StepView
+from loom_server_hf.kv import LayerView, Merge, Need, Policy, StepView
 from torch import Tensor
-
-from loom_core.errors import UsageError
 
 
 class CaM(Policy):
@@ -42,37 +40,11 @@ class CaM(Policy):
         """The sinks."""
         return int(self.options.sinks) if self.options.host == "streamingllm" else 0
 
-    def recent(self, n_valid: int) -> int:
-        """How many of the newest tokens of a prompt are kept whatever their score."""
+    def newest(self, n_valid: int) -> int:
+        """The recent tokens: all but the sinks, or as with H2O."""
         if self.options.host == "streamingllm":
             return max(1, self.slots(n_valid) - self.first)
         return int(self.options.recent or max(1, self.slots(n_valid) // 2))
-
-    def check(self, n_valid: int) -> None:
-        """Refuse a budget below the protected tokens."""
-        slots, least = self.slots(n_valid), self.first + self.recent(n_valid)
-        if slots < min(n_valid, least):
-            raise UsageError(
-                f"budget {self.asked} is too small for {self.name}",
-                where=f"a prompt of {n_valid} tokens",
-                why=f"the budget gives {slots} slots; {self.first} at the start and the newest {self.recent(n_valid)} "
-                f"are always kept, which takes {least}",
-                hint=f"a budget of at least {least}",
-            )
-
-    def budget(self, view: LayerView) -> Allotment:
-        """The budget of each row, with its recent tokens."""
-        return Allotment(
-            slots=[self.slots(n) for n in view.n_valid],
-            first=self.first,
-            last=[self.recent(n) for n in view.n_valid],
-        )
-
-    def notes(self, n_valid: int) -> tuple[str, ...]:
-        """The fall-back to dense, and that a stride is approximate."""
-        stride = self.options.stride
-        approximate = (f"approximate: attention of every {stride}-th query of the prompt",) if stride > 1 else ()
-        return super().notes(n_valid) + approximate
 
     def score(self, view: LayerView) -> Tensor:
         """Column sums of the prompt's attention [b, h, N]; nothing where only the step's own attention counts."""
@@ -114,7 +86,8 @@ class CaM(Policy):
             chance = torch.ones_like(chance)
         elif options.coin == "draw":
             chance = (self._draws(view, chance.shape[1]).to(chance.device) < chance).to(chance.dtype)
-        return receivers * (chance * leaves / m)[..., None]
+        shares: Tensor = receivers * (chance * leaves / m)[..., None]
+        return shares
 
     def _draws(self, view: StepView, heads: int) -> Tensor:
         """One number in [0, 1) for each row and head."""

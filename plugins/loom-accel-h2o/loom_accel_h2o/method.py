@@ -18,10 +18,8 @@ without them the sum has one term.
 
 from __future__ import annotations
 
-from loom_server_hf.kv import Allotment, LayerView, Need, Policy, StepView, group_reduce
+from loom_server_hf.kv import LayerView, Need, Policy, StepView, group_reduce
 from torch import Tensor
-
-from loom_core.errors import UsageError
 
 
 class H2O(Policy):
@@ -34,32 +32,9 @@ class H2O(Policy):
         """The column sums, and each step where it evicts there."""
         return Need(mass_stride=self.options.stride, decode=self.options.form == "decode")
 
-    def recent(self, n_valid: int) -> int:
-        """How many of the newest tokens of a prompt are kept whatever their score."""
-        if self.options.recent is not None:
-            return int(self.options.recent)
-        return max(1, self.slots(n_valid) // 2)
-
-    def check(self, n_valid: int) -> None:
-        """Refuse a budget below the recent tokens."""
-        slots, recent = self.slots(n_valid), self.recent(n_valid)
-        if slots < min(n_valid, recent):
-            raise UsageError(
-                f"budget {self.asked} is too small for {self.name}",
-                where=f"a prompt of {n_valid} tokens",
-                why=f"the budget gives {slots} slots; the newest {recent} are always kept",
-                hint=f"a budget of at least {recent}, or a smaller `recent`",
-            )
-
-    def budget(self, view: LayerView) -> Allotment:
-        """The budget of each row, with its recent tokens."""
-        return Allotment(slots=[self.slots(n) for n in view.n_valid], last=[self.recent(n) for n in view.n_valid])
-
-    def notes(self, n_valid: int) -> tuple[str, ...]:
-        """The fall-back to dense, and that a stride is approximate."""
-        stride = self.options.stride
-        approximate = (f"approximate: attention of every {stride}-th query of the prompt",) if stride > 1 else ()
-        return super().notes(n_valid) + approximate
+    def newest(self, n_valid: int) -> int:
+        """The recent tokens."""
+        return int(self.options.recent or max(1, self.slots(n_valid) // 2))
 
     def score(self, view: LayerView) -> Tensor:
         """Column sums of the prompt's attention: [b, h, N]."""

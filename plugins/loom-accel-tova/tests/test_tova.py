@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from loom_accel_tova.method import TOVA
@@ -9,6 +11,7 @@ from loom_accel_tova.oracle import options as oracle_options
 from loom_accel_tova.plugin import TOVAOptions, loom_augmentations
 from loom_server_hf.conformance import Subject, toy_model, toy_prompts
 from loom_server_hf.engine import Row
+from loom_server_hf.kv import Allotment, StepView
 from loom_server_hf.toy import toy_kept, toy_view
 from torch import Tensor
 
@@ -69,8 +72,40 @@ def test_all_heads_keep_the_same_tokens_and_layers_differ() -> None:
     row = Row(ids=prompts[0], max_tokens=2, seed=0, eos_ids=frozenset())
     ((_, result),) = subject.engine.run([row], subject.make(subject.budget))
     geometry = subject.engine.geometry
-    # One position (4 bytes) per slot serves all heads of a layer.
-    assert result.kv.bytes_held == 20 * (geometry.bytes_per_token + 4 * geometry.layers)
+    # One position and one score (4 bytes each) per slot serve all heads of a layer.
+    assert result.kv.bytes_held == 20 * (geometry.bytes_per_token + 8 * geometry.layers)
+
+
+def test_each_step_drops_the_slot_that_its_token_looks_at_least() -> None:
+    torch.manual_seed(0)
+    weights = torch.rand(1, 2, 3, 7)
+    geometry = toy_view(torch.randn(1, 6, 1, 8), torch.randn(1, 2, 7, 8)).geometry
+    seen = StepView(
+        layer=0,
+        weights=weights,
+        scores=torch.randn(1, 1, 7),
+        held=torch.ones(1, 1, 7, dtype=torch.bool),
+        newest=(9,),
+        n_held=(7,),
+        allotment=Allotment(slots=[6], last=1),
+        seeds=(0,),
+        geometry=geometry,
+    )
+    scores = policy(6).step(seen)
+    assert torch.allclose(scores, weights[0].flatten(0, 1).mean(0)[None, None])
+
+
+@pytest.mark.parametrize("form", ["decode", "prefill"])
+def test_the_cache_stays_at_its_budget_in_the_papers_form_and_grows_in_the_other(form: Any) -> None:
+    prompts = toy_prompts((80, 33), 128)
+    subject = Subject(
+        toy_model("llama"), lambda budget: TOVA(TOVAOptions(budget=budget, form=form)), prompts, Budget(tokens=20)
+    )
+    trace = subject.run(prompts, subject.make(subject.budget))
+    for number, step in enumerate(trace.steps):
+        for layer in step[0] + step[1]:
+            assert all(head == layer[0] for head in layer), "one ranking for all heads"
+            assert len(layer[0]) == (20 if form == "decode" else 20 + number)
 
 
 def test_bad_options_are_refused() -> None:
@@ -82,6 +117,8 @@ def test_bad_options_are_refused() -> None:
 
 def test_registration_and_oracle_mapping() -> None:
     (spec,) = loom_augmentations()
-    assert (spec.name, spec.saves, spec.query_aware, spec.phase) == ("tova", "real", True, "prefill")
-    assert oracle_options("kvpress_tova", {"compression_ratio": 0.9}, 1000) == TOVAOptions(budget=Budget(tokens=99))
+    assert (spec.name, spec.saves, spec.query_aware, spec.phase) == ("tova", "real", True, "both")
+    assert oracle_options("kvpress_tova", {"compression_ratio": 0.9}, 1000) == TOVAOptions(
+        budget=Budget(tokens=99), form="prefill"
+    )
     assert oracle_options("kvpress_knorm", {"compression_ratio": 0.5}, 100) is None

@@ -223,6 +223,10 @@ class Policy:
         """Valid tokens at the end of each row that are always kept."""
         return 0
 
+    def newest(self, n_valid: int) -> int:
+        """`last` of a prompt of `n_valid` tokens, for methods where it follows from the budget."""
+        return self.last
+
     @property
     def asked(self) -> Budget:
         """The budget as the user gave it."""
@@ -255,19 +259,21 @@ class Policy:
 
     def check(self, n_valid: int) -> None:
         """Refuse a prompt that this budget cannot serve. Raises UsageError with the arithmetic."""
-        slots, least = self.slots(n_valid), self.first + self.last
+        slots, newest = self.slots(n_valid), self.newest(n_valid)
+        least = self.first + newest
         if slots < n_valid and slots < max(least, 1):
             raise UsageError(
                 f"budget {self.asked} is too small for {self.name}",
                 where=f"a prompt of {n_valid} tokens",
-                why=f"the budget gives {slots} slots; {self.first} at the start and {self.last} at the end are always "
+                why=f"the budget gives {slots} slots; {self.first} at the start and {newest} at the end are always "
                 f"kept, which takes {least}",
                 hint=f"a budget of at least {least}, or fewer protected tokens",
             )
 
     def budget(self, view: LayerView) -> Allotment:
         """How many slots this layer keeps, for each row."""
-        return Allotment(slots=[self.slots(n) for n in view.n_valid], first=self.first, last=self.last)
+        slots, newest = ([of(n) for n in view.n_valid] for of in (self.slots, self.newest))
+        return Allotment(slots=slots, first=self.first, last=newest)
 
     def allot(self, view: LayerView, scores: Tensor, allotment: Allotment) -> Allotment:
         """For methods that share a budget out by the scores [b, h, N]: the final slots of this layer.
@@ -285,11 +291,14 @@ class Policy:
 
     def notes(self, n_valid: int) -> tuple[str, ...]:
         """Fall-backs taken for a prompt of `n_valid` tokens, for the user to read."""
-        slots = self.slots(n_valid)
+        slots, stride = self.slots(n_valid), self.need.mass_stride
+        approximate = (f"approximate: attention of every {stride}-th query of the prompt",) if stride > 1 else ()
         if slots < n_valid:
-            return ()
+            return approximate
         outcome = "dense" if self.codec is None else "nothing evicted"
-        return (f"{outcome}: the prompt of {n_valid} tokens fits the budget of {slots}",)
+        if self.need.decode:
+            outcome = "dense until the budget is full"
+        return (f"{outcome}: the prompt of {n_valid} tokens fits the budget of {slots}", *approximate)
 
     def observe(self, chunk: QueryChunk) -> None:
         """Called for each layer and prefill chunk where `need.raw_queries` is set; the last chunk before `budget`."""
