@@ -347,10 +347,9 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
 """Every check that needs one method on one model. U7 (grouped heads) needs two models: `u7_groups`."""
 
 
-def u7_groups(make: Callable[[Budget], Policy], budget: Budget, prompt: tuple[int, ...]) -> None:
-    """A model whose query heads are equal within each group keeps the same tokens as its ungrouped twin."""
-    twin = toy_model("mha", query_heads=2)
-    grouped = toy_model("llama", query_heads=4)
+def twins() -> tuple[Any, Any]:
+    """A model without grouped heads, and one that computes the same with two equal query heads in each group."""
+    twin, grouped = toy_model("mha", query_heads=2), toy_model("llama", query_heads=4)
     state = twin.state_dict()
     for name, value in state.items():
         if name.endswith("q_proj.weight"):
@@ -358,7 +357,12 @@ def u7_groups(make: Callable[[Budget], Policy], budget: Budget, prompt: tuple[in
         elif name.endswith("o_proj.weight"):
             state[name] = value.view(-1, 2, 16).repeat_interleave(2, dim=1).reshape(-1, 64) / 2
     grouped.load_state_dict(state)
-    subjects = [Subject(model, make, [prompt], budget) for model in (twin, grouped)]
+    return twin, grouped
+
+
+def u7_groups(make: Callable[[Budget], Policy], budget: Budget, prompt: tuple[int, ...]) -> None:
+    """A model whose query heads are equal within each group keeps the same tokens as its ungrouped twin."""
+    subjects = [Subject(model, make, [prompt], budget) for model in twins()]
     traces = [subject.run([prompt], make(budget)) for subject in subjects]
     assert traces[0].kept == traces[1].kept, "U7: the group reduction changes what equal heads keep"
     assert largest(traces[1].logits, traces[0].logits) < 1e-4, "U7: the logits differ"
