@@ -2,7 +2,8 @@
 
 Run it with the Python of an environment that holds vLLM (`plugins/loom-server-vllm/cpu-environment.sh`):
 
-    OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_KVCACHE_SPACE=1 vllm-env/bin/python perf/vllm_throughput.py
+    export OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_KVCACHE_SPACE=1
+    vllm-env/bin/python perf/vllm_throughput.py
 
 One engine, one set of prompts; rounds of both ways follow each other, the prefix cache is emptied before each.
 `ratio` is the throughput of loom's session over that of `LLM.generate(all prompts)`, median of the rounds' ratios, with
