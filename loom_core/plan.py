@@ -19,14 +19,12 @@ from loom_core.keys import job_key, plain, prompt_digest
 from loom_core.manifest import redacted, secrets
 from loom_core.names import arm_identity
 from loom_core.prompt import unfit_for_context_only
-from loom_core.render import render
+from loom_core.render import CHARACTERS_PER_TOKEN, render
 from loom_core.selection import Chosen, Selection, plan_arm
 from loom_core.store import RunFolder, write_json
 from loom_core.stratify import subset
 from loom_core.types import BadRecord, Job, Json, Sample, Task
 
-CHARACTERS_PER_TOKEN = 4
-"""The estimate used where the server keeps its tokenizer to itself; such lengths are labelled as estimates."""
 BAD_SHOWN = 5
 """Bad records that a note names; all are counted."""
 

@@ -14,6 +14,8 @@ from loom_core.types import Prompt, Segment, Span
 
 Chat = Literal["template", "completion"]
 Located = tuple[int, int, str]
+CHARACTERS_PER_TOKEN = 4
+"""The estimate where a server keeps its tokenizer to itself."""
 
 
 def render(prompt: Prompt, tokenizer: Tokenizer, *, chat: Chat) -> Rendered:
@@ -44,6 +46,13 @@ def render(prompt: Prompt, tokenizer: Tokenizer, *, chat: Chat) -> Rendered:
         bos=bos if tokenizer.bos_id is not None else 0,
         expected_bos=int(tokenizer.adds_bos),
     )
+
+
+def n_tokens(prompt: Prompt, tokenizer: Tokenizer | None, *, chat: Chat) -> int:
+    """How many tokens a prompt renders to; without a tokenizer an estimate, four characters a token, rounded up."""
+    if tokenizer is None:
+        return -(-len(prompt.text) // CHARACTERS_PER_TOKEN)
+    return len(render(prompt, tokenizer, chat=chat).token_ids or ())
 
 
 def messages(prompt: Prompt) -> list[dict[str, str]]:

@@ -27,8 +27,8 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "forms",
         (
-            *("keys", "prompt", "contracts", "answering", "render", "truncate", "literals", "stats", "pins", "download"),
-            *("records", "tables", "ownprompt", "stratify", "evidence", "chunking"),
+            *("keys", "prompt", "contracts", "answering", "render", "truncate", "literals", "stats", "pins"),
+            *("download", "records", "tables", "ownprompt", "stratify", "evidence", "chunking"),
         ),
     ),
     ("plugins", ("options", "specs", "hookspecs", "plugins", "readers", "retrieval")),

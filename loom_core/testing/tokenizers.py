@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from loom_core.contracts import Server, Tokenizer
 from loom_core.options import build
 from loom_core.plugins import installed
+from loom_core.testing.doubles import ToyTokenizer
 
 PIECE = re.compile(r"\s?\w{1,12}|\s?[^\w\s]|\s")
 
@@ -40,6 +41,19 @@ class WordTokenizer:
     def chat(self, messages: Sequence[Mapping[str, str]]) -> str | None:
         """Each message stripped, below its role."""
         return "".join(f"<{m['role']}>\n{m['content'].strip()}\n" for m in messages) + "<assistant>\n"
+
+
+GRAINS = ("bytes", "words", "embedded")
+
+
+def tokenizer_of(grain: str) -> Tokenizer | None:
+    """One of the three by name; None where the embedded one is not installed."""
+    made: Mapping[str, Callable[[], Tokenizer | None]] = {
+        "bytes": ToyTokenizer,
+        "words": WordTokenizer,
+        "embedded": embedded_tokenizer,
+    }
+    return made[grain]()
 
 
 def embedded_tokenizer() -> Tokenizer | None:

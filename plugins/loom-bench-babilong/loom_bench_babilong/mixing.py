@@ -18,11 +18,10 @@ from pathlib import Path
 from loom_bench_babilong.stories import Story
 from loom_core.contracts import Tokenizer
 from loom_core.errors import DataError, UsageError
-from loom_core.render import render
+from loom_core.render import n_tokens
 from loom_core.truncate import most_units
 from loom_core.types import Prompt
 
-CHARACTERS_PER_TOKEN = 4
 SENTENCE = re.compile(r"\S.*?[.!?](?=\s|$)", re.DOTALL)
 
 
@@ -106,10 +105,7 @@ def fitted(
         return mixed(story, [], [0.0] * len(places))
 
     def count(n: int) -> int:
-        prompt = ask(mixed(story, noise.first(n), places).context)
-        if tokenizer is None:
-            return -(-len(prompt.text) // CHARACTERS_PER_TOKEN)
-        return len(render(prompt, tokenizer, chat="template").token_ids or ())
+        return n_tokens(ask(mixed(story, noise.first(n), places).context), tokenizer, chat="template")
 
     n = most_units(count, length)
     if n < 0:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from loom_core.errors import DataError, UsageError
 from loom_core.plugins import installed
 from loom_core.render import render
 from loom_core.testing.doubles import ToyTokenizer, oracle_text
-from loom_core.testing.tokenizers import WordTokenizer, embedded_tokenizer
+from loom_core.testing.tokenizers import GRAINS, tokenizer_of
 from loom_core.types import Prompt, Sample, Scored
 
 NOWHERE = DataDir(mirror=None, cache=Path("/nonexistent"), offline=True)
@@ -90,15 +89,10 @@ def test_relations_have_one_answer(seed: int) -> None:
     assert all(word in three.facts[three.support[0]] for word in (*PEOPLE, *THINGS) if word in three.question)
 
 
-@pytest.mark.parametrize("name", ["bytes", "words", "embedded"])
+@pytest.mark.parametrize("name", GRAINS)
 @pytest.mark.parametrize("task", EVALUATED)
 def test_lengths_under_three_tokenizers(task: str, name: str) -> None:
-    sizes: dict[str, Callable[[], Tokenizer | None]] = {
-        "bytes": ToyTokenizer,
-        "words": WordTokenizer,
-        "embedded": embedded_tokenizer,
-    }
-    tokenizer = sizes[name]()
+    tokenizer = tokenizer_of(name)
     if tokenizer is None:
         pytest.skip("the embedded model is not installed")
     for sample in samples(task, (6000, 12288), tokenizer):

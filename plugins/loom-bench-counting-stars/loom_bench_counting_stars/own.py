@@ -16,11 +16,10 @@ from itertools import islice
 from loom_core.contracts import Tokenizer
 from loom_core.errors import UsageError
 from loom_core.prompt import segment
-from loom_core.render import render
+from loom_core.render import n_tokens
 from loom_core.truncate import most_units
 from loom_core.types import Prompt
 
-CHARACTERS_PER_TOKEN = 4
 MOST_COUNT = 199
 
 
@@ -123,10 +122,7 @@ def fitted(
         return prompt_of(wording, filler.first(n), counts, reasoning)
 
     def count(n: int) -> int:
-        prompt = made(n)
-        if tokenizer is None:
-            return -(-len(prompt.text) // CHARACTERS_PER_TOKEN)
-        return len(render(prompt, tokenizer, chat="template").token_ids or ())
+        return n_tokens(made(n), tokenizer, chat="template")
 
     n = most_units(count, length)
     if n < len(counts.right):

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from loom_core.errors import UsageError
 from loom_core.plugins import installed
 from loom_core.render import render
 from loom_core.testing.doubles import ToyTokenizer, oracle_text
-from loom_core.testing.tokenizers import WordTokenizer, embedded_tokenizer
+from loom_core.testing.tokenizers import GRAINS, tokenizer_of
 from loom_core.types import Sample, Scored, Task
 
 MIRROR = Path(os.environ.get("LOOM_SHARED", Path(__file__).resolve().parents[4] / "shared")) / "data"
@@ -199,15 +198,10 @@ def test_bad_rows_are_named_and_left_out(tmp_path: Path) -> None:
 # --- loom's own text -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["bytes", "words", "embedded"])
+@pytest.mark.parametrize("name", GRAINS)
 @pytest.mark.parametrize("form", FORMS)
 def test_lengths_under_three_tokenizers(form: str, name: str) -> None:
-    made: dict[str, Callable[[], Tokenizer | None]] = {
-        "bytes": ToyTokenizer,
-        "words": WordTokenizer,
-        "embedded": embedded_tokenizer,
-    }
-    tokenizer = made[name]()
+    tokenizer = tokenizer_of(name)
     if tokenizer is None:
         pytest.skip("the embedded model is not installed")
     for sample in own(form, (6000, 12000), tokenizer, stars=12):

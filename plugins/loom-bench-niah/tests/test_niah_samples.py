@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from loom_core.keys import digest, plain
 from loom_core.options import build
 from loom_core.render import render
 from loom_core.testing.doubles import ToyTokenizer
-from loom_core.testing.tokenizers import WordTokenizer, embedded_tokenizer
+from loom_core.testing.tokenizers import GRAINS, tokenizer_of
 from loom_core.types import Sample, Scored
 
 NOWHERE = DataDir(mirror=None, cache=Path("/nonexistent"), offline=True)
@@ -81,14 +80,9 @@ def test_length_evidence_and_needles(needles: int) -> None:
         assert context == context.strip()
 
 
-@pytest.mark.parametrize("name", ["bytes", "words", "embedded"])
+@pytest.mark.parametrize("name", GRAINS)
 def test_lengths_under_three_tokenizers(name: str) -> None:
-    made: dict[str, Callable[[], Tokenizer | None]] = {
-        "bytes": ToyTokenizer,
-        "words": WordTokenizer,
-        "embedded": embedded_tokenizer,
-    }
-    tokenizer = made[name]()
+    tokenizer = tokenizer_of(name)
     if tokenizer is None:
         pytest.skip("the embedded model is not installed")
     for row in samples((2048, 6000, 16384), tokenizer, depths=2):

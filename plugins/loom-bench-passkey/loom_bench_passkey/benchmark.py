@@ -16,12 +16,10 @@ from loom_bench_passkey.settings import ESSAYS_MAX_TOKENS, LOOM, Settings, read_
 from loom_core.contracts import BenchmarkBase, Data, Tokenizer
 from loom_core.data import read_pins
 from loom_core.errors import UsageError
-from loom_core.render import render
+from loom_core.render import n_tokens
 from loom_core.truncate import most_units
 from loom_core.types import DataSource, Generation, Json, Sample, Task
 
-CHARACTERS_PER_TOKEN = 4
-"""The estimate of a prompt's tokens where the server keeps its tokenizer to itself; such samples say so in `meta`."""
 ANSWER_TOKENS = {7: 16, 64: 96}
 """Room for an answer of the loom variant: a token for each digit, a space, a full stop and a few words around."""
 
@@ -149,10 +147,7 @@ def _fitting(hidden: Callable[[int], Hidden], tokenizer: Tokenizer | None, targe
     """How many words of filler the prompt may have to stay within `target` tokens."""
 
     def count(n: int) -> int:
-        prompt = hidden(n).prompt
-        if tokenizer is None:
-            return -(-len(prompt.text) // CHARACTERS_PER_TOKEN)
-        return len(render(prompt, tokenizer, chat="completion").token_ids or ())
+        return n_tokens(hidden(n).prompt, tokenizer, chat="completion")
 
     n = most_units(count, target)
     if n < 0:
