@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from loom_core.selection import Chosen, Selection
 from loom_core.store import Responses, RunFolder, to_line, write_json
 from loom_core.types import Job, Json, Response, Sample, Score, Scored, Task
 
+LONGEST_REASON = 300
 JUDGED_AT_ONCE = 64
 """Judged values in the making at a time; each may hold a whole context."""
 
@@ -36,10 +38,12 @@ def score_run(
     """Score every ended job anew; returns how many answers were scored. Each scores file is replaced whole.
 
     Metrics that ask a model are settled by the selection's judge (see `judging`). Writes the authors' own tables beside
-    the scores (`official.json`: by benchmark and arm, see `contracts.Line`).
+    the scores (`official.json`: by benchmark and arm, see `contracts.Line`), and why values are missing
+    (`unscored.json`: by metric, reasons with their counts).
     """
     writers: dict[Path, _Writer] = {}
     tables: dict[tuple[str, str], list[Graded]] = {}
+    missing: dict[str, Counter[str]] = {}
     n = 0
     try:
         with Judge(folder, selection.judge, selection.catalog, note) as judge:
@@ -52,6 +56,9 @@ def score_run(
                     if path not in writers:
                         writers[path] = _Writer(path)
                     writers[path].write(plain(score))
+                    if score.value is None:
+                        why = str(score.detail.get("error") or "the scorer gave no value")[:LONGEST_REASON]
+                        missing.setdefault(score.metric, Counter())[why] += 1
                 n += 1
                 progress()
     except BaseException:
@@ -61,6 +68,7 @@ def score_run(
     for writer in writers.values():
         writer.finish()
     judge.write_summary()
+    write_json(folder.unscored, {name: dict(reasons.most_common()) for name, reasons in sorted(missing.items())})
     write_json(folder.official, official.tables(selection, tables))
     return n
 

@@ -221,6 +221,7 @@ class RunFolder:
         self.report_json, self.report_html, self.report_md = (path / f"report.{end}" for end in ("json", "html", "md"))
         self.official, self.logs = path / "official.json", path / "logs"
         self.judgements, self.judge = path / "judgements.jsonl", path / "judge.json"
+        self.unscored = path / "unscored.json"
 
     @property
     def prepared(self) -> bool:

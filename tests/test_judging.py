@@ -73,7 +73,7 @@ def test_without_a_judge_values_are_missing_with_the_reason(loom: Any, tmp_path:
     assert (
         report["totals"][0]["scores"][0] | {"score": None, "n": 0, "n_unscored": 6} == report["totals"][0]["scores"][0]
     )
-    assert "6 of 6 answers have no judged value" in done.out
+    assert "fable_judged: 6 answers have no value: 6 × needs a judge" in " ".join(done.out.split())
     loom("score", loom.folder(), *script(tmp_path, {"say": "10"}))
     assert values(loom) == [1.0] * 6
 

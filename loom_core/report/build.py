@@ -28,7 +28,8 @@ is primary: score, 95 % interval, n, delta to the baseline with Holm-adjusted p 
 and `evidence` (recall and where answers were lost, see `losses.evidence`; null where samples name no evidence).
 effective_lengths, grids (level × depth), pareto, retention, capabilities: what the pictures show. official: the
 authors' own tables, by benchmark and arm. anytime: how a subset was drawn. judge: who judged, its calls, tokens and
-cost (in no `cost` of a cell). Values keep their metric's scale; times are seconds, sizes bytes.
+cost (in no `cost` of a cell). unscored: why values are missing, by metric.
+Values keep their metric's scale; times are seconds, sizes bytes.
 Denominators: n + n_unscored + n_error + n_missing = n_planned; n_skipped is on top.
 """
 
@@ -70,6 +71,7 @@ def build(folder: RunFolder) -> tuple[dict[str, Json], Ledger]:
         "official": _official(folder, ledger),
         "anytime": manifest.get("anytime"),
         "judge": read_json(folder.judge) if folder.judge.exists() else None,
+        "unscored": read_json(folder.unscored) if folder.unscored.exists() else {},
         "notes": list(plan.get("notes") or ()),
         "told": list(plan.get("told") or ()),
     }
@@ -305,6 +307,7 @@ def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, s
         if task.get("extract"):
             text = f"{task['name']} was run on an extract of its data: its scores stand for that extract alone."
             yield {"kind": "warning", "text": text}
+    yield from _unscored_banners(report["unscored"])
     yield from _judge_banners(report["judge"])
     yield from _cost_banners(report)
     for flag, text in FLAGS.items():
@@ -331,15 +334,18 @@ FLAGS = {
 }
 
 
+def _unscored_banners(unscored: Mapping[str, Mapping[str, int]]) -> Iterator[dict[str, str]]:
+    """Why values are missing."""
+    for metric, reasons in unscored.items():
+        shown = "; ".join(f"{n} × {one_line(why, 200)}" for why, n in list(reasons.items())[:3])
+        more = f"; {len(reasons) - 3} further reasons" if len(reasons) > 3 else ""
+        yield {"kind": "warning", "text": f"{metric}: {sum(reasons.values())} answers have no value: {shown}{more}"}
+
+
 def _judge_banners(judge: Mapping[str, Any] | None) -> Iterator[dict[str, str]]:
-    """Who judged and at what cost, and why values are missing."""
+    """Who judged and at what cost."""
     if judge is None:
         return
-    for name, row in judge["metrics"].items():
-        if row["n_without_value"]:
-            reasons = "; ".join(f"{k} × {one_line(why, 160)}" for why, k in list(row["reasons"].items())[:3])
-            n, lost = row["n"] + row["n_without_value"], row["n_without_value"]
-            yield {"kind": "warning", "text": f"{name}: {lost} of {n} answers have no judged value: {reasons}"}
     if judge["calls"]:
         cost = "" if judge["cost"] is None else f", cost {judge['cost']:.4g}"
         text = f"Judged by {one_line(judge['judge'])}: {judge['calls']} calls, {judge['n_in']} tokens in and "

@@ -2,7 +2,8 @@
 
 Source: Zhang et al. 2020, arXiv 1904.09675, with x reference and y candidate tokens, unit vectors of one layer:
 R = Σ idf(x) max_y x·y / Σ idf(x), P likewise over y, F1 = 2PR / (P + R); rescaled (s - b) / (1 - b). As in the
-authors' package bert-score, the special tokens at both ends weigh nothing but may be matched; idf(w) = log((N + 1) / (df(w) + 1)).
+authors' package bert-score, the special tokens at both ends weigh nothing but may be matched;
+idf(w) = log((N + 1) / (df(w) + 1)).
 """
 
 from __future__ import annotations
