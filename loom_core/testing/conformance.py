@@ -25,7 +25,7 @@ from loom_core.plugins import GROUP, Catalog, Found, installed, resolve
 from loom_core.specs import AugmentationSpec, BenchmarkSpec
 from loom_core.store import sample_from
 from loom_core.testing.doubles import ToyTokenizer, oracle_text
-from loom_core.types import Response, Sample, Task, Timing
+from loom_core.types import Response, Sample, Scored, Task, Timing
 
 HEAVY = ("torch", "numpy", "transformers", "datasets")
 SAMPLES = 4
@@ -183,7 +183,11 @@ def _scored(benchmark: Benchmark, task: Task, catalog: Catalog) -> None:
             scored = benchmark.score(sample, _answers(benchmark, sample, best), metrics)
             assert set(scored) >= set(task.metrics), "a metric of the task is missing"
             name = task.metrics[0]
-            spec, value = specs[name], scored[name].value
+            spec, given_value = specs[name], scored[name]
+            if not isinstance(given_value, Scored):
+                given_value.close()  # what a judge would say is not the benchmark's to declare
+                continue
+            value = given_value.value
             wanted = spec.high if best == spec.higher_is_better else spec.low
             given = "a reference" if best else "an empty answer"
             right = value is not None and abs(value - wanted) <= TOLERANCE

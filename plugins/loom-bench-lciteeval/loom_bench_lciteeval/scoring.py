@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from loom_bench_lciteeval.prompts import passage_text
 from loom_core.contracts import Graded, Line
 from loom_core.options import build
 from loom_core.plugins import installed
@@ -58,7 +59,7 @@ def _gold_citations(row: Mapping[str, Json]) -> dict[str, list[float]]:
     """Lists of one value, or empty ones where the authors leave the answer out; by the double that the row names."""
     catalog, extra = installed(), row["extra"]
     sample = Sample(
-        id="gold", task="", prompt=Prompt(segments=()), references=(), documents=tuple(map(_document, extra["docs"]))
+        id="gold", task="", prompt=Prompt(segments=()), references=(), documents=tuple(map(passage_text, extra["docs"]))
     )
     chosen = {"model": "words", "sentences": "rule", "at_most": str(extra.get("at_most_citations") or 10**6)}
     scores: dict[str, list[float]] = {}
@@ -68,7 +69,3 @@ def _gold_citations(row: Mapping[str, Json]) -> dict[str, list[float]]:
         scored = catalog.load(found)(options).score(str(row["prediction"]), sample)
         scores[theirs] = [] if "official" in scored.detail else [scored.value]
     return {name: values if name != "num" else [int(value) for value in values] for name, values in scores.items()}
-
-
-def _document(document: Json) -> str:
-    return str(document["text"] if isinstance(document, Mapping) else document)
