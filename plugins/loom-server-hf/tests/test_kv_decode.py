@@ -127,6 +127,15 @@ def test_dropping_equals_a_plain_sort(problem: tuple[Tensor, list[int], list[int
             assert choice.index[row, head, empty:].tolist() == sorted(ranked[: slots[row]])
 
 
+def test_the_usual_step_drops_the_earliest_of_the_lowest_that_are_not_protected() -> None:
+    scores = torch.tensor([[[0.0, 2.0, 1.0, 3.0, 1.0, 0.5]], [[9.0, 1.0, 1.0, 1.0, 1.0, 0.0]]])
+    choice = drop(scores, [6, 6], Allotment(slots=[5, 5], first=1, last=1))
+    assert choice is not None and choice.missing is None
+    assert choice.index.tolist() == [[[0, 1, 3, 4, 5]], [[0, 2, 3, 4, 5]]]
+    slow = drop(scores, [6, 6], Allotment(slots=[5, 5], first=[1, 1], last=[1, 1]))
+    assert slow is not None and slow.index.tolist() == choice.index.tolist()
+
+
 def test_a_store_may_be_cut_again_while_decoding() -> None:
     torch.manual_seed(0)
     store, tokens = DenseStore([6, 4], room=4), torch.randn(2, 2, 9, 4)
