@@ -101,7 +101,8 @@ class LEval(BenchmarkBase):
     def samples(
         self, task: Task, data: Data, tokenizer: Tokenizer | None, lengths: tuple[int, ...]
     ) -> Iterator[Sample]:
-        """The first question of every document, then the second of every one, and so on.
+        """One question of every document, then another of every one, and so on; a document begins with the question
+        after the one its predecessor began with, so that the first n are spread over topics and kinds of question.
 
         Documents that the authors list again for judges and people (evaluation "LLM" or "human") are not asked twice.
         Raises Unavailable where a file is missing.
@@ -109,8 +110,8 @@ class LEval(BenchmarkBase):
         data.path(self._records(task.name))
         wording = self._wording(data)
         found = [
-            [_sample(task.name, wording, document, i) for i in range(len(document.questions))]
-            for document in self._documents(task.name, data, tokenizer)
+            [_sample(task.name, wording, document, i) for i in rotated(len(document.questions), at)]
+            for at, document in enumerate(self._documents(task.name, data, tokenizer))
         ]
         for together in zip_longest(*found):
             yield from (sample for sample in together if sample is not None)
@@ -192,6 +193,11 @@ class LEval(BenchmarkBase):
 
 def _value(scored: Scored) -> float:
     return scored.value or 0.0
+
+
+def rotated(n: int, start: int) -> list[int]:
+    """0 to n - 1, beginning with `start` modulo n."""
+    return [(start + i) % n for i in range(n)]
 
 
 def cut_by_words(text: str, tokenizer: Tokenizer, limit: int, *, from_left: bool) -> str:

@@ -96,6 +96,8 @@ def test_questions_on_a_document_share_its_prefix_and_documents_come_in_turn(tmp
         first = next(one for one in samples if one.cluster == sample.cluster)
         assert sample.prompt.context_digest == first.prompt.context_digest
     assert len({sample.prompt.context_digest for sample in samples}) == 15
+    topics = read(tmp_path, MIRROR, "topic_retrieval_longchat")[0]
+    assert [sample.meta["topic"] for sample in topics[:6]] == [0, 1, 2, 0, 1, 2]
 
 
 def test_groups() -> None:
@@ -311,7 +313,7 @@ def test_bad_records_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     rows.append({name: value for name, value in good.items() if name != "evaluation"})
     put(tmp_path / "mirror" / "leval", path_of("codeU"), "\n".join(map(json.dumps, rows)).encode())
     samples, data = read(tmp_path, tmp_path / "mirror", "codeU")
-    assert [sample.id for sample in samples] == ["loom-codeU-1-1", "loom-codeU-5-1", "loom-codeU-1-2", "loom-codeU-5-2"]
+    assert [sample.id for sample in samples] == ["loom-codeU-1-1", "loom-codeU-5-2", "loom-codeU-1-2", "loom-codeU-5-1"]
     assert [(bad.place, bad.field) for bad in data.bad] == [
         ("line 2", "outputs"),
         ("line 3", "instructions"),
