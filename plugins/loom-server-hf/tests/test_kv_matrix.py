@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from loom_server_hf.conformance import CHECKS, Subject, toy_model, toy_prompts, u7_groups
+from loom_server_hf.conformance_sharing import u9_context_only, u9_prefix
 from loom_server_hf.kv import Policy
 from transformers import AutoModelForCausalLM
 
@@ -117,6 +118,15 @@ CASES = [
 @pytest.mark.parametrize("check", CHECKS)
 def test_method(check: str, index: int, name: str, dtype: torch.dtype) -> None:
     CHECKS[check](subject(index, name, dtype))
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("toy-llama", torch.float32), ("toy-mha", torch.float32), ("toy-qwen3", torch.bfloat16)]
+)
+@pytest.mark.parametrize("index", range(len(POLICIES)), ids=[row[0] for row in POLICIES])
+@pytest.mark.parametrize("check", [u9_prefix, u9_context_only])
+def test_shared_tokens(check: Callable[[Subject], None], index: int, name: str, dtype: torch.dtype) -> None:
+    check(subject(index, name, dtype))
 
 
 @pytest.mark.parametrize("index", range(len(POLICIES)), ids=[row[0] for row in POLICIES])

@@ -255,7 +255,11 @@ class Policy:
         """The budget for a prompt of `n_valid` tokens as tokens per KV head, as share of the prompt, and as bytes."""
         slots, asked = self.slots(n_valid), self.asked
         share = slots / n_valid if asked.ratio is None else asked.ratio
-        return slots, share, slots * self.geometry.bytes_per_token if asked.bytes_ is None else asked.bytes_
+        if asked.bytes_ is not None:
+            return slots, share, asked.bytes_
+        if self.codec is not None:
+            return slots, share, self.geometry.layers * self.codec.bytes_held(slots)
+        return slots, share, slots * self.geometry.bytes_per_token
 
     def check(self, n_valid: int) -> None:
         """Refuse a prompt that this budget cannot serve. Raises UsageError with the arithmetic."""
