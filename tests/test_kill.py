@@ -67,6 +67,17 @@ CASES = [
         ),
         id="hf",
     ),
+    pytest.param(
+        Case(  # the suite that `loom run` starts with, cut short
+            command=("--limit", "8"),
+            n_calls=32,
+            metric="passkey_exact@1",
+            kills=2,
+            needs=("torch", "loom_server_hf", "loom_bench_passkey", "loom_accel_snapkv", "loom_model_tiny"),
+            workers=(2, 1),
+        ),
+        id="quickstart",
+    ),
 ]
 
 

@@ -35,6 +35,21 @@ def test_a_bundle_makes_the_run_again(loom: Any) -> None:
     assert "made again" in again.out and "100 %" in again.out
 
 
+def test_the_quickstart_is_made_again_token_for_token(loom: Any) -> None:
+    """A real model through the hf server: its bundle, run again elsewhere, says the same in every token."""
+    pytest.importorskip("loom_server_hf.engine")
+    loom("run", "--limit", "2", "--out", "first", "-q")
+    loom("report", "first", "--bundle", "first.tar.gz")
+    made = json.loads(loom("reproduce", "first.tar.gz", "--out", "second", "--format", "json").out)
+    rows = made["compared"]["agreement"]
+    assert rows[0]["arm"] == "dense" and len(rows) == 4
+    assert all((row["share"], row["n"], row["unit"]) == (1.0, 2, "tokens") for row in rows)
+    assert all(s["delta"]["value"] == 0 for row in made["compared"]["totals"] for s in row["scores"])
+    compared = json.loads(loom("compare", "first", "second", "--format", "json").out)
+    assert not any(s["delta"]["significant"] for row in compared["totals"] for s in row["scores"])
+    assert loom("diff", "first", "second").code == 0
+
+
 @pytest.mark.parametrize(
     ("where", "name", "value", "says"),
     [

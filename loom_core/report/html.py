@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -148,10 +149,15 @@ def _cells(row: Sequence[tables.Cell], drawn: tables.Table, marks: Mapping[str, 
     for i, cell in enumerate(row):
         if i == 0:
             mark = svg.key(marks[cell.text], line=False) if cell.text in marks else ""
-            yield f'<th scope="row">{mark}{escape(cell.text)}</th>'
+            yield f'<th scope="row">{mark}{_breakable(cell.text)}</th>'
         else:
             names = " ".join(filter(None, ("left" if _left(i, drawn) else "", cell.tone)))
             yield f'<td class="{names}">{escape(cell.text)}</td>' if names else f"<td>{escape(cell.text)}</td>"
+
+
+def _breakable(name: str) -> str:
+    """A name, escaped, that may break after its commas and plus signs: arms are long, pages are not."""
+    return re.sub(r"[,+]", lambda found: found[0] + "<wbr>", escape(name))
 
 
 def _overview(report: Mapping[str, Any], styles: Mapping[str, Style]) -> str:
