@@ -19,7 +19,7 @@ heads the same scale (window attention and expected attention do: both are proba
 from __future__ import annotations
 
 import torch
-from loom_server_hf.kv import Allotment, Geometry, LayerView, Need, Policy, QueryChunk, observed
+from loom_server_hf.kv import Allotment, Geometry, LayerView, Need, QueryChunk, WindowPolicy
 from torch import Tensor
 
 from loom_accel_adakv.expected import ExpectedAttention
@@ -57,7 +57,7 @@ def kvpress(scores: Tensor, slots: int, floor: float) -> Tensor:
     return shares(scores, scores.shape[0] * slots)
 
 
-class AdaKV(Policy):
+class AdaKV(WindowPolicy):
     """options: `plugin.AdaKVOptions`. Protects the window (base=snapkv) or the sinks (base=expected-attention)."""
 
     name = "adakv"
@@ -65,9 +65,7 @@ class AdaKV(Policy):
     @property
     def need(self) -> Need:
         """The window's queries, or the raw ones of the whole prompt."""
-        if self.options.base == "snapkv":
-            return Need(window=self.options.window)
-        return Need(raw_queries=True)
+        return super().need if self.options.base == "snapkv" else Need(raw_queries=True)
 
     @property
     def first(self) -> int:
@@ -77,7 +75,7 @@ class AdaKV(Policy):
     @property
     def last(self) -> int:
         """SnapKV's window."""
-        return int(self.options.window) if self.options.base == "snapkv" else 0
+        return super().last if self.options.base == "snapkv" else 0
 
     def start(self, geometry: Geometry) -> None:
         """Forget everything: a new batch begins."""
@@ -97,16 +95,7 @@ class AdaKV(Policy):
 
     def score(self, view: LayerView) -> Tensor:
         """The base's scores: [b, h, N]."""
-        options = self.options
-        if options.base == "expected-attention":
-            return self._expected.score(view)
-        return observed(
-            view,
-            kernel=options.kernel,
-            pooling=options.pooling,
-            group=options.group,
-            pool_first=options.pool == "before",
-        )
+        return self._expected.score(view) if self.options.base == "expected-attention" else super().score(view)
 
     def allot(self, view: LayerView, scores: Tensor, allotment: Allotment) -> Allotment:
         """The heads' shares of each row."""

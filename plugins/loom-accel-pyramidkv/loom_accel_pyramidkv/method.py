@@ -17,8 +17,7 @@ head), and the window itself. Original positions; nothing is evicted while decod
 
 from __future__ import annotations
 
-from loom_server_hf.kv import Allotment, LayerView, Need, Policy, observed
-from torch import Tensor
+from loom_server_hf.kv import Allotment, LayerView, WindowPolicy
 
 
 def official(layer: int, layers: int, n: int, budget: int, window: int, beta: int) -> int:
@@ -50,21 +49,10 @@ def kvpress(layer: int, layers: int, n: int, budget: float, window: int, beta: f
     return round(high - layer * ((high - low) / (layers - 1)))
 
 
-class PyramidKV(Policy):
+class PyramidKV(WindowPolicy):
     """options: `plugin.PyramidKVOptions`. Protects the window."""
 
     name = "pyramidkv"
-
-    @property
-    def need(self) -> Need:
-        """The window's queries."""
-        return Need(window=self.options.window)
-
-    @property
-    def last(self) -> int:
-        """The window is always kept."""
-        window: int = self.options.window
-        return window
 
     def layer_slots(self, layer: int, n_valid: int) -> int:
         """Slots per KV head that a layer keeps of a prompt of `n_valid` tokens."""
@@ -80,17 +68,6 @@ class PyramidKV(Policy):
     def budget(self, view: LayerView) -> Allotment:
         """This layer's share."""
         return Allotment(slots=[self.layer_slots(view.layer, n) for n in view.n_valid], last=self.last)
-
-    def score(self, view: LayerView) -> Tensor:
-        """How much the window attends to each past token, pooled: [b, h, N]; zero on the window itself."""
-        options = self.options
-        return observed(
-            view,
-            kernel=options.kernel,
-            pooling=options.pooling,
-            group=options.group,
-            pool_first=options.pool == "before",
-        )
 
     def most_slots(self, n_valid: int) -> int:
         """The sum of the layers' shares, which rule=official rounds up."""

@@ -14,33 +14,10 @@ stored, scored and evicted once per KV head. avg pooling is linear, so with grou
 
 from __future__ import annotations
 
-from loom_server_hf.kv import LayerView, Need, Policy, observed
-from torch import Tensor
+from loom_server_hf.kv import WindowPolicy
 
 
-class SnapKV(Policy):
+class SnapKV(WindowPolicy):
     """options: `plugin.SnapKVOptions`. Protects the window."""
 
     name = "snapkv"
-
-    @property
-    def need(self) -> Need:
-        """The window's queries."""
-        return Need(window=self.options.window)
-
-    @property
-    def last(self) -> int:
-        """The window is always kept."""
-        window: int = self.options.window
-        return window
-
-    def score(self, view: LayerView) -> Tensor:
-        """How much the window attends to each past token, pooled: [b, h, N]; zero on the window itself."""
-        options = self.options
-        return observed(
-            view,
-            kernel=options.kernel,
-            pooling=options.pooling,
-            group=options.group,
-            pool_first=options.pool == "before",
-        )

@@ -19,6 +19,7 @@ from loom_server_hf.kv.pruned import ChannelPrunedStore
 from loom_server_hf.kv.quantise import Format
 from loom_server_hf.kv.scores import group_reduce, observed, pool, window_attention
 from loom_server_hf.kv.store import Store
+from loom_server_hf.kv.window import WindowPolicy
 
 __all__ = [
     "Allotment",
@@ -36,6 +37,7 @@ __all__ = [
     "StepView",
     "Store",
     "Stream",
+    "WindowPolicy",
     "group_reduce",
     "observed",
     "pool",
