@@ -123,7 +123,7 @@ def _time(ahead: dict[str, Any]) -> Iterator[str]:
     elif missing:
         known = sum(ahead["seconds_by_arm"].values())
         yield f"time    about {_span(known)} from {rests}, by prompt tokens; no earlier run of {', '.join(missing)}"
-    else:
+    elif ahead["seconds"] is not None:  # None where nothing is to be asked
         yield f"time    about {_span(ahead['seconds'])} from {rests}, by prompt tokens; opening the model not counted"
 
 
