@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, cast
 from urllib.parse import quote
@@ -91,6 +93,19 @@ def read_pins(package_file: Path) -> dict[str, DataSource]:
         why = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise DataError("the pins of a plugin cannot be read", where=str(file), why=why) from error
     return pins
+
+
+class Pinned:
+    """A mixin for benchmarks: the pins in the pins.toml beside the module of the class, all of them as its sources."""
+
+    @cached_property
+    def pins(self) -> Mapping[str, DataSource]:
+        """The pins, by "FOLDER/PATH"."""
+        return read_pins(Path(inspect.getfile(type(self))))
+
+    def sources(self) -> tuple[DataSource, ...]:
+        """Every file that any options need."""
+        return tuple(self.pins.values())
 
 
 def _is_plain(path: str) -> bool:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import zip_longest
-from pathlib import Path
 
 from loom_bench_leval.official import Unreadable, read_wording
 from loom_bench_leval.plugin import EXAM, F1, ROUGE, TASKS, LEvalOptions
@@ -15,8 +13,9 @@ from loom_bench_leval.table import ROUGE_PARTS, geometric_mean, metric_names, ta
 from loom_bench_leval.wording import Wording, kind_of, loom_wording
 from loom_core import records
 from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Metric, Tokenizer
-from loom_core.data import Unavailable, read_pins
+from loom_core.data import Unavailable
 from loom_core.errors import PluginError
+from loom_core.pins import Pinned
 from loom_core.prompt import segment
 from loom_core.testing.gold import gold_scored
 from loom_core.types import (
@@ -60,23 +59,15 @@ class _Document:
     cut: bool
 
 
-class LEval(BenchmarkBase):
+class LEval(Pinned, BenchmarkBase):
     """The tasks of a group."""
 
     def __init__(self, options: LEvalOptions) -> None:
         self._options = options
 
-    @cached_property
-    def _pins(self) -> Mapping[str, DataSource]:
-        return read_pins(Path(__file__))
-
-    def sources(self) -> tuple[DataSource, ...]:
-        """Every file that any options need."""
-        return tuple(self._pins.values())
-
     def _records(self, task: str) -> DataSource:
         folder = "Closed-ended-tasks" if task in EXAM else "Open-ended-tasks"
-        return self._pins[f"leval/LEval-data/{folder}/{task}.jsonl"]
+        return self.pins[f"leval/LEval-data/{folder}/{task}.jsonl"]
 
     def tasks(self, lengths: tuple[int, ...]) -> Sequence[Task]:
         """The tasks of the group, exams first."""
@@ -84,7 +75,7 @@ class LEval(BenchmarkBase):
         return tuple(self._task(name) for name in groups[self._options.group])
 
     def _task(self, name: str) -> Task:
-        programs = () if self._options.wording == "loom" else (self._pins[CONFIG], self._pins[SCRIPT])
+        programs = () if self._options.wording == "loom" else (self.pins[CONFIG], self.pins[SCRIPT])
         return Task(
             name=name,
             version="1",
@@ -120,7 +111,7 @@ class LEval(BenchmarkBase):
         """The wording that the options ask for; what stands in for the authors' is told in `data.notes`."""
         if self._options.wording == "loom":
             return loom_wording(TASKS)
-        config, script = self._pins[CONFIG], self._pins[SCRIPT]
+        config, script = self.pins[CONFIG], self.pins[SCRIPT]
         try:
             return read_wording(data.text(config), data.text(script), TASKS, where=f"{config.pin}, {script.pin}")
         except (Unavailable, Unreadable) as error:

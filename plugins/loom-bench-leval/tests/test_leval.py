@@ -165,12 +165,12 @@ def repin(monkeypatch: pytest.MonkeyPatch, mirror: Path) -> None:
 
     from loom_core.testing.upstream import pinned
 
-    pins = dict(benchmark.LEval(LEvalOptions())._pins)
+    pins = dict(benchmark.LEval(LEvalOptions()).pins)
     for name in (benchmark.CONFIG, benchmark.SCRIPT):
         short = name.removeprefix("leval/")
         made = pinned(short, (mirror / name).read_bytes())
         pins[name] = type(made)(pin=made.pin, folder="leval", sha256=made.sha256, n_bytes=made.n_bytes)
-    monkeypatch.setattr(benchmark, "read_pins", lambda file: pins)
+    monkeypatch.setattr(benchmark.LEval, "pins", pins)
 
 
 @needs_shared

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
-from pathlib import Path
 
 from loom_bench_longbench_v2.plugin import LongBenchV2Options
 from loom_bench_longbench_v2.prompts import fill, question, with_thoughts
 from loom_core import records
 from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.data import read_pins
 from loom_core.keys import digest
+from loom_core.pins import Pinned
 from loom_core.tables import mean_line
 from loom_core.testing.gold import gold_scored
 from loom_core.types import DataSource, Generation, Json, Response, Sample, Task, Truncation, Turn
@@ -39,22 +37,14 @@ FIELDS: Mapping[str, records.Check] = {
 }
 
 
-class LongBenchV2(BenchmarkBase):
+class LongBenchV2(Pinned, BenchmarkBase):
     """One task, named after the mode."""
 
     def __init__(self, options: LongBenchV2Options) -> None:
         self._options = options
 
-    @cached_property
-    def _pins(self) -> Mapping[str, DataSource]:
-        return read_pins(Path(__file__))
-
-    def sources(self) -> tuple[DataSource, ...]:
-        """Every file that any options need."""
-        return tuple(self._pins.values())
-
     def _template(self, name: str) -> DataSource:
-        return self._pins[f"{FOLDER}/prompts/{name}.txt"]
+        return self.pins[f"{FOLDER}/prompts/{name}.txt"]
 
     def tasks(self, lengths: tuple[int, ...]) -> Sequence[Task]:
         """The task of the mode."""
@@ -69,7 +59,7 @@ class LongBenchV2(BenchmarkBase):
                 generation=THINKING if cot else ANSWER,
                 truncation=Truncation(scope="prompt", side="middle", limit=self._options.max_length),
                 chance=0.25,
-                sources=(*templates, self._pins[f"{FOLDER}/data.json"]),
+                sources=(*templates, self.pins[f"{FOLDER}/data.json"]),
                 licence="prompts MIT; records Apache-2.0",
                 retrieval=mode != "no_context",
             ),
@@ -81,7 +71,7 @@ class LongBenchV2(BenchmarkBase):
         """The records in the authors' order. Raises Unavailable where a file is missing."""
         template = data.text(self._template(TEMPLATES[task.name]))
         second = data.text(self._template(SECOND_CALL)) if task.name == "cot" else None
-        for record in records.read_records(data, self._pins[f"{FOLDER}/data.json"], FIELDS, form="json"):
+        for record in records.read_records(data, self.pins[f"{FOLDER}/data.json"], FIELDS, form="json"):
             yield _sample(task.name, template, second, record.values)
 
     def follow_up(self, sample: Sample, responses: Sequence[Response]) -> Turn | None:

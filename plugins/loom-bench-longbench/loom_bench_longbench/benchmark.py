@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from itertools import chain, zip_longest
-from pathlib import Path
 
 from loom_bench_longbench.plugin import EXTENDED_TASKS, TASKS, LongBenchOptions
 from loom_bench_longbench.prompts import fill, read_entry
@@ -13,9 +11,9 @@ from loom_bench_longbench.settings import EXTENDED, GROUPS, LAST_LINE_ENDS, SCOR
 from loom_bench_longbench.table import table
 from loom_core import records
 from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.data import read_pins
 from loom_core.errors import DataError
 from loom_core.keys import digest
+from loom_core.pins import Pinned
 from loom_core.testing.gold import gold_scored
 from loom_core.types import DataSource, Generation, Json, Sample, Task, Truncation
 
@@ -34,22 +32,14 @@ WITH_CLASSES = {**FIELDS, "all_classes": records.listed(records.text, at_least=1
 CLUSTER_DIGITS = 16
 
 
-class LongBench(BenchmarkBase):
+class LongBench(Pinned, BenchmarkBase):
     """The tasks of one view."""
 
     def __init__(self, options: LongBenchOptions) -> None:
         self._options = options
 
-    @cached_property
-    def _pins(self) -> Mapping[str, DataSource]:
-        return read_pins(Path(__file__))
-
-    def sources(self) -> tuple[DataSource, ...]:
-        """Every file that any options need."""
-        return tuple(self._pins.values())
-
     def _records(self, task: str) -> DataSource:
-        return self._pins[f"longbench/data.zip#data/{task}.jsonl"]
+        return self.pins[f"longbench/data.zip#data/{task}.jsonl"]
 
     def tasks(self, lengths: tuple[int, ...]) -> Sequence[Task]:
         """The tasks of the view, in the authors' order."""
@@ -76,7 +66,7 @@ class LongBench(BenchmarkBase):
             language=settings.language,
             truncation=Truncation(scope="prompt", side="middle", limit=self._options.max_length),
             chat="template" if settings.chat else "completion",
-            sources=(self._pins[PROMPTS], self._pins[LIMITS], self._records(name)),
+            sources=(self.pins[PROMPTS], self.pins[LIMITS], self._records(name)),
             licence="MIT; source corpora keep their own terms",
             retrieval=settings.retrieval,
         )
@@ -89,7 +79,7 @@ class LongBench(BenchmarkBase):
         Raises Unavailable where a file is missing, DataError where the authors' limits are not those known here.
         """
         name, settings = base(task.name), SETTINGS[base(task.name)]
-        prompts, limits = self._pins[PROMPTS], self._pins[LIMITS]
+        prompts, limits = self.pins[PROMPTS], self.pins[LIMITS]
         limit = read_entry(data.text(limits), limits, name, int)
         if limit != settings.max_tokens:
             raise DataError(
