@@ -128,13 +128,13 @@ def _installed() -> Iterator[str]:
         yield f"### {kind.noun.capitalize()}s"
         if kind.spec_type is specs.MetricSpec:
             yield _metrics([(item.spec, item.distribution) for item in found])
-            continue
+            found = [item for item in found if describe(item.spec.options)]
         for item in found:
             yield from _described(item, catalog)
 
 
 def _metrics(rows: list[tuple[specs.MetricSpec, str]]) -> str:
-    """Metrics take no options, so a row each is enough."""
+    """A row each; those with options are described below the table."""
     better = {True: "higher", False: "lower"}
     return _table(
         ("metric", "meaning", "range", "better", "version", "from"),

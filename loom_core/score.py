@@ -57,8 +57,7 @@ def score_run(
                         writers[path] = _Writer(path)
                     writers[path].write(plain(score))
                     if score.value is None:
-                        why = str(score.detail.get("error") or "the scorer gave no value")[:LONGEST_REASON]
-                        missing.setdefault(score.metric, Counter())[why] += 1
+                        missing.setdefault(score.metric, Counter())[_why(score)] += 1
                 n += 1
                 progress()
     except BaseException:
@@ -71,6 +70,11 @@ def score_run(
     write_json(folder.unscored, {name: dict(reasons.most_common()) for name, reasons in sorted(missing.items())})
     write_json(folder.official, official.tables(selection, tables))
     return n
+
+
+def _why(score: Score) -> str:
+    """Why a score has no value, in the words of whoever gave none."""
+    return str(score.detail.get("error") or score.detail.get("why") or "no reason given")[:LONGEST_REASON]
 
 
 Place: TypeAlias = tuple[Chosen, Task, Job, Graded]

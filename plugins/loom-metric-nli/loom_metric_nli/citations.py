@@ -8,11 +8,10 @@ where its passage alone entails the sentence, or the others do not. Knows senten
 from __future__ import annotations
 
 import functools
-import importlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from loom_core.types import Sample, Scored
 from loom_metric_nli.entailment import Entailment, NoModel, opened
@@ -62,9 +61,10 @@ def sentences_by_rule(text: str) -> list[str]:
 
 def sentences_by_punkt(text: str) -> list[str]:
     """nltk's English sentences. Raises NoModel where its data is not installed."""
-    tokenize: Any = importlib.import_module("nltk.tokenize")
+    from nltk.tokenize import sent_tokenize  # type: ignore[import-untyped]
+
     try:
-        return list(tokenize.sent_tokenize(text))
+        return list(sent_tokenize(text))
     except LookupError as error:
         hint = "python -m nltk.downloader punkt_tab, or --metric-option nli.sentences=rule"
         raise NoModel(f"nltk's punkt data is not installed: {hint}") from error
