@@ -14,6 +14,7 @@ from loom_core import report as report_module
 from loom_core.cli.report import report as report_command
 from loom_core.errors import RunError, UsageError
 from loom_core.report import authors, terminal, text
+from loom_core.report.build import _data_banners
 from loom_core.store import RunFolder, read_json, write_json
 from loom_core.testing.runs import DENSE, Answerer, Made, MadeArm, MadeTask, make_run, retrieves
 from loom_core.types import Json, Sample
@@ -275,3 +276,10 @@ def test_the_command_writes_and_shows(run: RunFolder) -> None:
         CliRunner().invoke(report_command, [str(run.path), "--format", "latx"], catch_exceptions=False)
     with pytest.raises(UsageError, match="exclude"):
         CliRunner().invoke(report_command, [str(run.path), "--html", "--format", "md"], catch_exceptions=False)
+
+
+def test_many_tasks_without_data_share_a_banner() -> None:
+    tasks = [{"name": f"b:t{i}", "unavailable": "no file" if i < 4 else None, "extract": i > 4} for i in range(7)]
+    shown = [banner["text"] for banner in _data_banners(tasks)]
+    assert shown[0].startswith("4 of 7 tasks are unavailable here") and shown[0].endswith("b:t0, b:t1, b:t2, b:t3")
+    assert [text.partition(" ")[0] for text in shown[1:]] == ["b:t5", "b:t6"]
