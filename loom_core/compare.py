@@ -359,6 +359,9 @@ def _banners(first: Side, second: Side, report: Mapping[str, Any]) -> Iterator[d
             left = f"{state['n_error']} failed, {state['n_missing']} missing"
             text = f"{side.name} is not complete: {state['n_answered']} of {state['n_planned']} answers, {left}."
             yield {"kind": "warning", "text": text + " Only questions that both answered are compared."}
+        if side.ledger.subset is not None:
+            text = f"{side.name} asked a stratified subset (--budget, --until). "
+            yield {"kind": "note", "text": text + "Totals are plain means over the common questions."}
         if damage := str(side.ledger.damage):
             yield {"kind": "warning", "text": f"The files of {side.name} are damaged: {damage}."}
     if first.plan["protocol"] != second.plan["protocol"]:

@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         ),
     ),
     ("run", ("supply", "runner", "pipeline", "study", "reproduce")),
-    ("front", ("testing", "cli", "__main__")),
+    ("front", ("scaffold", "testing", "cli", "__main__")),
 )
 """Core's layers, lowest first: a module imports its own layer and lower ones, never in a circle. CONTRIBUTING.md
 explains them."""

@@ -27,6 +27,8 @@ COMMANDS = {
     "list": "List what is installed.",
     "info": "Describe one benchmark, server, augmentation, metric, model or suite.",
     "data": "Fetch, lock and verify pinned data files.",
+    "doctor": "Say what is installed, and what is in the way.",
+    "new": "Write a minimal plugin distribution to start from.",
     "check": "Check an installed plugin, or methods against oracle results.",
 }
 

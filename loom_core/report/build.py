@@ -293,6 +293,9 @@ def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, s
     if state["n_unscored"]:
         text = f"{state['n_unscored']} answers have no score and are outside every mean; `loom score` scores them."
         yield {"kind": "warning", "text": text}
+    if state["n_invalid_scores"]:
+        text = f"{state['n_invalid_scores']} stored scores are no finite numbers and count as none."
+        yield {"kind": "warning", "text": text}
     if state["n_truncated"]:
         text = f"{state['n_truncated']} prompts were truncated: {state['tokens_dropped']} tokens dropped in all."
         yield {"kind": "warning", "text": text}
