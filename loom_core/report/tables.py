@@ -136,7 +136,8 @@ def _headline_notes(report: Report, task: Mapping[str, Json]) -> Iterator[str]:
         return
     ns = sorted({row["scores"][0]["n"] for row in totals if row["scores"]})
     if ns:
-        yield f"n = {ns[0]}" + (f" to {ns[-1]}" if len(ns) > 1 else "") + " scored answers an arm" + _failures(totals)
+        lead = f"n = {ns[0]}" + (f" to {ns[-1]}" if len(ns) > 1 else "") + " scored answers an arm"
+        yield lead + _failures(totals, "not asked" if report.get("anytime") else "missing")
     conditions = {(row["cost"]["batch"], row["cost"]["forked"]) for row in totals if row["cost"]["n_timed"]}
     for batch, forked in sorted(conditions):
         ns = sorted({row["cost"]["n_timed"] for row in totals if row["cost"]["n_timed"]})
@@ -153,8 +154,8 @@ def _headline_notes(report: Report, task: Mapping[str, Json]) -> Iterator[str]:
         yield f"noise: {noise['repeats']} repeats of the baseline differ by {spread}; smaller differences are greyed"
 
 
-def _failures(totals: Sequence[Mapping[str, Any]]) -> str:
-    names = {"n_error": "failed", "n_missing": "missing", "n_skipped": "skipped", "n_truncated": "truncated"}
+def _failures(totals: Sequence[Mapping[str, Any]], missing: str) -> str:
+    names = {"n_error": "failed", "n_missing": missing, "n_skipped": "skipped", "n_truncated": "truncated"}
     counts = {word: sum(row[name] for row in totals) for name, word in names.items()}
     return "".join(f", {n} {word}" for word, n in counts.items() if n)
 
