@@ -102,6 +102,16 @@ def test_the_layers_hold_the_budget_together_and_unlike_shares(cascading: bool) 
     assert [one.bytes_ for one in alone[:2]] == [2 * 96 * (2 * 16 * 4 + 4)] * 2
 
 
+def test_rows_with_unlike_shares_are_not_padded_to_the_widest() -> None:
+    prompts = toy_prompts((150, 97, 20), 128)
+    subject = Subject(toy_model("llama"), lambda b: CakeKV(options(budget=b)), prompts, Budget(tokens=32))
+    trace = subject.run(prompts, subject.make(subject.budget))
+    shares = {tuple(len(layer[0]) for layer in row) for row in trace.kept}
+    assert len(shares) == 3, "every row shares its slots out in its own way"
+    slots = 2 * (96 + 96 + 60)
+    assert slots * (2 * 16 * 4 + 4) <= trace.bytes_ <= 1.02 * slots * (2 * 16 * 4 + 4)
+
+
 def test_earlier_layers_are_cut_again_and_only_shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     stages: list[list[set[int]]] = []
     cut = Cascade.cut

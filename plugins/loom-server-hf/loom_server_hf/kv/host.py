@@ -27,7 +27,7 @@ from loom_server_hf.kv.codec import held_scores, held_view, newest_of, ranks_slo
 from loom_server_hf.kv.decode import DecodeStore
 from loom_server_hf.kv.mass import ColumnMass
 from loom_server_hf.kv.policy import Allotment, Geometry, LayerView, Need, Policy, QueryChunk, Stream
-from loom_server_hf.kv.ragged import RaggedStore, uneven
+from loom_server_hf.kv.ragged import RaggedStore, uneven, unpadded
 from loom_server_hf.kv.rope import Rope, Tables
 from loom_server_hf.kv.store import DenseStore, Store
 from loom_server_hf.kv.streamed import StreamClock, StreamStore
@@ -290,6 +290,8 @@ class Session:
             self.cascade.add(scores, self.n_valid)
             layers = [layer for layer in self.stores[: view.layer + 1] if isinstance(layer, DenseStore)]
             self.cascade.cut(layers, policy.shares(view.layer), allotment)
+            if view.layer == self.geometry.layers - 1:
+                self.stores = [unpadded(layer) for layer in layers]
             return None
         choice = choose(scores, self.n_valid, policy.allot(view, scores, allotment))
         if isinstance(store, DecodeStore):

@@ -31,8 +31,20 @@ def uneven(choice: Choice) -> bool:
     return bool((padded > SLACK * kept).item())
 
 
+def unpadded(store: DenseStore) -> DenseStore | RaggedStore:
+    """The store, at the end of the prompt; ragged where padding its rows to the widest costs more than `SLACK`."""
+    if store.missing is None:
+        return store
+    lanes = store.missing.shape[1]
+    padded, kept = lanes * len(store.n_valid) * store.length, (store.length - store.missing).sum()
+    if padded <= SLACK * int(kept):
+        return store
+    index = torch.arange(store.length, device=store.k.device).expand(len(store.n_valid), lanes, -1)
+    return RaggedStore(store, Choice(index, store.missing))
+
+
 class RaggedStore:
-    """The chosen slots of a dense store; that one's memory is free once the caller drops it.
+    """The chosen slots of a dense store, at the end of the prompt; its memory is free once the caller drops it.
 
     k [S, d], v [S, e] and kept [S] (positions, int32) hold row 0 head 0, row 0 head 1, and so on, ascending;
     counts[row][head] says how many slots each has.
@@ -45,10 +57,11 @@ class RaggedStore:
         self.counts: list[list[int]] = (width - missing.expand(rows, heads)).int().tolist()
         self.n_valid, self.room = list(store.n_valid), store.room
         held = torch.arange(width, device=device) >= missing[..., None]
-        pads = torch.tensor([store.width - n for n in store.n_valid], device=device)[:, None, None]
         line = torch.arange(rows * heads, device=device).view(rows, heads, 1) * columns
-        flat = (choice.index + line)[held.expand(rows, heads, width)]
-        self.kept = (choice.index - pads)[held.expand(rows, heads, width)].to(torch.int32)
+        held = held.expand(rows, heads, width)
+        flat = (choice.index + line)[held]
+        places = store.positions().expand(rows, heads, -1)
+        self.kept = places.gather(2, choice.index.expand(rows, heads, width))[held].to(torch.int32)
         self.k = store.k.view(-1, store.k.shape[3]).index_select(0, flat)
         self.v = store.v.view(-1, store.v.shape[3]).index_select(0, flat)
         self.tail_k = store.k.new_empty(rows, heads, 0, store.k.shape[3])
