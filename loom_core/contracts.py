@@ -59,7 +59,7 @@ class Data(Protocol):
 
     @property
     def notes(self) -> dict[str, None]:
-        """What a benchmark must tell readers about its data (a stand-in it took); shown with the plan and the report."""
+        """What a benchmark must tell readers about its data (a stand-in it took); shown with plan and report."""
 
     def path(self, source: DataSource) -> Path:
         """A local file with the pinned content. Raises DataError when it is missing or altered."""
@@ -110,7 +110,10 @@ class Benchmark(Protocol):
     def score(
         self, sample: Sample, responses: Sequence[Response], metrics: Mapping[str, Metric]
     ) -> Mapping[str, Scored | Judging]:
-        """One `Scored` for each metric of the task, by the official rule; a `Judging` where a model must be asked."""
+        """One `Scored` for each metric of the task, by the official rule; a `Judging` where a model must be asked.
+
+        responses: one for each turn, whose text is the strategy's answer where the arm has a strategy.
+        """
 
     def score_group(self, rows: Sequence[Graded]) -> Sequence[Mapping[str, Scored]]:
         """The scores of samples that are scored together, given their single scores; same order and length."""
@@ -241,7 +244,11 @@ class PromptAugmentation(Protocol):
 
 
 class Strategy(Protocol):
-    """Several calls for one answer; each call is a recorded request."""
+    """Several calls for one answer; each call is a recorded request.
+
+    One that must know the model's tokenizer or window has a method `open(card) -> AbstractContextManager[None]` as
+    well, which is entered once before its first `solve`.
+    """
 
     def solve(self, turn: Turn) -> Generator[Turn, Response, str]:
         """Yield turns, receive their responses, return the final answer."""

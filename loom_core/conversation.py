@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from loom_core.contracts import Benchmark, PromptAugmentation, Rendered, Session, Strategy, Tokenizer
@@ -41,7 +41,10 @@ class Prepared:
 
 @dataclass
 class Step:
-    """A job in flight: its generator, the call that is open, and what is needed to record it."""
+    """A job in flight: its generator, the call that is open, and what is needed to record it.
+
+    answered: one response for each turn of the benchmark that is over; the generator appends to it.
+    """
 
     job: Mapping[str, Json]
     sample: Sample
@@ -53,14 +56,17 @@ class Step:
     request: Request | None = None
     prepared: Prepared | None = None
     prepared_seconds: float = 0.0
+    answered: list[Response] = field(default_factory=list)
 
 
 def converse(
-    benchmark: Benchmark, sample: Sample, task: Task, strategies: Iterable[Strategy]
+    benchmark: Benchmark, sample: Sample, task: Task, strategies: Iterable[Strategy], answered: list[Response]
 ) -> Generator[Turn, Response, str]:
-    """The turns of a job. Each turn of the benchmark may be solved by a strategy in several calls."""
+    """The turns of a job. Each turn of the benchmark may be solved by a strategy in several calls.
+
+    answered: empty; one response is appended for each turn that is over, with the strategy's answer as its text.
+    """
     strategy = next(iter(strategies), None)
-    answered: list[Response] = []
     turn: Turn | None = Turn(prompt=sample.prompt, generation=task.generation)
     while turn is not None:
         if strategy is None:
@@ -124,9 +130,11 @@ class Conversations:
         job, sample = order["job"], sample_from(order["sample"])
         chosen, task = self._selection.task(job["task"])
         strategies = (self._augmentation(part) for part in arm.of_kind("strategy"))
-        turns = converse(chosen.benchmark, sample, task, strategies)
+        answered: list[Response] = []
+        turns = converse(chosen.benchmark, sample, task, strategies, answered)
         replay = {record["step"]: record for record in order["replay"]}
-        step = Step(job, sample, task, turns, replay, Turn(prompt=sample.prompt, generation=task.generation))
+        first = Turn(prompt=sample.prompt, generation=task.generation)
+        step = Step(job, sample, task, turns, replay, first, answered=answered)
         try:
             step.turn = next(turns)
         except Exception as error:  # noqa: BLE001 - what a plugin raises over one job is that job's recorded error
@@ -156,16 +164,18 @@ class Conversations:
         self, arm: Arm, step: Step, response: Response, waiting: list[Step], *, replayed: bool = False
     ) -> Iterator[dict[str, Json]]:
         """Hand a response to its job; record it, and prepare the job's next turn if it has one."""
-        answer, turn, broken = None, None, ""
+        answer, turn, broken, number = None, None, "", len(step.answered)
         if response.finish != "error":
             try:
                 turn = step.turns.send(response)
-            except StopIteration as end:
-                answer = str(end.value)
+            except StopIteration:
+                pass
             except Exception as error:  # noqa: BLE001 - as above
                 broken = _reason(error)
+            if len(step.answered) > number:
+                answer = step.answered[number].text
         if not replayed:
-            yield self._record(step, response, last=turn is None and not broken, answer=answer)
+            yield self._record(step, response, number, last=turn is None and not broken, answer=answer)
         if broken:
             step.number, step.request, step.prepared = step.number + 1, None, None
             yield self._failure(step, broken)
@@ -239,22 +249,26 @@ class Conversations:
             raise self._unopened[part.text]
         if part.text not in self._augmentations:
             made = self._selection.catalog.load(self._selection.catalog.augmentations.get(part.name))(part.options)
-            if part.kind == "prompt":
-                augmentation: PromptAugmentation = made
-                try:
+            try:
+                if part.kind == "prompt":
+                    augmentation: PromptAugmentation = made
                     self._stack.enter_context(augmentation.open(self._session.card.tokenizer))
-                except LoomError as error:
-                    # What cannot be opened is not tried again for each question: a model is looked for once.
-                    self._unopened[part.text] = error
-                    raise
+                elif opened := getattr(made, "open", None):
+                    self._stack.enter_context(opened(self._session.card))
+            except LoomError as error:
+                # What cannot be opened is not tried again for each question: a model is looked for once.
+                self._unopened[part.text] = error
+                raise
             self._augmentations[part.text] = made
         return self._augmentations[part.text]
 
-    def _record(self, step: Step, response: Response, *, last: bool, answer: str | None) -> dict[str, Json]:
+    def _record(self, step: Step, response: Response, turn: int, *, last: bool, answer: str | None) -> dict[str, Json]:
+        """The record of a call. turn: of the benchmark, which the call belongs to; answer: what ended it, if it did."""
         rendered = step.prepared.rendered if step.prepared else None
         return {
             "job": step.job["key"],
             "step": step.number,
+            "turn": turn,
             "last": last,
             "sample": step.sample.id,
             "task": step.job["task"],
@@ -275,7 +289,7 @@ class Conversations:
         key = step.request.key if step.request else call_key(str(step.job["key"]), step.number, None, None)
         timing = Timing(queued=now, started=now, first_token=None, ended=now)
         response = Response(key=key, text="", finish="error", n_in=0, n_out=0, timing=timing, error=why)
-        return self._record(step, response, last=True, answer=None)
+        return self._record(step, response, len(step.answered), last=True, answer=None)
 
 
 def _reason(error: Exception) -> str:

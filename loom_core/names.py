@@ -68,6 +68,7 @@ def _expand(text: str, catalog: Catalog) -> list[Arm]:
         values = assignments(options, where=text) if colon else {}
         parts = [_part(found, row) for row in grid(values)]
         stacks = [(*stack, part) for stack in stacks for part in parts]
+    stacks = [_with_retriever(stack, catalog, text) for stack in stacks]
     if not stacks or not stacks[0]:
         raise UsageError("an empty arm", where=repr(text), hint="write method or method:option=value")
     arms = [Arm(name="+".join(part.text for part in stack), parts=stack) for stack in stacks]
@@ -82,6 +83,21 @@ def _part(found: Found[AugmentationSpec], values: dict[str, str]) -> Part:
     text = spec.name + (":" + ",".join(f"{k}={v}" for k, v in values.items()) if values else "")
     options = build(spec.options, values, owner=f"augmentation {spec.name}")
     return Part(name=spec.name, version=spec.version, kind=spec.kind, options=options, text=text)
+
+
+def _with_retriever(stack: tuple[Part, ...], catalog: Catalog, text: str) -> tuple[Part, ...]:
+    """The stack, led by the retriever that one of its parts stands on where it names none itself."""
+    specs = [catalog.augmentations.get(part.name).spec for part in stack]
+    if any(spec.retrieval and spec.kind == "prompt" for spec in specs):
+        return stack
+    for part, spec in zip(stack, specs, strict=True):
+        if not spec.stands_on:
+            continue
+        found = catalog.augmentations.get(getattr(part.options, spec.stands_on))
+        if not (found.spec.retrieval and found.spec.kind == "prompt"):
+            raise UsageError(f"{found.spec.name} is no retriever", where=f"arm {text}, option {spec.stands_on}")
+        return (_part(found, {}), *stack)
+    return stack
 
 
 def arm_identity(arm: Arm) -> Json:

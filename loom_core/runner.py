@@ -284,7 +284,7 @@ def _lost(job: Job, step: int, reason: str) -> dict[str, Json]:
     timing = Timing(queued=0.0, started=0.0, first_token=None, ended=0.0)
     key = call_key(job.key, step, None, None)
     response = Response(key=key, text="", finish="error", n_in=0, n_out=0, timing=timing, error=reason)
-    record: dict[str, Json] = {"job": job.key, "step": step, "last": True}
+    record: dict[str, Json] = {"job": job.key, "step": step, "turn": None, "last": True}
     record |= {"sample": job.sample, "task": job.task, "arm": job.arm, "repeat": job.repeat}
     record |= {"prompt_digest": None, "bos": None, "cut": [], "answer": None, "prepared_seconds": 0.0}
     record |= {"rewriting": None, "rewriting_cost": None, "evidence": None}

@@ -110,7 +110,7 @@ def _alone(folder: RunFolder, selection: Selection, hidden: list[str]) -> Iterat
             sample = (samples.full if task.judge else samples.light)(job.task, job.sample)
         given: dict[str, Scored | Judging] = {}
         if answered := responses.ended(job.key):
-            answers = [answer_of(record) for record in responses.of(job.key)]
+            answers = answers_of(responses.of(job.key))
             given = scores_alone(chosen, sample, answers, metrics[job.task], hidden)
         scored = {name: one for name, one in given.items() if isinstance(one, Scored)}
         judged = {name: one for name, one in given.items() if not isinstance(one, Scored)}
@@ -199,6 +199,12 @@ def _scores(selection: Selection, task: Task, job: Job, scored: Mapping[str, Sco
         )
         for found in selection.metric_specs(task)
     ]
+
+
+def answers_of(records: Iterable[Mapping[str, Json]]) -> list[Response]:
+    """One response for each turn of the benchmark: that of the call which ended it."""
+    closing = {record.get("turn", record["step"]): record for record in records}
+    return [answer_of(record) for record in closing.values()]
 
 
 def answer_of(record: Mapping[str, Json]) -> Response:

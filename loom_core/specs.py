@@ -55,8 +55,9 @@ class AugmentationSpec:
 
     requires: server capabilities. saves: whether memory is really freed. query_aware: the question steers what is
     kept. phase: when it acts. extends_context: works beyond the trained length. shares_prefix: questions on one
-    context may continue one prefix. retrieval: it answers from parts of the context that it looks up, so that tasks with
-    `Task.retrieval=False` make no sense with it. source: paper, formula, and repository path of the definition.
+    context may continue one prefix. retrieval: it answers from parts of the context that it looks up, so that tasks
+    with `Task.retrieval=False` make no sense with it. stands_on: the option that names the retriever which is put
+    before it where the arm has none. source: paper, formula, and repository path of the definition.
     oracle: "package.module:function", which maps an oracle row to options (`loom check --oracle`).
     """
 
@@ -73,6 +74,7 @@ class AugmentationSpec:
     extends_context: bool = False
     shares_prefix: bool = False
     retrieval: bool = False
+    stands_on: str = ""
     source: str = ""
     oracle: str = ""
     status: str = "ok"

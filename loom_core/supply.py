@@ -17,7 +17,7 @@ from loom_core.config import RunConfig
 from loom_core.contracts import Graded
 from loom_core.errors import UsageError
 from loom_core.manifest import secrets
-from loom_core.score import answer_of, scores_alone, scores_together
+from loom_core.score import answers_of, scores_alone, scores_together
 from loom_core.selection import Selection
 from loom_core.store import Responses, RunFolder, read_json, read_lines, write_json
 from loom_core.types import Job, Json, Scored
@@ -243,7 +243,7 @@ class Steering:
                 continue
             chosen, task = self._selection.task(job.task)
             sample = self._samples.light(job.task, job.sample)
-            answers = [answer_of(record) for record in recorded.of(job.key)]
+            answers = answers_of(recorded.of(job.key))
             given = scores_alone(chosen, sample, answers, self._metrics[job.task], self._hidden)
             scored = {name: one for name, one in given.items() if isinstance(one, Scored)}
             row = Graded(task=task.name, sample=sample, repeat=job.repeat, scored=scored)

@@ -17,6 +17,7 @@ from loom_core.keys import plain
 from loom_core.names import parse_arms
 from loom_core.plan import skipped
 from loom_core.plugins import Catalog
+from loom_core.score import answers_of
 from loom_core.selection import Selection, select
 from loom_core.testing.doubles import DoubleSession
 from loom_core.testing.plugin import DoubleOptions
@@ -151,6 +152,18 @@ def test_a_strategy_is_several_recorded_calls_and_one_answer(catalog: Catalog) -
         assert [r["step"] for r in records] == [0, 1, 2] and [r["last"] for r in records] == [False, False, True]
         text = records[0]["text"]
         assert [r["answer"] for r in records] == [None, None, f"{text}|{text}|{text}"]
+
+
+def test_a_strategy_gives_score_one_response_for_each_turn(catalog: Catalog) -> None:
+    """Two turns of three calls each: the scorer sees two responses, each with the strategy's answer."""
+    for records in by_job(Setting(catalog, "fable@n=2,turns=2:tell", "fable_again:calls=3").run()).values():
+        assert [r["turn"] for r in records] == [0, 0, 0, 1, 1, 1]
+        assert [r["answer"] is None for r in records] == [True, True, False, True, True, False]
+        seen = answers_of(records)
+        assert [response.text for response in seen] == [records[2]["answer"], records[5]["answer"]]
+        assert [response.key for response in seen] == [records[2]["key"], records[5]["key"]]
+        old = [{name: value for name, value in r.items() if name != "turn"} for r in records]
+        assert len(answers_of(old)) == 6, "records of before turns were told: every call a turn, as then"
 
 
 def test_a_strategy_that_never_asks_or_never_ends_is_an_error_of_the_job(catalog: Catalog) -> None:

@@ -238,7 +238,7 @@ def _record(job: Job, sample: Sample, arm: MadeArm, made: Made, clock: float) ->
     )
     where = {"sample": job.sample, "task": job.task, "arm": job.arm, "repeat": job.repeat}
     rest: dict[str, Json] = {"prompt_digest": None, "bos": None, "cut": [], "answer": None, "prepared_seconds": 0.001}
-    return {"job": job.key, "step": 0, "last": True, **where, **rest, **plain(response)}
+    return {"job": job.key, "step": 0, "turn": 0, "last": True, **where, **rest, **plain(response)}
 
 
 def _manifest(seed: int) -> dict[str, Json]:
