@@ -38,6 +38,7 @@ REFERENCES: dict[str, tuple[Any, ...]] = {
     "longbench_v2_choice_compensated": ("The correct answer is (B)",),
     "longbench_pro_pairs": ("one", "two", "three"),
     "babilong_labels": ("garden",),
+    "babilong_whole_labels": ("garden",),
     "counting_stars_searching": (1, 3, 5),
     "counting_stars_reasoning": (1, 3, 5),
     "lciteeval_counting_stars": (1, 3, 5),
