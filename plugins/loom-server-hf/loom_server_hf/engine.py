@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -135,6 +135,10 @@ class Pass:
         if self.session.raw_positions:
             positions = torch.zeros_like(positions)
         return forward(self.model, self.session, self.session.cache, ids, positions)
+
+    def failures(self) -> Mapping[int, LoomError]:
+        """Rows whose scores became NaN or infinite while decoding."""
+        return self.session.failures()
 
     @torch.inference_mode()
     def take(self, rows: Sequence[int]) -> None:
@@ -279,7 +283,20 @@ def result(said: Said, **rest: Any) -> RowResult:
     )
 
 
-def decode(batch: Pass, logits: Tensor, rows: Sequence[Row]) -> Iterator[tuple[int, Said]]:
+class Continues(Protocol):
+    """A batch whose prompts are read: `Pass`, or a model's own state (`recurrent`)."""
+
+    def feed(self, ids: Tensor) -> Tensor:
+        """Continue each row with ids [b, 1]: logits [b, V]."""
+
+    def take(self, rows: Sequence[int]) -> None:
+        """Keep these rows only."""
+
+    def failures(self) -> Mapping[int, LoomError]:
+        """Rows that cannot be continued, and why."""
+
+
+def decode(batch: Continues, logits: Tensor, rows: Sequence[Row]) -> Iterator[tuple[int, Said]]:
     """Answer the rows of a batch whose prompts are read; logits [b, V] of their last tokens.
 
     Yields each row's index and what it said, when it ends.
@@ -306,7 +323,7 @@ def decode(batch: Pass, logits: Tensor, rows: Sequence[Row]) -> Iterator[tuple[i
             batch.take(left)
             ids = ids[torch.tensor(left, device=ids.device)]
         logits = batch.feed(ids)
-        if failed := batch.session.failures():
+        if failed := batch.failures():
             for place, error in failed.items():
                 yield alive[place], Said((), "stop", first_token, now, str(error))
             left = [place for place in range(len(alive)) if place not in failed]

@@ -21,6 +21,8 @@ from loom_core.types import Arm, Part, Request, Response, Timing
 from loom_server_hf.engine import Engine, Row, RowResult
 from loom_server_hf.kv.codec import compose
 from loom_server_hf.memory import out_of_memory, release_memory
+from loom_server_hf.prefix import Prefix
+from loom_server_hf.recurrent import StateEngine
 from loom_server_hf.shared import Context, ask
 from loom_server_hf.sharing import Sharing, Unit
 from loom_server_hf.taken import Taken
@@ -50,12 +52,18 @@ class HFSession:
     """
 
     def __init__(
-        self, engine: Engine, card: ModelCard, *, eos_ids: frozenset[int], batch: int = 8, share_prefix: bool = True
+        self,
+        engine: Engine | StateEngine,
+        card: ModelCard,
+        *,
+        eos_ids: frozenset[int],
+        batch: int = 8,
+        share_prefix: bool = True,
     ) -> None:
         if card.tokenizer is None:
             raise ModelError(f"{card.name} has no tokenizer", where=card.path)
         self.card = card
-        self._engine: Engine | None = engine
+        self._engine: Engine | StateEngine | None = engine
         self._share_prefix = share_prefix
         self._tokenizer, self._eos_ids, self._batch = card.tokenizer, eos_ids, batch
         self._most_tokens: int | None = None
@@ -68,13 +76,19 @@ class HFSession:
         if self._engine is None:
             raise ModelError(f"the session of {self.card.name} is closed", hint="open the model again")
         policy = load_policy(arm)
-        sharing = Sharing(self._engine, policy, declared=declares_sharing(arm), on=self._share_prefix)
+        state = self._engine if isinstance(self._engine, StateEngine) else None
+        if state is not None and policy is not None:
+            raise state.refusal(f"arm {arm.name}")
+        on = self._share_prefix and state is None
+        sharing = Sharing(self._engine, policy, declared=declares_sharing(arm), on=on)
         requests, ahead = iter(requests), list[Request]()
         while taken := [*ahead, *islice(requests, self._batch - len(ahead))]:
             ahead = list(islice(requests, 1)) if sharing.looks_ahead(taken[-1]) else []
             fitting = []
             for request in taken:
                 item, why = self._take(request)
+                if state is not None and request.protocol == "context-only":
+                    why = str(state.refusal("the protocol context-only"))
                 if why:
                     yield _failure(item, why)
                 else:
@@ -95,7 +109,7 @@ class HFSession:
         item = Taken(request, tuple(ids), time.perf_counter())
         return item, misfit(len(ids), request.generation, self.card.window)
 
-    def _answer(self, engine: Engine, unit: Unit, policy: Any) -> Iterator[Response]:
+    def _answer(self, engine: Engine | StateEngine, unit: Unit, policy: Any) -> Iterator[Response]:
         """Run a unit, longest first; after running out of memory, what is left of it in smaller batches."""
         waiting = list(unit.items) if not unit.why else []
         for item in unit.items if unit.why else ():
@@ -176,11 +190,11 @@ class HFSession:
         return said(self._tokenizer, kept, item.request.generation)
 
 
-def _run(engine: Engine, rows: Sequence[Row], policy: Any, unit: Unit) -> Iterator[tuple[int, RowResult]]:
+def _run(engine: Engine | StateEngine, rows: Sequence[Row], policy: Any, unit: Unit) -> Iterator[tuple[int, RowResult]]:
     """The rows of a unit through the engine, behind what they share."""
-    if isinstance(unit.shared, Context):
+    if isinstance(unit.shared, Context) and isinstance(engine, Engine):
         return ask(engine, unit.shared, rows)
-    if unit.shared is not None:
+    if isinstance(unit.shared, Prefix):
         return engine.run(rows, policy, unit.shared)
     return engine.run(rows, policy)
 
