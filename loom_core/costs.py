@@ -68,11 +68,13 @@ def common_footing(arms: Mapping[str, Sequence[Answer]]) -> Footing:
 
 
 def cost(answers: Sequence[Answer], footing: Footing) -> dict[str, Json]:
-    """The costs of a cell. Times are medians over n_timed answers; seconds_to_first_token counts from the start of the
-    request's batch, and is that of the first call where an answer takes several. seconds_shared: reading the tokens that
-    several questions share, once for all of them and in none of the other times. peak_bytes is the largest of any timed
-    call. KV values and tokens are means over the answers to questions that all arms answered. seconds counts the prompt
-    augmentations' own time in; `rewriting` holds it apart, with their calls to other models, as means over answers.
+    """The costs of a cell. Times are medians over n_timed answers; seconds_to_first_token counts from the start of
+    the request's batch, and is that of the first call where an answer takes several. seconds_shared: reading the
+    tokens that several questions share, once for all of them and in none of the other times. peak_bytes is the
+    largest of any timed call. KV values and tokens are means over the answers to questions that all arms answered.
+    seconds counts the prompt augmentations' own time in; `rewriting` holds it apart, with their calls to other
+    models, as means over answers. calls: of an answer, on average; several_calls: share of answers that took more
+    than one (a strategy's route rate).
     """
     done = [answer for answer in answers if answer.state == "answered"]
     shared = [answer for answer in done if _asked(answer) in footing.answered]
@@ -102,6 +104,8 @@ def cost(answers: Sequence[Answer], footing: Footing) -> dict[str, Json]:
         "kv": _kv(shared or done),
         "rewriting": _rewriting(shared or done),
         "n_calls": sum(len(answer.calls) for answer in done),
+        "calls": _mean(len(answer.calls) for answer in shared),
+        "several_calls": _mean(len(answer.calls) > 1 for answer in shared),
         "tokens_in": _mean(sum(call.n_in for call in answer.calls) for answer in shared),
         "tokens_out": _mean(sum(call.n_out for call in answer.calls) for answer in shared),
         "tokens_cached": _mean(sum(call.n_cached for call in answer.calls) for answer in shared),
