@@ -41,6 +41,10 @@ HOW = frozenset(
 do change what is asked are told apart by the server's own options class, see `options.identity`.)"""
 
 
+MOST = 2**53
+"""The largest whole number of a setting: every JSON reader holds it exactly."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
     """A run as it was asked for. Every field not in `HOW` is part of its identity.
@@ -111,6 +115,9 @@ def from_toml(path: Path) -> RunConfig:
         raise UsageError("the study file cannot be read", where=str(path), why=why, hint="check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError("the study file is no TOML", where=str(path), why=str(error)) from error
+    if not values:
+        hint = 'write benchmarks = ["NAME"] and what else differs from the defaults'
+        raise UsageError("the study file says nothing", where=str(path), hint=hint)
     return RunConfig().merged(with_templates(values, path), str(path))
 
 
@@ -188,8 +195,8 @@ def _whole(value: Any, *, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise TypeError(f"{value!r} is no whole number")
     result = number(value) if isinstance(value, str) else value
-    if result < least:
-        raise ValueError(f"{result} is below {least}")
+    if not least <= result <= MOST:
+        raise ValueError(f"{result} is below {least}" if result < least else f"{result} is above {MOST}")
     return result
 
 

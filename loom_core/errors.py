@@ -76,10 +76,15 @@ class ModelError(LoomError):
     """A model that cannot be opened, or that cannot do what is asked of it."""
 
 
+SHOWN = 16
+"""Names that a hint lists where none is near."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint naming the known names closest to `name`, or all of them where none is close."""
+    """A hint naming the known names closest to `name`, or the first of them where none is close."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
         return "did you mean " + " or ".join(near) + "?"
-    return "known: " + ", ".join(known) if known else "none is installed"
+    more = [f"… ({len(known) - SHOWN} more)"] if len(known) > SHOWN + 1 else known[SHOWN:]
+    return "known: " + ", ".join([*known[:SHOWN], *more]) if known else "none is installed"

@@ -104,6 +104,13 @@ def open_data(config: RunConfig) -> DataDir:
 def stored_config(folder: RunFolder) -> RunConfig:
     """The config of an existing run folder; raises RunError when it is none."""
     record = read_json(folder.manifest) if folder.manifest.exists() else {}
+    if isinstance(record, dict) and isinstance(systems := record.get("systems"), dict):
+        raise RunError(
+            "this folder joins the systems of a study; each of them is a run of its own",
+            where=str(folder.path),
+            why="its answers were asked by " + ", ".join(str(folder.path / name) for name in systems),
+            hint="name one of those folders; the whole study goes on with `loom run STUDY.toml`",
+        )
     if not _is_manifest(record):
         why = "its manifest.json is not loom's" if record else "it has no manifest.json"
         siblings = folder.path.parent.glob("*/manifest.json")

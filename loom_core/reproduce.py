@@ -34,6 +34,7 @@ def bundle(folder: RunFolder, target: Path) -> int:
     """Write a run's bundle; returns its bytes. The same folder gives the same bytes. Raises RunError without a plan."""
     if not folder.prepared or not folder.manifest.exists():
         raise RunError("there is nothing to bundle", where=str(folder.path), why="the folder holds no prepared run")
+    stored_config(folder)
     paths = [folder.path / name for name in MEMBERS] + sorted(folder.path.glob(SCORES))
     partial = target.with_name(target.name + ".partial")
     with (

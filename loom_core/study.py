@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +72,9 @@ def read_study(path: Path, given: Mapping[str, Any]) -> Study | None:
         where = f"{path} [systems.{name}]"
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or not isinstance(table, Mapping):
             raise UsageError("a system is a table under a plain name", where=where, hint="letters, digits, . _ -")
+        if "out" in table:
+            hint = f"write out once, above the systems: this one's folder is {out / name}"
+            raise UsageError("a system has no folder of its own choice", where=where, hint=hint)
         config = RunConfig().merged(with_templates(values, path), str(path)).merged(table, where)
         systems[name] = config.merged({**given, "out": str(out / name)}, "command line")
     return Study(out, systems)
@@ -81,11 +85,7 @@ def run_study(study: Study, catalog: Catalog, command: list[str], progress: Prog
 
     Raises UsageError before anything runs where a system is refused, and RunError where all failed.
     """
-    for config in study.systems.values():
-        check(select(config, catalog), place(config))
-    if len({config.protocol for config in study.systems.values()}) > 1:
-        hint = "run query-aware and context-only apart"
-        raise UsageError("one study has one protocol", where=str(study.out), hint=hint)
+    check_study(study, catalog)
     done: dict[str, pipeline.Result] = {}
     failed: dict[str, str] = {}
     for name, config in study.systems.items():
@@ -95,7 +95,7 @@ def run_study(study: Study, catalog: Catalog, command: list[str], progress: Prog
         except UsageError:
             raise
         except LoomError as error:
-            failed[name] = str(error).replace("\n", "; ")
+            failed[name] = "; ".join(line.strip() for line in str(error).splitlines())
             progress.note(f"system {name} did not run: {failed[name]}")
         if name in done and done[name].outcome.interrupted:
             break
@@ -114,6 +114,33 @@ def run_study(study: Study, catalog: Catalog, command: list[str], progress: Prog
         return Joined(folder, total, report.write(folder), failed)
 
 
+def check_study(study: Study, catalog: Catalog) -> None:
+    """Raises UsageError where a system cannot be meant, naming it, or where systems could not be reported together."""
+    for name, config in study.systems.items():
+        try:
+            check(select(config, catalog), place(config))
+        except UsageError as error:
+            where = f"system {name}" + (f", {error.where}" if error.where else "")
+            raise UsageError(error.what, where=where, why=error.why, hint=error.hint) from error
+        if config.budget is not None or config.until is not None:
+            raise UsageError(
+                "a study of several systems is not asked by the clock",
+                where=f"system {name}: {'until' if config.budget is None else 'budget'}",
+                why="each system would be asked other questions, and their joined scores could not be corrected for it",
+                hint="subset = N asks all of them the same N questions of each task",
+            )
+    if len({config.protocol for config in study.systems.values()}) > 1:
+        hint = "run query-aware and context-only apart"
+        raise UsageError("one study has one protocol", where=str(study.out), hint=hint)
+
+
+def members(folder: RunFolder) -> list[RunFolder]:
+    """The runs of a study's joined folder; a run that is no study is its own only member."""
+    record = read_json(folder.manifest) if folder.manifest.exists() else {}
+    systems = record.get("systems") if isinstance(record, dict) else None
+    return [RunFolder(folder.path / row["folder"]) for row in systems.values()] if systems else [folder]
+
+
 def join(folder: RunFolder, members: Mapping[str, RunFolder], command: list[str], failed: Mapping[str, str]) -> None:
     """Write the joined run anew from its members. Raises RunError where they were asked different questions."""
     plans: dict[str, dict[str, Json]] = {name: read_json(member.plan) for name, member in members.items()}
@@ -130,6 +157,7 @@ def join(folder: RunFolder, members: Mapping[str, RunFolder], command: list[str]
             for name, row in _rows(members, lambda member, m=metric, v=version: member.scores(m, v)):
                 file.write(to_line({**row, "key": _key(name, row["key"])}))
     write_json(folder.official, _official(members))
+    write_json(folder.unscored, _unscored(members))
     first = read_json(next(iter(members.values())).manifest)
     kept = {key: first.get(key) for key in ("loom", "created", "seed", "versions", "git", "hardware", "data")}
     systems = {name: {"folder": name, "config_digest": plan["config_digest"]} for name, plan in plans.items()}
@@ -204,6 +232,21 @@ def _official(members: Mapping[str, RunFolder]) -> dict[str, dict[str, Json]]:
     return tables
 
 
+def _unscored(members: Mapping[str, RunFolder]) -> dict[str, dict[str, int]]:
+    """Why values are missing, by metric, the systems' counts added up."""
+    reasons: dict[str, Counter[str]] = {}
+    for member in members.values():
+        for metric, counts in (read_json(member.unscored) if member.unscored.exists() else {}).items():
+            reasons.setdefault(metric, Counter()).update(counts)
+    return {metric: dict(counts.most_common()) for metric, counts in reasons.items()}
+
+
+def _judged(members: Mapping[str, RunFolder]) -> Iterator[str]:
+    for name, member in members.items():
+        if member.judge.exists() and (judge := read_json(member.judge)).get("calls"):
+            yield f"system {name}: judged by {judge['judge']}, {judge['calls']} calls"
+
+
 def _plan(
     plans: Mapping[str, dict[str, Json]], members: Mapping[str, RunFolder], failed: Mapping[str, str]
 ) -> dict[str, Json]:
@@ -220,6 +263,7 @@ def _plan(
         for name, plan in plans.items()
     ]
     notes += [f"system {name} did not run: {why}" for name, why in failed.items()]
+    notes += _judged(members)
     notes += [note for plan in plans.values() for note in plan.get("notes") or ()]
     return {
         **plans[first],

@@ -264,3 +264,23 @@ def test_a_protocol_that_the_server_cannot_keep_is_refused(loom: Any, toy_plugin
     done = loom("run", "study.toml", code=2)
     assert "protocol context-only" in done.err and "query-aware" in done.err
     assert not (loom.cwd / "runs").exists()
+
+
+def test_an_empty_study_file_is_no_quickstart(loom: Any) -> None:
+    (loom.cwd / "empty.toml").write_text("# nothing\n")
+    assert "the study file says nothing" in refused(loom, "run", "empty.toml")
+
+
+def test_a_number_beyond_all_use_is_told(loom: Any) -> None:
+    assert "is above" in refused(loom, "run", "fable", *TOY, "--limit", "10000000000000000000000")
+
+
+def test_a_run_folder_without_its_manifest_is_told_apart_from_a_benchmark(loom: Any) -> None:
+    loom("run", "fable", *TOY, "--out", "mine")
+    (loom.cwd / "mine" / "manifest.json").unlink()
+    assert "this is no run folder" in refused(loom, "run", "mine", code=1)
+
+
+def test_a_name_near_none_lists_a_few(loom: Any) -> None:
+    told = refused(loom, "info", "zzzzzzzzzz")
+    assert "more)" in told and "loom list" in told and len(told) < 600

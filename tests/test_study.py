@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,3 +81,45 @@ def test_different_questions_are_never_paired(tmp_path: Path) -> None:
 def test_bad_studies(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(UsageError, match=told):
         run(tmp_path, "benchmarks=['passkey@words=64']\nserver='hf'\nlimit=2\n" + text if "=3" not in text else text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[systems.a]\nserver='nosuch'", "system a"),
+        ("[systems.a]\nout='elsewhere'", "this one's folder is"),
+        ("budget='20s'\n[systems.a]\n", "system a: budget"),
+        ("[systems.a]\nuntil='ci=5'", "system a: until"),
+    ],
+)
+def test_a_bad_system_is_named(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        run(tmp_path, "benchmarks=['passkey@words=64']\nserver='double'\nlimit=2\n" + text)
+    assert told in str(caught.value)
+
+
+def test_the_joined_folder_says_that_it_is_none_to_continue(tmp_path: Path, loom: Any) -> None:
+    folder = run(tmp_path).folder.path
+    for command in (("run",), ("score",), ("plan",), ("reproduce",), ("report", "--bundle", str(tmp_path / "b.tgz"))):
+        told = loom(*command, str(folder), code=1).err
+        assert "joins the systems of a study" in told and str(folder / "wrong") in told, command
+    assert not (tmp_path / "b.tgz").exists()
+
+
+def test_a_study_is_ranked_by_its_systems(tmp_path: Path, loom: Any) -> None:
+    folder = run(tmp_path).folder.path
+    (ranking,) = json.loads(loom("leaderboard", str(folder), "--format", "json").out)["rankings"]
+    assert sorted((row["run"], row["arm"]) for row in ranking["rows"]) == [
+        ("right", "dense"),
+        ("right", "truncate:budget=0.5"),
+        ("wrong", "dense"),
+    ]
+
+
+def test_a_study_is_planned_by_system(tmp_path: Path, loom: Any) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY)
+    shown = loom("plan", str(path)).out
+    assert "system right" in shown and "system wrong" in shown
+    plans = json.loads(loom("plan", str(path), "--format", "json").out)["systems"]
+    assert {name: plan["n_jobs"] for name, plan in plans.items()} == {"right": 12, "wrong": 6}

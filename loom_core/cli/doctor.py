@@ -72,7 +72,7 @@ def _plugins() -> Iterator[Finding]:
 
     catalog = installed()
     names = {found.distribution for kind in catalog.kinds for found in kind}
-    counts = [f"{len(list(kind))} {kind.noun}s" for kind in catalog.kinds if list(kind)]
+    counts = [f"{n} {kind.noun}{'s' * (n > 1)}" for kind in catalog.kinds if (n := len(list(kind)))]
     yield Finding("ok" if names else "warning", "plugins", f"{len(names)} distributions: " + ", ".join(counts))
     for broken in catalog.broken:
         yield Finding("broken", f"plugin {broken.name} of {broken.distribution}", broken.why)
@@ -80,9 +80,12 @@ def _plugins() -> Iterator[Finding]:
         for missing in _missing(name):
             yield Finding("broken", name, f"needs {missing}, which is not installed")
     for kind in catalog.kinds:
+        told: dict[str, list[str]] = {}
         for found in kind:
             if found.spec.status != "ok":
-                yield Finding("note", f"{kind.noun} {found.spec.name}", found.spec.status)
+                told.setdefault(found.spec.status, []).append(found.spec.name)
+        for status, those in told.items():
+            yield Finding("note", kind.noun + "s" * (len(those) > 1) + " " + ", ".join(those), status)
 
 
 def _missing(distribution: str) -> Iterator[str]:

@@ -21,7 +21,7 @@ def info(name: str, form: str) -> int:
     hits = [(kind.noun, kind.get(name)) for kind in catalog.kinds if name in kind]
     if not hits:
         known = [found.spec.name for kind in catalog.kinds for found in kind]
-        raise UsageError(f"nothing named {name!r} is installed", hint=nearest(name, known))
+        raise UsageError(f"nothing named {name!r} is installed", hint=f"{nearest(name, set(known))} (loom list)")
     rows = [_described(noun, found) for noun, found in hits]
     if form == "json":
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
@@ -41,6 +41,8 @@ def _described(noun: str, found: Any) -> dict[str, Any]:
         value = getattr(spec, f.name)
         if isinstance(value, type):
             tables[f.name] = describe(value)
+        elif f.name == "kind":  # of an augmentation: model, prompt or strategy
+            row["kind"] = f"{value} {noun}"
         else:
             row[f.name] = plain(value)
     return {**row, **tables}

@@ -30,11 +30,13 @@ def leaderboard(runs: tuple[Path, ...], published: str, form: str) -> int:
     from loom_core.published import tables as published_tables
     from loom_core.report.ranking import reference, tables
     from loom_core.store import RunFolder
+    from loom_core.study import members
 
-    rankings = board([RunFolder(run) for run in runs])
+    folders = [member for run in runs for member in members(RunFolder(run))]
+    rankings = board(folders)
     asked = {task["name"].partition(":")[0] for ranking in rankings for task in ranking["tasks"]}
     chosen = [] if published == "none" else published_tables(None if published == "all" or not runs else asked)
-    facts = [f"{len(runs)} runs in {len(rankings)} rankings"] if runs else []
+    facts = [f"{len(folders)} runs in {len(rankings)} rankings"] if runs else []
     data = {"rankings": rankings, "published": [asdict(one) for one in chosen]}
     emit(form, "leaderboard", facts, [], [*tables(rankings), *reference(chosen)], data)
     return 0

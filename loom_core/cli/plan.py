@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from loom_core.cli.settings import config_from, settings
+from loom_core.cli.settings import config_from, settings, study_from
 
 BAR = 30
 """Columns of the longest bar of a chart."""
@@ -21,20 +21,51 @@ def plan(what: tuple[str, ...], form: str, **flags: Any) -> int:
     """Show what `loom run` with the same arguments would do: what is refused and why, how prompts fit the window, and
     what it takes in memory, tokens, time (from earlier runs below runs/) and money. Needs no GPU and loads no weights.
     """
-    from loom_core.errors import LoomError
+    from loom_core.plugins import installed
+    from loom_core.study import check_study
+
+    study = study_from(what, flags)
+    if study is None:
+        config = config_from(what, flags)
+        made = _made(config)
+        _print(made if form == "json" else None, [("", config, made)])
+        return _refused(made)
+    check_study(study, installed())
+    plans = {name: _made(config) for name, config in study.systems.items()}
+    rows = [(name, study.systems[name], made) for name, made in plans.items()]
+    _print({"systems": plans} if form == "json" else None, rows)
+    return max(_refused(made) for made in plans.values())
+
+
+def _made(config: Any) -> dict[str, Any]:
+    """The plan of one run with its forecast."""
     from loom_core.forecast import forecast
     from loom_core.pipeline import RUNS, open_data
-    from loom_core.plan import make_plan, refuse
+    from loom_core.plan import make_plan
     from loom_core.plugins import installed
     from loom_core.selection import select
 
-    selection = select(config_from(what, flags), installed())
+    selection = select(config, installed())
     made = make_plan(selection, selection.describe(), open_data(selection.config), None)
-    made["forecast"] = forecast(made, RUNS, selection.config.workers)
-    if form == "json":
-        click.echo(json.dumps(made, indent=1, ensure_ascii=False))
-    else:
-        _show(made, dict(selection.config.origins))
+    return {**made, "forecast": forecast(made, RUNS, selection.config.workers)}
+
+
+def _print(record: dict[str, Any] | None, rows: list[tuple[str, Any, dict[str, Any]]]) -> None:
+    """The record as JSON, or without one the plans as tables, each under its system's name."""
+    if record is not None:
+        click.echo(json.dumps(record, indent=1, ensure_ascii=False))
+        return
+    for i, (name, config, made) in enumerate(rows):
+        if name:
+            click.echo(("\n" if i else "") + click.style(f"system {name}", bold=True))
+        _show(made, dict(config.origins))
+
+
+def _refused(made: dict[str, Any]) -> int:
+    """Why the plan cannot run, printed; its exit code, 0 where nothing is in the way."""
+    from loom_core.errors import LoomError
+    from loom_core.plan import refuse
+
     try:
         refuse(made)
     except LoomError as error:

@@ -115,7 +115,7 @@ def study_from(what: tuple[str, ...], flags: dict[str, Any]) -> Any:
 
 def _is_folder(text: str) -> bool:
     """True for a run folder, and for whatever else can only be meant as a path."""
-    if (Path(text) / "manifest.json").exists() or text in (".", ".."):
+    if any((Path(text) / name).exists() for name in ("manifest.json", "plan.json")) or text in (".", ".."):
         return True
     return "/" in text and "@" not in text and ":" not in text
 
