@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from loom_core import readers
 from loom_core.contracts import ModelCard
 from loom_core.errors import ModelError
 from loom_core.types import Json
@@ -69,7 +70,8 @@ def describe(model: str, options: HFModelOptions) -> Description:
         kv_bytes_per_token=kv_bytes_per_token(values, dtype),
         facts=facts(folder, values, placed, dtype),
     )
-    return Description(folder, card, placed, dtype)
+    found = readers.adapter(options.lora) if options.lora else None
+    return Description(folder, readers.with_adapter(card, found), placed, dtype)
 
 
 def check_causal(folder: ModelFolder, options: HFModelOptions) -> None:

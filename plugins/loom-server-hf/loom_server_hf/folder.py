@@ -100,7 +100,7 @@ def locate(model: str, revision: str | None = None) -> ModelFolder:
             f"{model} has no config.json",
             where=str(path),
             why="the folder holds an adapter, not a whole model" if adapter else "",
-            hint="merge the adapter into its base model, save that, and give its folder"
+            hint="merge it into its base model, or give that one and --model-option lora=FOLDER for this"
             if adapter
             else "give the folder that save_pretrained() wrote, or a hub id (owner/name)",
         )

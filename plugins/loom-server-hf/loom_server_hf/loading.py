@@ -14,6 +14,7 @@ from transformers.utils import logging
 from loom_core.errors import ModelError
 from loom_server_hf.card import Description, describe
 from loom_server_hf.engine import Engine
+from loom_server_hf.lora import merge
 from loom_server_hf.plugin import HFModelOptions, HFServerOptions
 from loom_server_hf.recurrent import StateEngine, own_state
 from loom_server_hf.session import HFSession
@@ -27,6 +28,8 @@ def opened(model: str, options: HFModelOptions, server: HFServerOptions) -> Iter
     device = choose_device(options.device)
     loaded = load(found, options, device)
     ends = end_ids(loaded, found.card.tokenizer)
+    if options.lora:
+        merge(loaded, options.lora)
     state = own_state(loaded)
     engine = StateEngine(loaded, state) if state else Engine(loaded, prefill_chunk=server.prefill_chunk)
     session = HFSession(engine, found.card, eos_ids=ends, batch=server.batch, share_prefix=server.share_prefix)

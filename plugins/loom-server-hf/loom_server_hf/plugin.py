@@ -47,6 +47,7 @@ class HFModelOptions:
     window: int | None = option(
         None, help="most tokens of prompt and answer; none = the configuration's, times rope_factor", low=1
     )
+    lora: str | None = option(None, help="folder of a LoRA adapter, merged into the weights at loading")
     revision: str | None = option(None, help="branch, tag or commit of a hub model; none = main")
     trust_remote_code: bool = option(False, help="run Python code that comes with the model; read it first")
 
