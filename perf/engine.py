@@ -1,10 +1,11 @@
-"""Prefill and decode of loom's engine against plain `model.generate`, batch 1, on one loaded model. Prints JSON.
+"""Prefill and decode of loom's engine against plain `model.generate`, alone and in a batch. Prints JSON.
 
 Interleaved, medians: each round measures both, one after the other, with the same weights, number format and threads.
-`generate` runs with its DynamicCache and sdpa. Prefill = seconds to the first token; decode = per further token.
-Processor seconds cover the whole answer and do not suffer from other work on the machine.
+`generate` runs with its DynamicCache and sdpa. Prefill = seconds to the first token; decode = per further token, of all
+rows. Processor seconds do not suffer from other work on the machine; a speed-up is generate's time over the engine's.
 
     python perf/engine.py [--model FOLDER | --random-millions 40] [--lengths 512,2048,8192] [--tokens 64] [--rounds 5]
+                          [--batches 1,8]
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import Any
 
 import torch
 from loom_server_hf.engine import Engine, Row
+from loom_server_hf.kv import Policy
 from loom_server_hf.kv.host import attached
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, StoppingCriteriaList
 
 
 def load(arguments: argparse.Namespace) -> Any:
@@ -53,25 +55,43 @@ def synchronise(device: str) -> None:
 
 
 class Clock:
-    """A streamer that notes when each token came; `generate` hands it the prompt first."""
+    """When the first token came, and the last, in wall time and in processor time; a stopping rule of `generate`."""
 
     def __init__(self) -> None:
-        self.times: list[float] = []
+        self.start = self.now()
+        self.times: list[tuple[float, float]] = []
 
-    def put(self, value: torch.Tensor) -> None:
-        """A token, already on the CPU."""
-        self.times.append(time.perf_counter())
+    @staticmethod
+    def now() -> tuple[float, float]:
+        """Wall and processor seconds."""
+        return time.perf_counter(), time.process_time()
 
-    def end(self) -> None:
-        """Nothing to flush."""
+    def note(self) -> None:
+        """A token of each row is there."""
+        self.times.append(self.now())
+
+    def __call__(self, ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        """Nobody stops early."""
+        synchronise(str(ids.device))
+        self.note()
+        return torch.zeros(ids.shape[0], dtype=torch.bool, device=ids.device)
+
+    def measured(self) -> dict[str, float]:
+        """Seconds to the first token and per further one, on both clocks."""
+        (first, first_worked), (last, last_worked) = self.times[0], self.times[-1]
+        further = len(self.times) - 1
+        return {
+            "prefill_seconds": first - self.start[0],
+            "decode_seconds": (last - first) / further,
+            "prefill_processor_seconds": first_worked - self.start[1],
+            "decode_processor_seconds": (last_worked - first_worked) / further,
+        }
 
 
-def measure_generate(model: Any, ids: torch.Tensor, tokens: int) -> tuple[float, float, float]:
-    """(seconds to the first token, seconds per further token, processor seconds in all) of `model.generate`."""
-    clock = Clock()
+def measure_generate(model: Any, ids: torch.Tensor, tokens: int) -> dict[str, float]:
+    """`Clock.measured` of `model.generate`."""
     synchronise(str(ids.device))
-    worked = time.process_time()
-    start = time.perf_counter()
+    clock = Clock()
     model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
@@ -79,26 +99,31 @@ def measure_generate(model: Any, ids: torch.Tensor, tokens: int) -> tuple[float,
         min_new_tokens=tokens,
         do_sample=False,
         pad_token_id=0,
-        streamer=clock,
+        stopping_criteria=StoppingCriteriaList([clock]),
     )
-    first, last = clock.times[1], clock.times[-1]
-    return first - start, (last - first) / (tokens - 1), time.process_time() - worked
+    return clock.measured()
 
 
-def measure_engine(engine: Engine, ids: torch.Tensor, tokens: int) -> tuple[float, float, float]:
-    """(seconds to the first token, seconds per further token, processor seconds in all) of the dense engine."""
-    row = Row(ids=tuple(ids[0].tolist()), max_tokens=tokens, seed=0, eos_ids=frozenset())
-    start, worked = time.perf_counter(), time.process_time()
-    _, result = next(iter(engine.run([row], None)))
-    decode = (result.ended - result.first_token) / (tokens - 1)
-    return result.first_token - start, decode, time.process_time() - worked
+def measure_engine(engine: Engine, ids: torch.Tensor, tokens: int, policy: Policy | None = None) -> dict[str, float]:
+    """`Clock.measured` of the engine; policy None = dense."""
+    synchronise(str(ids.device))
+    clock = Clock()
+
+    def stop(_: Any) -> bool:
+        clock.note()
+        return False
+
+    first, *others = ids.tolist()
+    rows = [Row(ids=tuple(first), max_tokens=tokens, seed=0, eos_ids=frozenset(), stop=stop)]
+    rows += [Row(ids=tuple(other), max_tokens=tokens, seed=0, eos_ids=frozenset()) for other in others]
+    results = dict(engine.run(rows, policy))
+    assert not any(result.error for result in results.values()), results[0].error
+    return clock.measured()
 
 
-def measure_batch(engine: Engine, ids: torch.Tensor, tokens: int, rows: int) -> float:
-    """Seconds per decoding step of a batch of equal rows."""
-    row = Row(ids=tuple(ids[0].tolist()), max_tokens=tokens, seed=0, eos_ids=frozenset())
-    result = list(engine.run([row] * rows, None))[-1][1]
-    return (result.ended - result.first_token) / (tokens - 1)
+def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """The median of each key; the first round warms up and is left out."""
+    return {key: statistics.median(measured[key] for measured in rounds[1:]) for key in rounds[0]}
 
 
 def options() -> argparse.Namespace:
@@ -113,8 +138,27 @@ def options() -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--prefill-chunk", type=int, default=2048)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batches", default="1,8")
     return parser.parse_args()
+
+
+def compare(engine: Engine, ids: torch.Tensor, tokens: int, rounds: int) -> dict[str, Any]:
+    """Both, interleaved, on prompts [b, n]: medians and speed-ups."""
+    ours: list[dict[str, float]] = []
+    theirs: list[dict[str, float]] = []
+    for number in range(rounds + 1):
+        # Alternate who goes first; the first round warms up.
+        if number % 2:
+            ours.append(measure_engine(engine, ids, tokens))
+        theirs.append(measure_generate(engine.model, ids, tokens))
+        if not number % 2:
+            ours.append(measure_engine(engine, ids, tokens))
+    mine, other = medians(ours), medians(theirs)
+    row: dict[str, Any] = {"length": ids.shape[1], "batch": ids.shape[0]}
+    for key in mine:
+        row |= {key: round(mine[key], 6), f"{key}_generate": round(other[key], 6)}
+        row[f"{key.replace('_seconds', '')}_speedup"] = round(other[key] / mine[key], 3)
+    return row
 
 
 def main() -> None:
@@ -125,38 +169,10 @@ def main() -> None:
     engine = Engine(model, prefill_chunk=arguments.prefill_chunk)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     rows = []
-    for length in (int(text) for text in arguments.lengths.split(",")):
-        ids = torch.randint(10, vocabulary, (1, length), generator=torch.Generator().manual_seed(length))
-        ids = ids.to(arguments.device)
-        ours, theirs = [], []
-        for number in range(arguments.rounds + 1):
-            # Alternate who goes first; the first round warms up and is dropped.
-            if number % 2:
-                ours.append(measure_engine(engine, ids, arguments.tokens))
-            theirs.append(measure_generate(model, ids, arguments.tokens))
-            if not number % 2:
-                ours.append(measure_engine(engine, ids, arguments.tokens))
-        prefill, decode, worked = (statistics.median(column) for column in zip(*ours[1:], strict=True))
-        prefill_generate, decode_generate, worked_generate = (
-            statistics.median(column) for column in zip(*theirs[1:], strict=True)
-        )
-        step = measure_batch(engine, ids, arguments.tokens, arguments.batch) if arguments.batch else None
-        rows.append(
-            {
-                "length": length,
-                "prefill_seconds": round(prefill, 5),
-                "prefill_seconds_generate": round(prefill_generate, 5),
-                "prefill_speedup": round(prefill_generate / prefill, 3),
-                "decode_seconds_per_token": round(decode, 6),
-                "decode_seconds_per_token_generate": round(decode_generate, 6),
-                "decode_speedup": round(decode_generate / decode, 3),
-                "processor_seconds": round(worked, 5),
-                "processor_seconds_generate": round(worked_generate, 5),
-                "processor_speedup": round(worked_generate / worked, 3),
-                "batch": arguments.batch,
-                "decode_seconds_per_batch_step": step and round(step, 6),
-            }
-        )
+    for batch in (int(text) for text in arguments.batches.split(",")):
+        for length in (int(text) for text in arguments.lengths.split(",")):
+            ids = torch.randint(10, vocabulary, (batch, length), generator=torch.Generator().manual_seed(length))
+            rows.append(compare(engine, ids.to(arguments.device), arguments.tokens, arguments.rounds))
     with attached(model):
         implementation = model.config._attn_implementation
     print(

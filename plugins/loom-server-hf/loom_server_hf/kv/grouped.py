@@ -2,7 +2,7 @@
 
 The slots of a row lie at the left, oldest first, so that groups of tokens begin at the row's first slot whatever stands
 in the batch. What is quantised stays as it is: a token is quantised once, when it leaves the window. Attention decodes
-one layer at a time, for the length of one call; a fused kernel would spare that copy.
+one layer at a time (on a CPU a few rows of it), for the length of one call; a fused kernel would spare that copy.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from loom_server_hf.kv.codec import HeldView
 from loom_server_hf.kv.quantise import Format, Packed
 
 Rows = slice | Tensor
+PORTION_BYTES = 2**20
+"""Decoded keys, and as many values, that exist at a time on a CPU, unless one row has more."""
 
 
 def classes(counts: Sequence[int], device: torch.device) -> Iterator[tuple[int, Rows]]:
@@ -99,24 +101,28 @@ class Part:
             place = first // per + torch.arange(n // per, device=device)
             own[row, :, place] = fresh.transpose(1, 2)
 
-    def decoded(self, counts: Sequence[int], new: Tensor | None = None) -> Tensor:
-        """All slots [b, h, N, d], those of each row at the left and zeros behind, then `new` [b, h, n, d]."""
-        rows, heads, _, dim = self.recent.shape
+    def decoded(self, counts: Sequence[int], new: Tensor | None = None, part: slice = slice(None)) -> Tensor:
+        """All slots [b, h, N, d], those of each row at the left and zeros behind, then `new` [b, h, n, d].
+
+        part: only these rows, whose `counts` and `new` are given.
+        """
+        recent = self.recent[part]
+        rows, heads, _, dim = recent.shape
         most, end = max(counts), max(map(self.quantised, counts))
         codes, scales = end // self.per_code, end // self.per_scale
-        held = Packed(self.held.codes[:, :, :codes], self.held.scale[:, :, :scales], self.held.least[:, :, :scales])
-        opened = self.form.decode(held)
-        tail = [] if new is None else [new]
-        if min(counts) == most:
-            recent = [self.recent.narrow(2, place, n) for _, place, n in self._whole(most)]
-            return torch.cat([opened, *recent, *tail], dim=2)
-        out = self.recent.new_empty(rows, heads, most, dim)
-        out[:, :, :end] = opened
+        held = Packed(
+            self.held.codes[part, :, :codes], self.held.scale[part, :, :scales], self.held.least[part, :, :scales]
+        )
+        n = 0 if new is None else new.shape[2]
+        out = recent.new_empty(rows, heads, most + n, dim)
+        self.form.decode(held, out.narrow(2, 0, end))
         for count, which in classes(counts, out.device):
-            for slot, place, n in self._whole(count):
-                out[which, :, slot : slot + n] = self.recent[which, :, place : place + n]
-            out[which, :, count:] = 0
-        return torch.cat([out, *tail], dim=2)
+            for slot, place, whole in self._whole(count):
+                out[which, :, slot : slot + whole] = recent[which, :, place : place + whole]
+            out[which, :, count:most] = 0
+        if new is not None:
+            out[:, :, most:] = new
+        return out
 
     def _whole(self, count: int) -> Iterator[tuple[int, int, int]]:
         """Where the tokens lie that are not quantised: (slot, place in `recent`, how many), at most two runs.
@@ -156,25 +162,29 @@ class GroupedStore:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None) -> Tensor:
         """See `Store.attend`; the new tokens attend to each other as they are, and are appended afterwards."""
         n = k.shape[2]
-        keys, values = self.keys.decoded(self.counts, k), self.values.decoded(self.counts, v)
-        bias = self._bias(keys, n)
-        one = n == 1
-        out = attend_one(q, keys, values, bias, scaling) if one else attend_many(q, keys, values, bias, None, scaling)
+        parts = [self._attend(part, q[part], k[part], v[part], scaling) for part in self._portions(k)]
+        out = parts[0] if len(parts) == 1 else torch.cat(parts)
         self.keys.append(k, self.counts)
         self.values.append(v, self.counts)
         self.counts = [count + n for count in self.counts]
         return out
 
-    def _bias(self, keys: Tensor, n: int) -> Tensor | None:
-        """Additive [b, 1, 1, N], which hides what lies behind the shorter rows; None where all are equally long."""
-        most = max(self.counts)
-        if min(self.counts) == most:
-            return None
-        counts = torch.tensor(self.counts, device=keys.device)[:, None]
-        column = torch.arange(most + n, device=keys.device)
-        hidden = (column >= counts) & (column < most)
-        bias = torch.zeros(hidden.shape, dtype=keys.dtype, device=keys.device)
-        return bias.masked_fill_(hidden, torch.finfo(keys.dtype).min)[:, None, None]
+    def _portions(self, k: Tensor) -> Iterator[slice]:
+        """Rows that are decoded together: on a CPU as many as its cache holds, since decoded numbers are read once."""
+        rows, heads, _, dim = k.shape
+        size = max(1, PORTION_BYTES // (heads * max(self.counts) * dim * k.element_size()))
+        size = size if k.device.type == "cpu" else rows
+        for start in range(0, rows, size):
+            yield slice(start, start + size)
+
+    def _attend(self, part: slice, q: Tensor, k: Tensor, v: Tensor, scaling: float | None) -> Tensor:
+        """As `attend`, of these rows, whose q, k and v are given; nothing is appended."""
+        counts, n = self.counts[part], k.shape[2]
+        keys, values = self.keys.decoded(counts, k, part), self.values.decoded(counts, v, part)
+        bias = _bias(counts, keys, n)
+        if n == 1:
+            return attend_one(q, keys, values, bias, scaling)
+        return attend_many(q, keys, values, bias, None, scaling)
 
     def decoded(self) -> tuple[Tensor, Tensor]:
         """Keys and values as attention sees them now, in the order of `positions`; zeros in empty slots."""
@@ -207,6 +217,18 @@ class GroupedStore:
         self.kept = None if self.kept is None else self.kept.index_select(0, index)
         self.keys.take(index)
         self.values.take(index)
+
+
+def _bias(counts: Sequence[int], keys: Tensor, n: int) -> Tensor | None:
+    """Additive [b, 1, 1, N], which hides what lies behind the shorter rows; None where all are equally long."""
+    most = max(counts)
+    if min(counts) == most:
+        return None
+    ends = torch.tensor(counts, device=keys.device)[:, None]
+    column = torch.arange(most + n, device=keys.device)
+    hidden = (column >= ends) & (column < most)
+    bias = torch.zeros(hidden.shape, dtype=keys.dtype, device=keys.device)
+    return bias.masked_fill_(hidden, torch.finfo(keys.dtype).min)[:, None, None]
 
 
 def _grown(x: Tensor, size: int) -> Tensor:

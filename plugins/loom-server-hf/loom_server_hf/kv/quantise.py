@@ -18,6 +18,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
+"""Number formats by their bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Packed:
@@ -69,12 +72,36 @@ class Format:
         codes = codes.nan_to_num_(nan=0.0).clamp_(0, levels).round_().to(torch.uint8)
         return Packed(self._pack(codes.flatten(axis - 1, axis)), scale.squeeze(axis), least.squeeze(axis))
 
-    def decode(self, packed: Packed) -> Tensor:
-        """The x' of the module's formulas [..., N, d], in the number format of the scale, rounded once."""
-        groups = split(self.codes(packed.codes), self.axis, self.group).to(packed.scale.dtype)
+    def decode(self, packed: Packed, out: Tensor | None = None) -> Tensor:
+        """The x' of the module's formulas [..., N, d], in the number format of the scale, rounded once.
+
+        out: where to write them, if given; its dimensions N and d may be part of a larger tensor's.
+        """
+        groups = split(self._spread(packed), self.axis, self.group)
+        target = None if out is None else out.unflatten(self.axis, (-1, self.group))
         scale, least = packed.scale.unsqueeze(self.axis), packed.least.unsqueeze(self.axis)
-        values = torch.addcdiv(least, groups, scale) if self.inverse else torch.addcmul(least, groups, scale)
-        return values.flatten(self.axis - 1, self.axis)
+        if self.along == "channels" and groups.dtype == torch.float32:
+            # Two passes, since torch's fused one is slow where a whole group shares its scale.
+            groups = groups.div_(scale) if self.inverse else groups.mul_(scale)
+            values = torch.add(groups, least, out=target)
+        elif self.inverse:
+            values = torch.addcdiv(least, groups, scale, out=target)
+        else:
+            values = torch.addcmul(least, groups, scale, out=target)
+        return values.flatten(self.axis - 1, self.axis) if out is None else out
+
+    def _spread(self, packed: Packed) -> Tensor:
+        """The codes [..., N, d] as numbers in the format of the scale; a fresh tensor."""
+        dtype = packed.scale.dtype
+        word = WORDS.get(self.per_byte * dtype.itemsize)
+        if self.along == "tokens" or word is None:
+            return self.codes(packed.codes).to(dtype)
+        # All codes of a byte lie side by side: one look-up gives their numbers as one word.
+        every = torch.arange(256, dtype=torch.uint8, device=packed.codes.device)
+        table = self.codes(every[:, None]).to(dtype).view(word)[:, 0]
+        words = table.index_select(0, packed.codes.flatten().int())
+        *rest, width = packed.codes.shape
+        return words.view(dtype).view(*rest, width * self.per_byte)
 
     def _shifts(self, device: torch.device) -> Tensor:
         shifts = torch.arange(0, 8, self.bits, dtype=torch.uint8, device=device)
