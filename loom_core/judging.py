@@ -128,6 +128,8 @@ class Judge:
     def write_summary(self) -> None:
         """Write judge.json: who judged, what it cost, and what has no value. Nothing where nothing was to be judged."""
         if not self._tallies:
+            if self._choice is not None:
+                self._note(f"no metric of this run asks a model: the judge {self._choice.text} had nothing to do")
             return
         metrics = {
             f"{name}@{version}": {

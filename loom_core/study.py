@@ -270,5 +270,9 @@ def _plan(
         "n_jobs": sum(plan["n_jobs"] for plan in plans.values()),
         "config_digest": digest([plan["config_digest"] for plan in plans.values()]),
         "arms": arms,
+        "systems": [
+            {"name": name, "model": plan["model"]["name"], "server": plan["server"]["name"]}
+            for name, plan in plans.items()
+        ],
         "notes": list(dict.fromkeys(notes)),
     }

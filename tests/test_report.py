@@ -283,3 +283,18 @@ def test_many_tasks_without_data_share_a_banner() -> None:
     shown = [banner["text"] for banner in _data_banners(tasks)]
     assert shown[0].startswith("4 of 7 tasks are unavailable here") and shown[0].endswith("b:t0, b:t1, b:t2, b:t3")
     assert [text.partition(" ")[0] for text in shown[1:]] == ["b:t5", "b:t6"]
+
+
+def test_the_page_lists_absent_tasks_once_and_links_only_to_those_asked(tmp_path: Path) -> None:
+    gone = [MadeTask(name=f"longbench:t{i}", unavailable="no file") for i in range(4)]
+    folder = make_run(tmp_path / "run", retrieves({}), tasks=[TASK, *gone], arms=[DENSE, SNAP])
+    report_module.write(folder)
+    page = folder.report_html.read_text("utf-8")
+    assert page.count("<h2>Unavailable here</h2>") == 1 and "<b>longbench:t3</b>: no file" in page
+    assert "<h2>longbench:t3</h2>" not in page and 'href="#task-4"' not in page
+
+
+def test_three_flags_share_a_banner() -> None:
+    tasks = [{"name": f"b:t{i}", "unavailable": None, "extract": True} for i in range(3)]
+    (shown,) = [banner["text"] for banner in _data_banners(tasks)]
+    assert shown.startswith("b:t0, b:t1, b:t2 were run on an extract")

@@ -45,7 +45,8 @@ def test_one_command_one_report(tmp_path: Path) -> None:
     assert rows["wrong/dense"]["delta"]["value"] == -1.0
     told = " ".join(result.report["notes"])
     assert "system wrong: loom-tiny on double" in told and "wrong/…" in told
-    assert "wrong/dense" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "wrong/dense" in page and "system wrong</dt><dd>loom-tiny on double" in page
     assert read_json(tmp_path / "out" / "wrong" / "report.json")["arms"][0]["baseline"], "its own dense baseline"
 
 

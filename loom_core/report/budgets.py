@@ -1,4 +1,4 @@
-"""What arms were asked to keep and what they held, each as tokens, as a share and as bytes. Knows report.json's dict."""
+"""What arms were asked to keep and what they held, each as tokens, share and bytes. Knows report.json's dict."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from loom_core.report.build import rows_of
 from loom_core.report.tables import Cell, Report, Table
 
 HEADS = ("arm", "asked: tokens", "share", "bytes", "held: tokens", "share", "bytes")
+FIELDS = (("tokens_asked", "kept_asked", "bytes_asked"), ("tokens_held", "kept", "bytes_held"))
 NOTES = (
     "tokens and shares are of the prompt, per KV head; bytes are of keys and values over all layers, with positions",
     "means over answers; at the end of the prompt, after compression",
@@ -26,7 +27,7 @@ def budgets(report: Report, task: Mapping[str, Any]) -> Table | None:
             continue
         asked = asked or kv["tokens_asked"] is not None
         texts = [row["arm"]]
-        for tokens, share, held in (("tokens_asked", "kept_asked", "bytes_asked"), ("tokens_held", "kept", "bytes_held")):
+        for tokens, share, held in FIELDS:
             texts += [_tokens(kv[tokens]), text.share(kv[share]), text.byte_count(kv[held])]
         table.rows.append([Cell(shown) for shown in texts])
     return table if asked else None

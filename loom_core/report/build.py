@@ -21,7 +21,8 @@ from loom_core.types import Json
 SCHEMA = 1
 """Keys of schema 1.
 
-run: how it was made. model, server, protocol, overlength, bos: as planned. state: counts of answers. banners: what a
+run: how it was made. model, server, protocol, overlength, bos: as planned; systems: of a study, {name, model, server}
+each, the first one's are `model` and `server`. state: counts of answers. banners: what a
 reader must know before any number, {kind: error | warning | note, text}. arms, tasks: what was compared, with labels.
 cells: task × level × arm; totals: task × arm over all levels (level null); both with `scores` (one a metric, the first
 is primary: score, 95 % interval, n, delta to the baseline with Holm-adjusted p over all cells of that list), `cost`,
@@ -33,7 +34,7 @@ Values keep their metric's scale; times are seconds, sizes bytes.
 Denominators: n + n_unscored + n_error + n_missing = n_planned; n_skipped is on top.
 """
 
-FEW = 3
+FEW = 2
 """Tasks up to which each has a banner of its own; more of them share one."""
 BEFORE_NUMBERS = ("error", "warning", "note")
 
@@ -58,6 +59,7 @@ def build(folder: RunFolder) -> tuple[dict[str, Json], Ledger]:
         "config_digest": plan.get("config_digest"),
         "model": {key: value for key, value in plan["model"].items() if key != "path"},
         "server": plan["server"],
+        "systems": list(plan.get("systems") or ()),
         "protocol": plan["protocol"],
         "overlength": plan.get("overlength"),
         "bos": plan.get("bos"),

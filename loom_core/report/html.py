@@ -56,7 +56,9 @@ def page(
     yield _banners(report)
     yield _overview(report, styles)
     for number, task in enumerate(report["tasks"]):
-        yield from _task(report, task, number, styles)
+        if not task.get("unavailable"):
+            yield from _task(report, task, number, styles)
+    yield _absent(report)
     yield _official(report)
     yield _every_cell(report)
     yield _browser(report)
@@ -101,9 +103,10 @@ def _header(report: Mapping[str, Any]) -> str:
     run, state, model, server = report["run"], report["state"], report["model"], report["server"]
     command = escape(" ".join(run["command"] or []))
     n_arms, n_tasks = len(report["arms"]), sum(not t.get("unavailable") for t in report["tasks"])
-    facts = [
-        ("model", str(model["name"])),
-        ("server", f"{server['name']} {server.get('version', '')}"),
+    facts = [("model", str(model["name"])), ("server", f"{server['name']} {server.get('version', '')}")]
+    if report["systems"]:
+        facts = [(f"system {row['name']}", f"{row['model']} on {row['server']}") for row in report["systems"]]
+    facts += [
         ("protocol", str(report["protocol"])),
         ("tasks", str(n_tasks)),
         ("arms", str(n_arms)),
@@ -148,8 +151,10 @@ def _left(index: int, drawn: tables.Table) -> str:
 def _cells(row: Sequence[tables.Cell], drawn: tables.Table, marks: Mapping[str, Style]) -> Iterator[str]:
     for i, cell in enumerate(row):
         if i == 0:
-            mark = svg.key(marks[cell.text], line=False) if cell.text in marks else ""
-            yield f'<th scope="row">{mark}{_breakable(cell.text)}</th>'
+            name = _breakable(cell.text)
+            if cell.text in marks:
+                name = f'<div class="keyed">{svg.key(marks[cell.text], line=False)}<span>{name}</span></div>'
+            yield f'<th scope="row">{name}</th>'
         else:
             names = " ".join(filter(None, ("left" if _left(i, drawn) else "", cell.tone)))
             yield f'<td class="{names}">{escape(cell.text)}</td>' if names else f"<td>{escape(cell.text)}</td>"
@@ -163,7 +168,9 @@ def _breakable(name: str) -> str:
 def _overview(report: Mapping[str, Any], styles: Mapping[str, Style]) -> str:
     drawn = tables.overview(report)
     links = "".join(
-        f'<li><a href="#task-{i}">{escape(task["name"])}</a></li>' for i, task in enumerate(report["tasks"])
+        f'<li><a href="#task-{i}">{escape(task["name"])}</a></li>'
+        for i, task in enumerate(report["tasks"])
+        if not task.get("unavailable")
     )
     contents = f'<ul class="contents">{links}</ul>' if len(report["tasks"]) > 1 else ""
     picture = charts.capabilities(report, styles)
@@ -184,10 +191,6 @@ def _task(
     about = [task.get("capability"), task.get("language"), f"{task['n_samples']} questions", version]
     about += [f"≤ {generation.get('max_tokens')} new tokens", "extract of its data" if task.get("extract") else None]
     yield f'<p class="about">{escape(" · ".join(str(item) for item in about if item))}</p>'
-    if task.get("unavailable"):
-        reason = escape(text.one_line(task["unavailable"], 600))
-        yield f'<p class="banner warning">Unavailable here: {reason}</p></section>'
-        return
     yield table(tables.headline(report, task, wide=True), kind="wide", marks=styles)
     if (asked := budgets(report, task)) is not None:
         yield f"<details><summary>budgets, asked and held</summary>{table(asked, title=False)}</details>"
@@ -216,6 +219,16 @@ def _task(
             yield f"<details><summary>numbers</summary>{numbers}</details></figure>"
         yield "</div>"
     yield "</section>"
+
+
+def _absent(report: Mapping[str, Any]) -> str:
+    """The tasks that could not be asked here, with what each lacks."""
+    rows = "".join(
+        f"<li><b>{escape(task['name'])}</b>: {escape(text.one_line(task['unavailable'], 600))}</li>"
+        for task in report["tasks"]
+        if task.get("unavailable")
+    )
+    return f'<section><h2>Unavailable here</h2><ul class="notes">{rows}</ul></section>' if rows else ""
 
 
 def _figure(picture: charts.Picture, *, numbers: bool = True) -> str:

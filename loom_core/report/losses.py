@@ -10,7 +10,7 @@ from loom_core.report.build import rows_of
 from loom_core.report.tables import Cell, Report, Table
 from loom_core.types import Json
 
-HEADS = ("arm", "score", "recall", "lost: retrieval", "truncation", "model", "with", "without", "kept", "time", "calls")
+HEADS = ("arm", "score", "recall", "lost: retrieval", "truncation", "model", "with", "without", "kept", "time")
 
 
 def losses(report: Report, task: Mapping[str, Json]) -> Table | None:
@@ -18,14 +18,17 @@ def losses(report: Report, task: Mapping[str, Json]) -> Table | None:
     rows = rows_of(report["totals"], task["name"])
     if all(rewritten.recall(row) == text.NONE and rewritten.seconds(row) == text.NONE for row in rows):
         return None
-    table = Table(f"{task['name']}: where answers were lost", HEADS)
+    called = any((row["cost"]["rewriting"] or {}).get("calls") for row in rows)
+    table = Table(f"{task['name']}: where answers were lost", (*HEADS, "calls") if called else HEADS)
     for row in rows:
-        table.rows.append(_row(row, task["span"]))
+        cells = _row(row, task["span"])
+        table.rows.append(cells if called else cells[:-1])
     table.notes.append("lost: what is missing to the best score, by the first step that did not hand all evidence on")
     table.notes.append(
         "retrieval: or any other rewriting; with, without: scores where the model saw all evidence or not"
     )
-    table.notes.append("kept: share of context tokens; time, calls: the augmentations' own for an answer, on average")
+    own = "time, calls" if called else "time"
+    table.notes.append(f"kept: share of context tokens; {own}: the augmentations' own for an answer, on average")
     return table
 
 

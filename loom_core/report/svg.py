@@ -115,14 +115,16 @@ def heat_map(grid: Mapping[str, Any], span: float) -> str:
     scores = [cell["score"] for row in grid["values"] for cell in row if cell and cell["score"] is not None]
     low = grid["low"] if grid["low"] is not None else min(scores, default=0.0)
     high = grid["high"] if grid["high"] is not None else max(scores, default=1.0)
-    wide, high_cell = max(26, min(54, 540 // max(1, len(levels)))), 24
+    label_wide = 7 * max((len(level) for level in levels), default=1) + 6
+    wide, high_cell = max(26, min(max(54, min(label_wide, 90)), 540 // max(1, len(levels)))), 24
     left, top = 50, 22
     body = [words("tick", left - 6, 14, "depth", "end")]
-    longest = max((len(level) for level in levels), default=1)
-    every = max(1, math.ceil((7 * longest + 6) / wide))
+    right, every = left + wide * len(levels), math.ceil(label_wide / wide)
     for column, level in enumerate(levels):
         if column % every == 0:
-            body.append(words("tick", left + (column + 0.5) * wide, 14, level))
+            x, anchor = (left + (column + 0.5) * wide, "middle") if every == 1 else (left + column * wide, "start")
+            body.append(words("tick", x, 14, level, anchor))
+            right = max(right, round(x) + label_wide if every > 1 else 0)
     for row, (depth, values) in enumerate(zip(depths, grid["values"], strict=True)):
         y = top + row * high_cell
         shown = text.percent_depth(depth)
@@ -131,7 +133,7 @@ def heat_map(grid: Mapping[str, Any], span: float) -> str:
             tip = f"{levels[column]}, depth {shown}"
             body.append(_heat_cell(left + column * wide, y, wide, high_cell, cell, low, high, span, tip))
     label = f"{grid['arm']}: score by depth and length"
-    return svg(left + wide * len(levels) + 2, top + high_cell * len(depths) + 2, label, body)
+    return svg(right + 2, top + high_cell * len(depths) + 2, label, body)
 
 
 def _heat_cell(

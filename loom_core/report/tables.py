@@ -337,3 +337,9 @@ def _latex_table(table: Table) -> str:
             "",
         ]
     )
+
+
+def who(report: Report) -> str:
+    """The model and its server; of a study those of every system."""
+    one = {"model": report["model"]["name"], "server": report["server"]["name"]}
+    return "; ".join(f"{row['model']} on {row['server']}" for row in report.get("systems") or [one])

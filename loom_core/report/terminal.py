@@ -35,10 +35,7 @@ def show(report: Mapping[str, Json], console: Console) -> None:
 
 def render(report: Mapping[str, Any], width: int) -> Iterator[RenderableType]:
     """What a report looks like in `width` columns, from top to bottom."""
-    model, server = report["model"]["name"], report["server"]["name"]
-    yield Text.assemble(
-        (one_line(report["name"]), "bold"), f"  {one_line(str(model))} on {one_line(str(server))}, {report['protocol']}"
-    )
+    yield Text.assemble((one_line(report["name"]), "bold"), f"  {one_line(tables.who(report))}, {report['protocol']}")
     for banner in report["banners"]:
         yield Text(f"{banner['kind']}: {banner['text']}", style=STYLES[banner["kind"]])
     whole = tables.overview(report)
