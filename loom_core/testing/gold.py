@@ -19,9 +19,16 @@ from loom_core.types import Json, Prompt, Sample, Scored
 def score_gold_row(row: Mapping[str, Json]) -> Json:
     """The score of a row by the installed benchmark it names, in the shape of its official score.
 
-    A row's `long_bench` names the benchmark `long-bench` too. Raises UsageError where no such benchmark is installed,
-    PluginError where it has no `score_gold`.
+    A row's `long_bench` names the benchmark `long-bench` too; a row without `references` or `extra` has none. Raises
+    UsageError where no such benchmark is installed or the row lacks `benchmark` or `prediction`, PluginError where the
+    benchmark has no `score_gold`.
     """
+    for name in ("benchmark", "prediction"):
+        if name not in row:
+            raise UsageError(
+                f"the row has no {name!r}", hint="a row is {benchmark, task, metric, prediction, references}"
+            )
+    row = {"references": [], "extra": {}, **row}
     catalog = installed()
     wanted = _plain(str(row["benchmark"]))
     found = next((found for found in catalog.benchmarks if _plain(found.spec.name) == wanted), None)
@@ -73,4 +80,4 @@ def agrees(score: Json, official: Json, tolerance: float = 1e-9) -> bool:
 
 
 def _plain(name: str) -> str:
-    return name.lower().replace("_", "").replace("-", "")
+    return "".join(c for c in name.lower() if c not in "_- ")

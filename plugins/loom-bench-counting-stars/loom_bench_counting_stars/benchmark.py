@@ -156,9 +156,10 @@ class CountingStars(BenchmarkBase):
             task=task,
             prompt=Prompt(segments=()),
             references=tuple(references["reference_counting_results"]),
-            meta={"wrong": references.get("r_stars"), "key": KEYS["zh" if task.startswith("ZH") else "en"]},
+            meta={"wrong": references.get("r_stars"), "key": KEYS["zh" if "zh" in task.lower() else "en"]},
         )
-        return round(metric.score(str(row["prediction"]), sample).value or 0.0, 3)
+        prediction = row["prediction"] if isinstance(row["prediction"], str) else ""
+        return round(metric.score(prediction, sample).value or 0.0, 3)
 
 
 def star_lines(context: str) -> list[tuple[int, int, list[int]]]:

@@ -19,9 +19,17 @@ from loom_core.types import Json, Prompt, Sample
 
 UNSCALED = "citation_count"
 GOLD = {
+    "f1": "lciteeval_f1",
+    "precision": "lciteeval_precision",
+    "recall": "lciteeval_recall",
     "rouge-l f": "lciteeval_rouge_l",
     "rouge-1 r": "lciteeval_niah",
     "accuracy": "lciteeval_counting_stars",
+}
+GOLD_TASKS = {
+    **dict.fromkeys(("gov_report", "multi_news", "qmsum"), "lciteeval_rouge_l"),
+    "niah": "lciteeval_niah",
+    "counting_stars": "lciteeval_counting_stars",
 }
 PARTS = ("recall", "precision", "f1")
 
@@ -45,27 +53,27 @@ def _order(level: str) -> tuple[int, str]:
 
 
 def gold_score(row: Mapping[str, Json]) -> Json:
-    """The official score of a row, in the shape of its official score."""
-    metric = str(row["metric"])
+    """The official score of a row, in the shape of its official score; a metric of another name is the task's."""
+    metric = str(row.get("metric"))
     if metric.startswith("citation"):
         return _gold_citations(row)
     if metric == "f1/precision/recall":
         return {part: gold_scored(f"lciteeval_{part}", row).value for part in ("f1", "precision", "recall")}
-    stars = "lciteeval_counting_stars" if row.get("task") == "counting_stars" else None
-    return gold_scored(GOLD.get(metric) or stars or "lciteeval_f1", row).value
+    of_task = GOLD_TASKS.get(str(row.get("task")), "lciteeval_f1")
+    return gold_scored(GOLD.get(metric, of_task), row).value
 
 
 def _gold_citations(row: Mapping[str, Json]) -> dict[str, list[float]]:
     """Lists of one value, or empty ones where the authors leave the answer out; by the double that the row names."""
-    catalog, extra = installed(), row["extra"]
-    sample = Sample(
-        id="gold", task="", prompt=Prompt(segments=()), references=(), documents=tuple(map(passage_text, extra["docs"]))
-    )
+    catalog, extra = installed(), row.get("extra") or {}
+    text = row["prediction"] if isinstance(row["prediction"], str) else ""
+    documents = tuple(map(passage_text, extra.get("docs") or ()))
+    sample = Sample(id="gold", task="", prompt=Prompt(segments=()), references=(), documents=documents)
     chosen = {"model": "words", "sentences": "rule", "at_most": str(extra.get("at_most_citations") or 10**6)}
     scores: dict[str, list[float]] = {}
     for ours, theirs in (*((f"citation_{part}", part) for part in PARTS), (UNSCALED, "num")):
         found = catalog.metrics.get(ours)
         options = build(found.spec.options, chosen, owner=f"metric {ours}")
-        scored = catalog.load(found)(options).score(str(row["prediction"]), sample)
+        scored = catalog.load(found)(options).score(text, sample)
         scores[theirs] = [] if "official" in scored.detail else [scored.value]
     return {name: values if name != "num" else [int(value) for value in values] for name, values in scores.items()}

@@ -7,11 +7,21 @@ from itertools import chain, zip_longest
 
 from loom_bench_longbench.plugin import EXTENDED_TASKS, TASKS, LongBenchOptions
 from loom_bench_longbench.prompts import fill, read_entry
-from loom_bench_longbench.settings import EXTENDED, GROUPS, LAST_LINE_ENDS, SCORERS, SETTINGS, base, bucket
+from loom_bench_longbench.settings import (
+    BUCKETS,
+    EXTENDED,
+    GROUPS,
+    LAST_BUCKET,
+    LAST_LINE_ENDS,
+    SCORERS,
+    SETTINGS,
+    base,
+    bucket,
+)
 from loom_bench_longbench.table import table
 from loom_core import records
 from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.errors import DataError
+from loom_core.errors import DataError, UsageError, nearest
 from loom_core.keys import digest
 from loom_core.pins import Pinned
 from loom_core.testing.gold import gold_scored
@@ -104,23 +114,28 @@ class LongBench(Pinned, BenchmarkBase):
     def score_gold(row: Mapping[str, Json]) -> Json:
         """The official score of a gold row: 0 to 1, or 0 to 100 with two decimals for a whole task (`scorer`).
 
-        `scorer_e` reads `extra.lengths` and gives a mapping by bucket.
+        `scorer_e` reads `extra.lengths` and gives a mapping by bucket, None for an empty one (the authors: NaN). A
+        metric of another name is that of the task. Raises UsageError where the task is unknown too.
         """
-        extra, task = row.get("extra") or {}, base(str(row["task"]))
-        if row["metric"] in SCORERS:
-            return gold_scored(SCORERS[row["metric"]], row, extra).value
+        extra, task, metric = row.get("extra") or {}, base(str(row.get("task"))), str(row.get("metric"))
+        if metric in SCORERS:
+            return gold_scored(SCORERS[metric], row, extra).value
+        if task not in SETTINGS:
+            raise UsageError(f"no task of LongBench is called {task!r}", hint=nearest(task, SETTINGS))
         meta = {"first_line_only": SETTINGS[task].first_line, "all_classes": extra.get("all_classes")}
+        if not isinstance(row["prediction"], list):
+            return gold_scored(SETTINGS[task].metric, row, meta).value
         parts = zip(row["prediction"], row["references"], strict=True)
         values = [
             gold_scored(SETTINGS[task].metric, {"prediction": prediction, "references": references}, meta).value or 0.0
             for prediction, references in parts
         ]
-        if row["metric"] != "scorer_e":
+        if metric != "scorer_e":
             return _official_mean(values)
-        by_bucket: dict[str, list[float]] = {}
+        by_bucket: dict[str, list[float]] = {name: [] for name in (*(name for _, name in BUCKETS), LAST_BUCKET)}
         for words, value in zip(extra["lengths"], values, strict=True):
-            by_bucket.setdefault(bucket(words), []).append(value)
-        return {name: _official_mean(found) for name, found in by_bucket.items()}
+            by_bucket[bucket(words)].append(value)
+        return {name: _official_mean(found) if found else None for name, found in by_bucket.items()}
 
 
 def _official_mean(values: Sequence[float]) -> float:

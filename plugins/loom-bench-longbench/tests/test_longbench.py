@@ -210,7 +210,7 @@ def test_equals_the_official_score(row: dict[str, Any]) -> None:
 def test_gold_row_by_bucket() -> None:
     row = {"benchmark": "longbench", "task": "hotpotqa_e", "metric": "scorer_e", "extra": {"lengths": [10, 20, 9000]}}
     rest = {"prediction": ["a b", "x", "a"], "references": [["a b"], ["y"], ["b"]]}
-    assert score_gold_row({**row, **rest}) == {"0-4k": 50.0, "8k+": 0.0}
+    assert score_gold_row({**row, **rest}) == {"0-4k": 50.0, "4-8k": None, "8k+": 0.0}
 
 
 def graded(task: str, value: float | None, level: str | None = None) -> Graded:

@@ -134,11 +134,17 @@ class Passkey(BenchmarkBase):
 
     @staticmethod
     def score_gold(row: Mapping[str, Json]) -> dict[str, list[float]]:
-        """The official lists for a gold row: a string answer that is missed appends nothing to the exact matches."""
-        prediction, references = str(row["prediction"]), [str(key) for key in row["references"]]
+        """The official lists for a gold row: a string answer that is missed appends nothing to the exact matches.
+
+        Several references, or one that is a list itself, are a list of answers, where a miss is a 0.
+        """
+        prediction, given = row["prediction"] if isinstance(row["prediction"], str) else "", row["references"]
+        listed = isinstance(given, list) and (len(given) > 1 or any(isinstance(key, list) for key in given))
+        answers = given if isinstance(given, list) else [given]
+        references = [str(key) for part in answers for key in (part if isinstance(part, list) else [part])]
         hits = [int(exact(prediction, key)) for key in references]
         return {
-            "exact_match": [hit for hit in hits if hit or len(references) > 1],
+            "exact_match": [hit for hit in hits if hit or listed],
             "partial_match": [partial(prediction, key) for key in references],
         }
 

@@ -29,11 +29,11 @@ from loom_bench_ruler.settings import (
 )
 from loom_bench_ruler.table import table
 from loom_bench_ruler.words import own_book
-from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Metric, Tokenizer
+from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Tokenizer
 from loom_core.data import read_pins
-from loom_core.plugins import installed
 from loom_core.render import Chat
-from loom_core.types import DataSource, Generation, Json, Prompt, Sample, Task
+from loom_core.testing.gold import gold_scored
+from loom_core.types import DataSource, Generation, Json, Sample, Task
 
 LEVELS = {"loom": (4096, 8192), "official": (4096, 8192, 16384, 32768, 65536, 131072)}
 SAMPLES = {"loom": 20, "official": 500}
@@ -126,14 +126,17 @@ class Ruler(BenchmarkBase):
 
     @staticmethod
     def score_gold(row: Mapping[str, Json]) -> float:
-        """The official score of a gold row, which holds one prediction: 0 to 100, two decimals."""
-        catalog = installed()
-        name = {"string_match_all": MATCH_ALL, "string_match_part": MATCH_ANY}[str(row["metric"])]
-        metric: Metric = catalog.load(catalog.metrics.get(name))()
-        sample = Sample(id="", task="", prompt=Prompt(segments=()), references=tuple(row["references"]))
-        value = metric.score(str(row["prediction"]), sample).value
-        assert value is not None
-        return round(value * 100, 2)
+        """The official score of a gold row, one prediction or a task's list of them: 0 to 100, two decimals.
+
+        A metric of another name is that of the task.
+        """
+        of_task = MATCH_ANY if str(row.get("task")).removeprefix(PREFIX).startswith("qa") else MATCH_ALL
+        name = {"string_match_all": MATCH_ALL, "string_match_part": MATCH_ANY}.get(str(row.get("metric")), of_task)
+        prediction, references = row["prediction"], row["references"]
+        whole = isinstance(prediction, list)
+        pairs = list(zip(prediction, references, strict=True)) if whole else [(prediction, references)]
+        values = [gold_scored(name, {"prediction": text, "references": wanted}).value or 0.0 for text, wanted in pairs]
+        return round(100 * sum(values) / len(values), 2) if values else 0.0
 
 
 def loom_maker(name: str, meter: Meter, target: int, seed: int) -> Maker:

@@ -48,7 +48,8 @@ def chosen_letters(prediction: str) -> str:
     """The letters an answer names, sorted, each once; "None" for an empty answer, "A" where no letter is found.
 
     A run of letters at the beginning counts ("AB", "(A) He left", "Answer: (A)", whose capital A is such a run); else
-    letters that stand alone before a space, a full stop or the end, so that a letter before a comma is passed over.
+    letters that stand alone before a space, a full stop or the end, so that a letter before a comma is passed over;
+    else the first run of letters anywhere, also inside a word.
     """
     text = prediction.strip()
     if not text:
@@ -56,6 +57,8 @@ def chosen_letters(prediction: str) -> str:
     run = re.match(r"[ABCD(), ]*", text)
     found = [c for c in (run[0] if run else "") if c in LETTERS]
     found = found or re.findall(r"(?<![A-Za-z])[ABCD](?=[ .)\n]|$)", text)
+    if not found and (first := re.search(r"[ABCD]+", text)):
+        found = list(first[0])
     return "".join(sorted(set(found))) or "A"
 
 
@@ -73,7 +76,9 @@ def number(prediction: str) -> str:
     return "".join(c for c in word.partition(".")[0] if c.isdigit())
 
 
-_FILLER = ("will be", "would be", "of the code", "is")
+_FILLER = ("will be", "of the code", "is", "would be", "the value of", "the result of", "printed")
+"""Deleted in this order wherever the letters stand, also inside a word. Gold rows show "is" and "of the code"; the
+others, and that words are not respected ("list" reads "lt"), are known of the authors' script but shown by no row."""
 _MARK = "the final output"
 
 
@@ -90,10 +95,11 @@ def code_output(prediction: str, n: int) -> str:
     """
     text = _joined(prediction)
     for filler in _FILLER:
-        text = re.sub(rf"\b{filler}\b", "", text)
+        text = text.replace(filler, "")
     if _MARK in text:
         return " ".join(re.split(r"\s+", text.split(_MARK)[-1])[: n + 3])
-    return " ".join(text.split()[-(n + 3) :])
+    # White space at the end makes an empty last word, which counts.
+    return " ".join(re.split(r"\s+", text)[-(n + 3) :])
 
 
 def code_reference(reference: str) -> str:
@@ -102,11 +108,15 @@ def code_reference(reference: str) -> str:
 
 
 def judgements(text: str) -> tuple[str, str] | None:
-    """Loyalty and fact of "true [fact: false]", in lower case; None where there is not exactly one "[fact:"."""
+    """Loyalty and fact of "true [fact: false]", in lower case; None without a "[fact:".
+
+    Of several "[fact:" the first counts. The last character after it is taken for its bracket and dropped.
+    """
     parts = text.lower().split("[fact:")
-    if len(parts) != 2:
+    if len(parts) < 2:
         return None
-    loyalty, fact = (next((word for word in ("true", "false") if word in part), ERROR) for part in parts)
+    told = (parts[0], parts[1].strip()[:-1])
+    loyalty, fact = (next((word for word in ("true", "false") if word in part), ERROR) for part in told)
     return loyalty, fact
 
 
@@ -155,8 +165,8 @@ def leval_topic() -> Metric:
 class Judgement:
     """sci_fi: one of the two judgements of "true [fact: false]" equals the reference's. meta: nothing.
 
-    part: 0 for loyalty (what the document says), 1 for fact (what is so in the world). An answer without exactly one
-    "[fact:" raises there and is 0 here.
+    part: 0 for loyalty (what the document says), 1 for fact (what is so in the world). An answer without "[fact:"
+    raises there and is 0 here.
     """
 
     part: int

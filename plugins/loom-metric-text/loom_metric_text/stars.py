@@ -101,8 +101,8 @@ def counting_stars_reasoning() -> Metric:
 class CitedStars:
     """L-CiteEval's counting_stars: hits of the collected list over the number of references.
 
-    JSON is read from the first "{" to the first "}" after it; the list is cut to the number of references, and a count
-    that is collected twice hits twice. Numbers are compared as whole numbers, also where the record holds text.
+    JSON is read from the first "{" to the first "}"; the list is cut to the number of references, and a count that is
+    collected twice hits twice. The records hold whole numbers, so text that looks like one is no hit: "15" is not 15.
     meta: key (optional, as for Counting-Stars).
     """
 
@@ -111,8 +111,8 @@ class CitedStars:
         if not sample.references:
             return no_reference()
         start = prediction.find("{")
-        end = prediction.find("}", start)
-        if start < 0 or end < 0:
+        end = prediction.find("}")
+        if start < 0 or end < start:
             return failed("no JSON object in the answer")
         try:
             found = _listed(json.loads(prediction[start : end + 1]), sample.meta.get("key"))
@@ -120,6 +120,6 @@ class CitedStars:
             found = None
         if found is None:
             return failed("no list of counts in the answer")
-        wanted = [str(star) for star in wanted_counts(sample)]
-        hits = sum(str(star) in wanted for star in found[: len(wanted)])
+        wanted = wanted_counts(sample)
+        hits = sum(star in wanted for star in found[: len(wanted)])
         return Scored(value=hits / len(wanted), extracted=found)

@@ -112,7 +112,15 @@ CASES: list[tuple[str, str, tuple[Any, ...], dict[str, Any], float]] = [
     ("leval_choice", "no idea", ("(A) He left",), {}, 1.0),
     ("leval_topic", "the role of art", ("The role of art",), {}, 0.0),
     ("leval_math", "", ("18",), {}, 0.0),
+    ("leval_choice", "It must be C; surely", ("C",), {}, 1.0),
+    ("leval_choice", "Option B, since it rains", ("B",), {}, 1.0),
+    ("leval_choice", "Option B, since it rains", ("A",), {}, 0.0),
+    ("leval_choice", 'I\'d say "BD"!', ("BCD",), {}, 0.25),
     ("leval_loyalty", "true", ("True [fact: True]",), {}, 0.0),
+    ("leval_fact", "true [fact: false] [fact: true]", ("True [fact: False]",), {}, 1.0),
+    ("leval_fact", "true [fact: true", ("True [fact: True]",), {}, 0.0),
+    ("leval_code", "the list is 5", ("lt 5",), {}, 1.0),
+    ("leval_code", "It gives 5 and more ends\n", ("5",), {}, 0.0),
     # Lists.
     ("longins_f1", "3, [4]", (3,), {}, 0.0),
     ("longins_f1", "[]", (), {}, 0.0),
@@ -184,7 +192,8 @@ def test_stars_reasoning() -> None:
 def test_cited_stars_count_twice_what_is_collected_twice() -> None:
     answer = 'text {"little_penguin": [16, 16, 91], "passage_id": [1]} {"x": 1}'
     assert value("lciteeval_counting_stars", answer, 16, 91) == 1
-    assert value("lciteeval_counting_stars", answer, "16", "91") == 1
+    assert value("lciteeval_counting_stars", '{"little_penguin": ["16", 91]}', 16, 91) == 0.5
+    assert value("lciteeval_counting_stars", '} {"little_penguin": [16, 91]}', 16, 91) == 0
     assert value("lciteeval_counting_stars", "[16]", 16, 91) == 0
 
 
