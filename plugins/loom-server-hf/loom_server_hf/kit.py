@@ -21,6 +21,7 @@ from loom_core.testing.conformance import Row
 from loom_core.types import Budget
 from loom_server_hf.conformance import CHECKS, Subject, toy_model, toy_prompts, u7_groups
 from loom_server_hf.conformance_codec import CODEC_CHECKS, CodecSubject, c7_groups
+from loom_server_hf.conformance_picker import check_picker
 from loom_server_hf.conformance_sharing import (
     declares_phase,
     declares_query,
@@ -28,7 +29,7 @@ from loom_server_hf.conformance_sharing import (
     u9_context_only,
     u9_prefix,
 )
-from loom_server_hf.kv import Policy
+from loom_server_hf.kv import Picker, Policy
 from loom_server_hf.kv.codec import compose
 from loom_server_hf.loading import no_progress_bar
 
@@ -70,6 +71,9 @@ def check(found: Found[AugmentationSpec]) -> Iterator[Row]:
     """One row for each rule: it holds if it does on every model that the method does not refuse."""
     name = found.spec.name
     try:
+        if isinstance(picker := installed().load(found)(build(found.spec.options, {}, owner=name)), Picker):
+            yield from check_picker(name, picker, kit_models())
+            return
         trial = trial_of(found)
     except Exception as error:  # noqa: BLE001 - whatever a method raises is the result of the check
         yield Row(name, "default options make a method", False, reason(error))

@@ -23,7 +23,7 @@ from loom_core.plugins import Catalog, Found, installed, resolve
 from loom_core.specs import AugmentationSpec
 from loom_core.types import Budget, Json
 from loom_server_hf.engine import Engine, Pass
-from loom_server_hf.kv import Allotment, Geometry, LayerView, Policy
+from loom_server_hf.kv import Allotment, Geometry, LayerView, Picker, Policy
 from loom_server_hf.kv.codec import compose
 from loom_server_hf.kv.host import attached
 from loom_server_hf.oracle_codec import ROUNDED, differs_format, differs_held
@@ -35,6 +35,7 @@ from loom_server_hf.oracle_decode import (
     nudged,
     watched,
 )
+from loom_server_hf.picking import pick
 
 FIRST16, NORM, MARGIN = 5e-4, 1e-5, 2e-3
 """Absolute tolerance of single logits, relative one of a row's norm, and the margin below which an argmax may flip."""
@@ -148,18 +149,21 @@ def _claim(
     return None
 
 
-def _maker(catalog: Catalog, claim: Found[AugmentationSpec], method: str) -> Callable[[Json], Policy | None]:
+def _maker(catalog: Catalog, claim: Found[AugmentationSpec], method: str) -> Callable[[Json], Any]:
     """A function from a case to its policy; None where the method does not cover that setting.
 
     A method's `oracle` may name a whole arm, for a row of methods that are stacked.
     """
     factory, options = catalog.load(claim), resolve(claim.spec.oracle)
 
-    def make(case: Json) -> Policy | None:
+    def make(case: Json) -> Any:
         chosen = options(method, case["setting"], case.get("N", 0))
         if isinstance(chosen, str):
             return _stacked(catalog, chosen)
-        return None if chosen is None else compose([factory(chosen)])
+        if chosen is None:
+            return None
+        made = factory(chosen)
+        return made if isinstance(made, Picker) else compose([made])
 
     return make
 
@@ -177,7 +181,7 @@ def _compare(
     oracle: _Oracle,
     method: str,
     cases: Sequence[Json],
-    make: Callable[[Json], Policy | None],
+    make: Callable[[Json], Any],
     heads: str,
 ) -> OracleRow:
     """heads: "query" or "kv", of all cases; a case's own `setting.mode` ("query_head") goes before it."""
@@ -189,7 +193,9 @@ def _compare(
         elif policy is None and method != "dense":
             uncovered += 1
             continue
-        if "model" not in case and policy is not None and policy.codec is not None:
+        if isinstance(policy, Picker):
+            difference = _differs_picked(oracle, case, policy)
+        elif "model" not in case and policy is not None and policy.codec is not None:
             difference = differs_format(oracle.folder, case, policy.codec)
         elif "attn" in case and policy is not None:
             difference = differs_merge(policy, case)
@@ -237,6 +243,18 @@ def _differs_budgets(policy: Policy | None, case: Json) -> str | None:
         )
         own.append(policy.budget(view).table((n,), 1)[0][0])
     return None if own == listed else f"layers keep {own}, not {listed}"
+
+
+def _differs_picked(oracle: _Oracle, case: Json, picker: Picker) -> str | None:
+    """The picked positions, then a dense run on the picked tokens."""
+    engine, ids = oracle.engine(case["model"]), oracle.prompts[case["prompt"]]
+    places = pick(engine, picker, ids)
+    if places != case["indices"]:
+        return f"picked: {_brief(set(places), set(case['indices']))}"
+    picked = [ids[place] for place in places]
+    with attached(engine.model):
+        batch, logits = _prefill(engine, picked, None, False)
+        return _differs_run(engine, picked, batch, logits, case, None)
 
 
 def _run_case(oracle: _Oracle, case: Json, policy: Policy | None, per_query_head: bool) -> str | None:

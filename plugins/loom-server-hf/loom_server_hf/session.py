@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 from loom_core.answering import failure, misfit, said
 from loom_core.contracts import ModelCard, Tokenizer
@@ -20,13 +20,17 @@ from loom_core.render import render
 from loom_core.types import Arm, Part, Request, Response, Timing
 from loom_server_hf.engine import Engine, Row, RowResult
 from loom_server_hf.kv.codec import compose
+from loom_server_hf.kv.picker import Picker
 from loom_server_hf.memory import out_of_memory, release_memory
+from loom_server_hf.picking import PickingEngine
 from loom_server_hf.prefix import Prefix
 from loom_server_hf.recurrent import StateEngine
 from loom_server_hf.shared import Context, ask
 from loom_server_hf.sharing import Sharing, Unit
 from loom_server_hf.taken import Taken
 
+Answers: TypeAlias = Engine | StateEngine | PickingEngine
+"""What runs batches."""
 SLACK_TOKENS = 4
 """Tokens decoded before the first that a stop string can begin in: a decoder may trim the first one's space."""
 
@@ -75,11 +79,14 @@ class HFSession:
         """
         if self._engine is None:
             raise ModelError(f"the session of {self.card.name} is closed", hint="open the model again")
-        policy = load_policy(arm)
+        policy, picker = load_policy(arm), load_picker(arm)
         state = self._engine if isinstance(self._engine, StateEngine) else None
-        if state is not None and policy is not None:
+        if state is not None and (policy is not None or picker is not None):
             raise state.refusal(f"arm {arm.name}")
-        on = self._share_prefix and state is None
+        engine: Answers = self._engine
+        if picker is not None and isinstance(engine, Engine):
+            engine = PickingEngine(engine, picker)
+        on = self._share_prefix and state is None and picker is None
         sharing = Sharing(self._engine, policy, declared=declares_sharing(arm), on=on)
         requests, ahead = iter(requests), list[Request]()
         while taken := [*ahead, *islice(requests, self._batch - len(ahead))]:
@@ -89,12 +96,14 @@ class HFSession:
                 item, why = self._take(request)
                 if state is not None and request.protocol == "context-only":
                     why = str(state.refusal("the protocol context-only"))
+                if picker is not None and request.protocol == "context-only":
+                    why = f"{picker.name} picks tokens with the question in view: it cannot be asked context-only"
                 if why:
                     yield _failure(item, why)
                 else:
                     fitting.append(item)
             for unit in sharing.units(fitting, ahead[0] if ahead else None):
-                yield from self._answer(self._engine, unit, policy)
+                yield from self._answer(engine, unit, policy)
 
     def close(self) -> None:
         """Let go of the model and give its memory back."""
@@ -109,7 +118,7 @@ class HFSession:
         item = Taken(request, tuple(ids), time.perf_counter())
         return item, misfit(len(ids), request.generation, self.card.window)
 
-    def _answer(self, engine: Engine | StateEngine, unit: Unit, policy: Any) -> Iterator[Response]:
+    def _answer(self, engine: Answers, unit: Unit, policy: Any) -> Iterator[Response]:
         """Run a unit, longest first; after running out of memory, what is left of it in smaller batches."""
         waiting = list(unit.items) if not unit.why else []
         for item in unit.items if unit.why else ():
@@ -190,7 +199,7 @@ class HFSession:
         return said(self._tokenizer, kept, item.request.generation)
 
 
-def _run(engine: Engine | StateEngine, rows: Sequence[Row], policy: Any, unit: Unit) -> Iterator[tuple[int, RowResult]]:
+def _run(engine: Answers, rows: Sequence[Row], policy: Any, unit: Unit) -> Iterator[tuple[int, RowResult]]:
     """The rows of a unit through the engine, behind what they share."""
     if isinstance(unit.shared, Context) and isinstance(engine, Engine):
         return ask(engine, unit.shared, rows)
@@ -213,7 +222,24 @@ def load_policy(arm: Arm) -> Any:
     augmentations = installed().augmentations
     parts: tuple[Part, ...] = arm.of_kind("model")
     factories = [installed().load(augmentations.get(part.name)) for part in parts]
-    return compose([factory(part.options) for factory, part in zip(factories, parts, strict=True)])
+    made = [factory(part.options) for factory, part in zip(factories, parts, strict=True)]
+    return compose([part for part in made if not isinstance(part, Picker)])
+
+
+def load_picker(arm: Arm) -> Picker | None:
+    """The method of an arm that picks prompt tokens before the model reads; None without one.
+
+    Raises ModelError where there are two.
+    """
+    augmentations, found = installed().augmentations, list[Picker]()
+    for part in arm.of_kind("model"):
+        made = installed().load(augmentations.get(part.name))(part.options)
+        if isinstance(made, Picker):
+            found.append(made)
+    if len(found) > 1:
+        names = " and ".join(picker.name for picker in found)
+        raise ModelError(f"{names} cannot be stacked", why="each decides alone which tokens the model reads")
+    return found[0] if found else None
 
 
 def _failure(item: Taken, why: str) -> Response:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from loom_server_hf.conformance import CHECKS, Subject, toy_model, toy_prompts, u7_groups
 from loom_server_hf.conformance_sharing import u9_context_only, u9_prefix
-from loom_server_hf.kv import Policy
+from loom_server_hf.kv import Picker, Policy
 from transformers import AutoModelForCausalLM
 
 from loom_core.plugins import Found, installed
@@ -57,11 +57,13 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
 
 
 def policies() -> list[tuple[str, Found[AugmentationSpec], dict[str, Any]]]:
-    """(id, method, options) of every installed policy; codecs, which have no budget, are in `test_kv_codecs`."""
+    """(id, method, options) of every installed policy; codecs, which have no budget, are in `test_kv_codecs`, and
+    pickers, which choose no slots, bring tests of their own."""
     rows = []
     for found in installed().augmentations:
         budgeted = any(field.name == "budget" for field in dataclasses.fields(found.spec.options))
-        if found.spec.kind == "model" and "local_model" in found.spec.requires and budgeted:
+        picks = found.spec.kind == "model" and issubclass(installed().load(found), Picker)
+        if found.spec.kind == "model" and "local_model" in found.spec.requires and budgeted and not picks:
             for number, options in enumerate(VARIANTS.get(found.spec.name, ({},))):
                 rows.append((f"{found.spec.name}{number}", found, options))
     return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from loom_server_hf.kv.codec import Codec, HeldView
 from loom_server_hf.kv.grouped import GroupedStore
+from loom_server_hf.kv.picker import Picker
 from loom_server_hf.kv.policy import (
     Allotment,
     Geometry,
@@ -32,6 +33,7 @@ __all__ = [
     "LayerView",
     "Merge",
     "Need",
+    "Picker",
     "Policy",
     "QueryChunk",
     "StepView",
