@@ -59,7 +59,8 @@ def save(folder: Path, tensors: dict[str, Tensor], **changes: Any) -> str:
 
 
 def load(folder: Path) -> Any:
-    return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    untyped: Any = LlamaForCausalLM
+    return untyped.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def beside(model: Any, tensors: dict[str, Tensor], scale: Callable[[str], float]) -> Any:
@@ -71,7 +72,8 @@ def beside(model: Any, tensors: dict[str, Tensor], scale: Callable[[str], float]
         down, up = tensors[key + "A.weight"], tensors[key + "B.weight"]
 
         def add(_: Any, given: Any, out: Tensor, down: Tensor = down, up: Tensor = up, name: str = name) -> Tensor:
-            return out + scale(name) * (given[0] @ down.T @ up.T)
+            changed: Tensor = out + scale(name) * (given[0] @ down.T @ up.T)
+            return changed
 
         module.register_forward_hook(add)
     return model
@@ -154,7 +156,8 @@ def test_the_digest_of_the_adapter_enters_the_card(model_folder: Path, tmp_path:
 @torch.inference_mode()
 def test_transposed_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=50)).eval()
+    untyped: Any = GPT2LMHeadModel
+    model = untyped(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=50)).eval()
     weight = model.get_submodule("transformer.h.0.attn.c_attn").weight.clone()
     down, up = torch.randn(4, 16), torch.randn(48, 4)
     name = "base_model.model.transformer.h.0.attn.c_attn.lora_"
@@ -206,7 +209,8 @@ def test_files_that_are_not_whole(model_folder: Path, tmp_path: Path) -> None:
     half = {key: tensor for key, tensor in tensors.items() if not ("layers.1" in key and "lora_B" in key)}
     embedding = {**tensors, "base_model.model.model.embed_tokens.lora_embedding_A": torch.zeros(4, 400)}
     elsewhere = {key.replace("layers.1", "layers.7"): tensor for key, tensor in tensors.items()}
-    cases = ((half, "only matrix A"), (embedding, "lora_embedding_A"), (elsewhere, "no module"), ({}, "no matrices"))
+    none: dict[str, Tensor] = {}
+    cases = ((half, "only matrix A"), (embedding, "lora_embedding_A"), (elsewhere, "no module"), (none, "no matrices"))
     for content, told in cases:
         with pytest.raises(ModelError, match=told):
             raise_as_text(model, save(tmp_path / "a", content))
