@@ -166,10 +166,9 @@ def main() -> None:
             measured = watch(engine, ids, arm)
             timed = script.measure_engine(engine, ids, arguments.tokens, policy_of(arm))
             rounds[arm.name].append(measured | timed)
-    rows = []
-    for name, measured in rounds.items():
-        keys = measured[0]
-        row = {key: statistics.median(m[key] for m in measured[1:]) for key in keys if measured[0][key] is not None}
+    rows: list[dict[str, Any]] = []
+    for name, seen in rounds.items():
+        row = {key: statistics.median(one[key] for one in seen[1:]) for key in seen[0]}
         rows.append({"arm": name, **{key: float(f"{value:.5g}") for key, value in row.items()}})
     for row in rows:
         for key in ("prefill", "decode"):
