@@ -31,9 +31,15 @@ def words(text: str) -> list[str]:
     return _tokenizer().lcut(text) if text else []
 
 
+@functools.lru_cache(maxsize=65536)
+def _normal(word: str) -> str:
+    """`normalise.chinese` of a word; words recur."""
+    return chinese(word)
+
+
 def normal_words(text: str) -> list[str]:
     """The words, each normalised by `normalise.chinese`; those that vanish are dropped."""
-    return [word for word in map(chinese, words(text)) if word]
+    return [word for word in map(_normal, words(text)) if word]
 
 
 def spaced(text: str) -> str:

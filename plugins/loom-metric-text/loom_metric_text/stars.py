@@ -6,6 +6,7 @@ An answer is a JSON object with a list under "little_penguin" or "小企鹅". Im
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from loom_core.contracts import Metric
@@ -13,6 +14,7 @@ from loom_core.types import Json, Sample, Scored
 from loom_metric_text.reference import failed, needed, no_reference
 
 KEYS = ("little_penguin", "小企鹅")
+_read: Callable[[str], Json] = json.JSONDecoder().decode
 
 
 def _listed(record: Json, key: Json) -> list[Json] | None:
@@ -29,7 +31,7 @@ def collected(prediction: str, key: Json = None) -> list[Json] | None:
     """The list under the key, code fences dropped and broken JSON mended; None where there is none."""
     text = prediction.replace("```json", "").replace("```", "").strip() if "`" in prediction else prediction
     try:
-        record = json.loads(text)
+        record = _read(text)
     except (ValueError, RecursionError):
         record = _mended(text)
     return _listed(record, key)
@@ -44,10 +46,11 @@ def _mended(text: str) -> Json:
         return None
 
 
-def wanted_counts(sample: Sample) -> list[Json]:
+def wanted_counts(sample: Sample) -> Sequence[Json]:
     """The right counts: the references, or the list of a reference that is itself an answer ({"little_penguin": …})."""
-    listed = _listed(sample.references[0], sample.meta.get("key"))
-    return list(sample.references) if listed is None else listed
+    first = sample.references[0]
+    listed = _listed(first, sample.meta.get("key")) if isinstance(first, dict) else None
+    return sample.references if listed is None else listed
 
 
 @dataclass(frozen=True, slots=True)
