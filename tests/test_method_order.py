@@ -1,4 +1,4 @@
-"""The table of KV-cache methods in small: one command on the needle test; bytes by formula, and scores in their order."""
+"""The table of KV-cache methods in small: one command on the needle test; bytes by formula, scores in their order."""
 
 from __future__ import annotations
 
