@@ -216,6 +216,8 @@ def _cell(
         "n_truncated": sum(n > 0 for n in dropped),
         "tokens_dropped": sum(dropped),
         "n_cut_short": sum(any(call.cut_short for call in answer.calls) for answer in done),
+        "n_unfinished": sum(any(call.unfinished for call in answer.calls) for answer in done),
+        "tokens_thinking": sum(call.n_reasoning for answer in done for call in answer.calls),
         "example_error": reasons[0] if reasons else None,
         "length": _median_length(answers),
         "scores": [],

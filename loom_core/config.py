@@ -16,6 +16,7 @@ from loom_core.errors import UsageError, nearest
 from loom_core.keys import plain
 from loom_core.options import SECRET, number, show
 from loom_core.ownprompt import read_templates
+from loom_core.thinking import marks
 from loom_core.types import PROTOCOLS, Json, Protocol
 
 OVERLENGTH = ("error", "skip", "truncate")
@@ -50,7 +51,8 @@ class RunConfig:
     """A run as it was asked for. Every field not in `HOW` is part of its identity.
 
     subset: samples of each task, drawn fairly over its levels by `subset_seed`; limit: then at most so many. templates:
-    the text of a user's own prompt by "bench:task".
+    the text of a user's own prompt by "bench:task". thinking: the marks around a model's thinking, thinking_budget:
+    tokens allowed for it (`thinking`).
     """
 
     benchmarks: tuple[str, ...] = ()
@@ -69,6 +71,8 @@ class RunConfig:
     repeats: int = 1
     overlength: Literal["error", "skip", "truncate"] = "error"
     protocol: Protocol = "query-aware"
+    thinking: str | None = None
+    thinking_budget: int = 0
     judge: str | None = None
     judge_options: Mapping[str, str] = field(default_factory=dict)
     metric_options: Mapping[str, str] = field(default_factory=dict)
@@ -159,7 +163,9 @@ def _value(name: str, value: Any) -> Any:
         return {str(k): v for k, v in value.items()}
     if name in ("limit", "subset", "repeats", "workers"):
         return None if value is None and name in ("limit", "subset") else _whole(value, least=1)
-    if name in ("seed", "subset_seed"):
+    if name == "thinking":
+        return marks(value)
+    if name in ("seed", "subset_seed", "thinking_budget"):
         return _whole(value, least=0)
     if name == "offline":
         if not isinstance(value, bool):

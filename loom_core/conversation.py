@@ -22,6 +22,7 @@ from loom_core.render import render
 from loom_core.rewriting import Rewriting, evidence_left, rewrite
 from loom_core.selection import Selection
 from loom_core.store import sample_from
+from loom_core.thinking import asked, declared
 from loom_core.truncate import fit
 from loom_core.types import Arm, Json, KVUse, Part, Prompt, Request, Response, Sample, Task, Timing, Turn
 
@@ -97,6 +98,7 @@ class Conversations:
 
     def __init__(self, selection: Selection, session: Session) -> None:
         self._selection, self._session = selection, session
+        self._thinking = declared(selection.config.thinking, selection.config.thinking_budget)
         self._stack = ExitStack()
         self._augmentations: dict[str, Any] = {}
         self._unopened: dict[str, LoomError] = {}
@@ -116,14 +118,14 @@ class Conversations:
         if see := getattr(self._session, "see_samples", None):
             see({step.job["key"]: step.sample for step in waiting})
         while waiting and not stopping.is_set():
-            asked = {step.request.key: step for step in waiting if step.request is not None}
+            open_ = {step.request.key: step for step in waiting if step.request is not None}
             waiting = []
-            requests = iter([step.request for step in asked.values() if step.request is not None])
+            requests = iter([step.request for step in open_.values() if step.request is not None])
             for response in self._session.generate(requests, arm):
-                yield from self._advance(arm, asked.pop(response.key), response, waiting)
+                yield from self._advance(arm, open_.pop(response.key), response, waiting)
                 if stopping.is_set():
                     return
-            for step in asked.values():
+            for step in open_.values():
                 yield self._failure(step, "the server gave no answer to this request")
 
     def _start(self, arm: Arm, order: Json, waiting: list[Step]) -> Iterator[dict[str, Json]]:
@@ -145,6 +147,10 @@ class Conversations:
     def _prepare(self, arm: Arm, step: Step, waiting: list[Step]) -> Iterator[dict[str, Json]]:
         """Make the request of the open turn, or replay its recorded response; what fails is recorded."""
         began = time.perf_counter()
+        thinking, limits = self._thinking, step.turn.generation
+        # A task's own limits were given room to think when it was chosen; those of other turns are given it here.
+        if thinking is not None and limits != step.task.generation:
+            step.turn = replace(step.turn, generation=thinking.limits(limits))
         try:
             if step.number >= MOST_CALLS:
                 raise PluginError("a job may not make more calls", why=f"the limit is {MOST_CALLS}")
@@ -165,6 +171,10 @@ class Conversations:
     ) -> Iterator[dict[str, Json]]:
         """Hand a response to its job; record it, and prepare the job's next turn if it has one."""
         answer, turn, broken, number = None, None, "", len(step.answered)
+        if self._thinking is not None and not replayed:
+            tokenizer = self._session.card.tokenizer
+            count = (lambda text: len(tokenizer.encode(text))) if tokenizer is not None else None
+            response = self._thinking.split(response, step.turn.generation, count)
         if response.finish != "error":
             try:
                 turn = step.turns.send(response)
@@ -194,7 +204,7 @@ class Conversations:
                 job=job,
                 step=step.number,
                 prompt=prompt,
-                generation=turn.generation,
+                generation=turn.generation if self._thinking is None else asked(turn.generation),
                 group=prompt.context_digest,
                 seed=seed_of(f"{job}:{step.number}:{turn.generation.seed}"),
                 chat=task.chat,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from loom_core.store import Damage, Responses, RunFolder, read_json, read_lines
+from loom_core.thinking import UNFINISHED
 from loom_core.types import Json
 from loom_core.weighting import Steered, everything_asked
 
@@ -73,6 +74,8 @@ class Call(NamedTuple):
     saves: str | None
     cut_short: bool
     failure: str | None
+    n_reasoning: int = 0
+    unfinished: bool = False
     shared_seconds: float = 0.0
     tokens_held: float | None = None
     tokens_asked: float | None = None
@@ -180,6 +183,8 @@ def call_from(record: Mapping[str, Json]) -> Call:
         kept_asked=kv.get("kept_asked"),
         bytes_asked=kv.get("bytes_asked"),
         cut_short=record["finish"] == "length",
+        n_reasoning=record.get("n_reasoning") or 0,
+        unfinished=UNFINISHED in record.get("notes", ()),
         failure=str(record.get("error") or "no reason given")[:2000] if failed else None,
         rewriting=_rewriting(record),
         evidence=EvidenceLeft(**record["evidence"]) if record.get("evidence") else None,

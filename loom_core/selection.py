@@ -22,6 +22,7 @@ from loom_core.options import build, identity
 from loom_core.ownprompt import OwnPrompt
 from loom_core.plugins import Catalog, Found, resolve
 from loom_core.specs import MetricSpec, ServerSpec
+from loom_core.thinking import declared
 from loom_core.types import Arm, Json, Sample, Task
 
 LOADING = frozenset(("local_model", "device"))
@@ -236,6 +237,8 @@ def _open(choice: Choice, config: RunConfig, catalog: Catalog) -> Chosen:
         raise UsageError(
             f"no task of {name} is left", where=choice.text, why=f"these options give: {offered}", hint="drop the task"
         )
+    if thinking := declared(config.thinking, config.thinking_budget):
+        tasks = [replace(t, generation=thinking.limits(t.generation)) for t in tasks]
     repeated = [replace(t, generation=replace(t.generation, repeats=config.repeats)) for t in tasks]
     own = {
         text.partition(":")[2]: OwnPrompt(template, f"template for {text}")

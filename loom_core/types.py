@@ -316,6 +316,7 @@ class Response:
     timing: Timing
     token_ids: tuple[int, ...] | None = None
     reasoning: str | None = None
+    n_reasoning: int | None = None
     n_cached: int = 0
     n_dropped: int = 0
     cost: float | None = None

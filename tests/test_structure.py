@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "forms",
         (
             *("keys", "prompt", "contracts", "answering", "render", "truncate", "literals", "stats", "pins"),
-            *("download", "records", "tables", "ownprompt", "stratify", "evidence", "chunking"),
+            *("download", "records", "tables", "ownprompt", "stratify", "evidence", "chunking", "thinking"),
         ),
     ),
     ("plugins", ("options", "specs", "hookspecs", "plugins", "readers", "retrieval")),

@@ -53,6 +53,11 @@ FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         },
     ),
     (
+        ("--thinking",),
+        {"metavar": "BEGIN,END", "help": "Marks of a model's thinking, split off before scoring: <think>,</think>"},
+    ),
+    (("--thinking-budget",), {"help": "Tokens for thinking, added to each answer's limit.  [default: 0]"}),
+    (
         ("--judge",),
         {"metavar": "SERVER:MODEL", "help": "The model that metrics ask for a judgement; any server can run it."},
     ),

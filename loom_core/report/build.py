@@ -16,6 +16,7 @@ from loom_core.errors import RunError
 from loom_core.ledger import Ledger
 from loom_core.report.text import one_line
 from loom_core.store import RunFolder, read_json
+from loom_core.thinking import UNFINISHED
 from loom_core.types import Json
 
 SCHEMA = 1
@@ -79,12 +80,23 @@ def build(folder: RunFolder) -> tuple[dict[str, Json], Ledger]:
         "notes": list(plan.get("notes") or ()),
         "told": list(plan.get("told") or ()),
     }
+    report["notes"] += _on_thinking(report["state"])
     report["pareto"] = [row for task in report["tasks"] for row in _pareto(report, task)]
     report["retention"] = [row for task in report["tasks"] for row in _retention(report, task)]
     report["capabilities"] = _capabilities(report)
     report["banners"] = sorted(_banners(report, ledger), key=lambda banner: BEFORE_NUMBERS.index(banner["kind"]))
     clean: dict[str, Json] = _encodable(report)
     return clean, ledger
+
+
+def _on_thinking(state: Mapping[str, Json]) -> list[str]:
+    """What thinking took, and the answers that it left empty."""
+    notes = []
+    if tokens := state["tokens_thinking"]:
+        notes.append(f"{tokens} tokens of thinking were split off before scoring")
+    if n := state["n_unfinished"]:
+        notes.append(f"{n} of {state['n_answered']} answers are empty: {UNFINISHED.partition(':')[0]}")
+    return notes
 
 
 def _run(manifest: Mapping[str, Json]) -> dict[str, Json]:
@@ -118,6 +130,8 @@ def _encodable(value: Json) -> Json:
 def _state(ledger: Ledger, totals: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
     names = ("n_planned", "n_answered", "n_error", "n_missing", "n_skipped", "n_truncated", "n_cut_short")
     state: dict[str, Json] = {name: sum(row[name] for row in totals) for name in names}
+    state["n_unfinished"] = sum(row["n_unfinished"] for row in totals)
+    state["tokens_thinking"] = sum(row["tokens_thinking"] for row in totals)
     state["tokens_dropped"] = sum(row["tokens_dropped"] for row in totals)
     state["n_unscored"] = sum(row["scores"][0]["n_unscored"] for row in totals if row["scores"])
     state["n_invalid_scores"] = ledger.n_invalid

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -101,7 +100,8 @@ def load(path: Path, strategy: str) -> Any:
         raise ModelError("this process has loaded the other kind of RWKV", why=why, hint="run it as a run of its own")
     os.environ["RWKV_V7_ON"] = seventh
     try:
-        package: Any = importlib.import_module("rwkv.model")
+        import rwkv.model as package  # type: ignore[import-untyped]
+
         # It adds the suffix itself, and for RWKV-7 always.
         return package.RWKV(model=str(path.with_suffix("")), strategy=strategy)
     except Exception as error:  # the package raises AssertionError, KeyError and what torch raises

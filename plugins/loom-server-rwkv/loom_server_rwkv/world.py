@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +27,8 @@ class WorldTokenizer:
         found = importlib.util.find_spec("rwkv")
         if found is None or found.origin is None:
             raise ModelError("the package rwkv is not installed", hint="pip install rwkv")
-        module: Any = importlib.import_module("rwkv.rwkv_tokenizer")
+        import rwkv.rwkv_tokenizer as module  # type: ignore[import-untyped]
+
         path = Path(found.origin).parent / FILE
         self.digest = hashlib.sha256(path.read_bytes()).hexdigest()
         self._trie: Any = module.TRIE_TOKENIZER(str(path))
