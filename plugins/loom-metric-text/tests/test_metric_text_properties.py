@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import string
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loom_metric_text import bleu, lcs, rouge, rouge_score
 from loom_metric_text.edit import fuzz_ratio
+from loom_metric_text.f1 import squad_f1
 from loom_metric_text.gold import opened
 from loom_metric_text.plugin import loom_metrics
 
@@ -153,7 +156,8 @@ def test_registration_imports_no_scorer_package() -> None:
 WORDS = st.sampled_from(
     ["a", "b", "c", "d", ".", ". ", " .", "\n", "The", "running", "national", "é", "x-y", "", ",", "1"]
 )
-LINES = st.lists(WORDS, max_size=14).map(" ".join) | st.lists(WORDS, max_size=14).map("".join)
+ODD = st.text("ab .,\t\r\n\x0b\x1c\x1f\x85\xa0\u2028\u3000，。《北京大学的İßΣς７3\u0301🙂", max_size=30)
+LINES = st.lists(WORDS, max_size=14).map(" ".join) | st.lists(WORDS, max_size=14).map("".join) | ODD
 
 
 def parts(found: Any) -> tuple[float, float, float]:
@@ -215,6 +219,21 @@ def test_fuzz_ratio_equals_fuzzywuzzy(a: str, b: str) -> None:
     assert fuzz_ratio()(a, b) == fuzz.ratio(a, b) / 100
 
 
+@settings(max_examples=150, deadline=None)
+@given(prediction=LINES, reference=LINES)
+def test_token_f1_equals_the_script(prediction: str, reference: str) -> None:
+    """Against the definition, a character and a word at a time: lower case, punctuation out, articles out, bags."""
+
+    def bag(text: str) -> Counter[str]:
+        bare = "".join(c for c in text.lower() if c not in string.punctuation)
+        return Counter(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+    left, right = bag(prediction), bag(reference)
+    common = (left & right).total()
+    wanted = 2 * common / (left.total() + right.total()) if common else 0.0
+    assert squad_f1(prediction, reference) == pytest.approx(wanted, abs=1e-12)
+
+
 def table_length(a: str, b: str) -> int:
     """The textbook table."""
     row = [0] * (len(b) + 1)
@@ -247,8 +266,5 @@ def flat(prediction: str, reference: str) -> float:
     reference=st.lists(st.sampled_from(["rome", "oslo", "bern", "kyiv"]), max_size=8).map(" ".join),
 )
 def test_token_f1_is_symmetric_and_as_defined(prediction: str, reference: str) -> None:
-    from loom_metric_text.f1 import squad_f1
-
-    f1: Callable[[str, str], float] = squad_f1
-    assert f1(prediction, reference) == pytest.approx(f1(reference, prediction))
-    assert f1(prediction, reference) == pytest.approx(flat(prediction, reference))
+    assert squad_f1(prediction, reference) == pytest.approx(squad_f1(reference, prediction))
+    assert squad_f1(prediction, reference) == pytest.approx(flat(prediction, reference))
