@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,3 +70,32 @@ def test_the_settings() -> None:
     config = RunConfig().merged({"thinking": "<think>, </think>", "thinking_budget": "2k"}, "test")
     assert declared(config.thinking, config.thinking_budget) == Thinking("<think>", "</think>", 2048)
     assert declared(None, 5) is None and config.identity["thinking"] == "<think>,</think>"
+
+
+def test_a_scripted_reply_is_split_counted_and_scored_on_the_rest(loom: Any, tmp_path: Path) -> None:
+    ask = ("run", "fable@n=2", "--model", "toy")
+    loom(*ask, "--out", tmp_path / "plain")
+    right = [record["text"] for record in records(tmp_path / "plain")]
+    script = tmp_path / "script.jsonl"
+    rows = [{"if": "number 0?", "say": f"<think>let me\nsee</think>\n\n{right[0]}"}, {"say": "<think>and so on"}]
+    script.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    thinking = ("--thinking", "<think>,</think>", "--thinking-budget", "64")
+    loom(*ask, "--server-option", f"script={script}", *thinking, "--out", tmp_path / "thinks")
+    found = {record["text"]: record for record in records(tmp_path / "thinks")}
+    assert found[right[0]]["reasoning"] == "let me\nsee" and found[right[0]]["n_reasoning"] == len("let me\nsee")
+    assert found[""]["reasoning"] == "and so on" and found[""]["notes"] == [UNFINISHED]
+    report = json.loads((tmp_path / "thinks" / "report.json").read_text("utf-8"))
+    assert report["state"]["n_unfinished"] == 1 and report["state"]["n_answered"] == 2
+    assert report["state"]["tokens_thinking"] == len("let me\nsee") + len("and so on")
+    assert any("1 of 2 answers are empty" in note for note in report["notes"])
+    assert report["totals"][0]["scores"][0]["score"] == 0.5
+    plain = json.loads((tmp_path / "plain" / "plan.json").read_text("utf-8"))
+    wider = json.loads((tmp_path / "thinks" / "plan.json").read_text("utf-8"))
+    limits = [made["tasks"][0]["generation"]["max_tokens"] for made in (plain, wider)]
+    assert limits[1] == limits[0] + 64
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """The recorded answers of a run."""
+    lines = [line for path in sorted(folder.glob("responses*.jsonl")) for line in path.read_text("ascii").splitlines()]
+    return sorted((json.loads(line) for line in lines), key=lambda record: str(record["sample"]))
