@@ -1,0 +1,40 @@
+"""Prompt compression in whole runs: every compressor once with a double, counted, metered, its losses attributed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from loom_accel_llmlingua.toy import make_classifier
+
+RUN = ("run", "passkey@words=200,depths=2,repeats=1", "--model", "toy", "--quiet", "--out", "run")
+
+
+def test_every_compressor_runs_and_is_metered(loom: Any, tmp_path: Path) -> None:
+    make_classifier(tmp_path / "classifier")
+    arms = [
+        "llmlingua:rate={0.5,0.25},piece=200",
+        "longllmlingua:rate=0.25,piece=200",
+        f"llmlingua2:rate=0.25,model={tmp_path / 'classifier'}",
+    ]
+    loom(*RUN, *(argument for arm in arms for argument in ("--accel", arm)), seconds=300)
+    records = loom.records(loom.cwd / "run")
+    assert len(records) == 2 * 5 and not [r["error"] for r in records if r["error"]]
+    for record in records:
+        if record["arm"] == "dense":
+            continue
+        did, took = record["rewriting"], record["rewriting_cost"]
+        rate = 0.5 if "rate=0.5" in record["arm"] else 0.25
+        assert 0 < did["tokens_after"] <= rate * did["tokens_before"]
+        assert took["calls"] == 1 and took["read_tokens"] > 0 and took["seconds"] > 0
+        assert record["evidence"]["n"] == 1 and 0 <= record["evidence"]["share"] <= 1
+    report = json.loads((loom.cwd / "run" / "report.json").read_text("utf-8"))
+    kept = {row["arm"]: row["cost"]["rewriting"] and row["cost"]["rewriting"]["kept"] for row in report["totals"]}
+    assert kept.pop("dense") is None and len(kept) == 4 and all(0 < share <= 0.5 for share in kept.values())
+
+
+def test_a_scorer_that_cannot_be_opened_is_an_error_of_its_arm(loom: Any) -> None:
+    loom(*RUN, "--accel", "llmlingua2:rate=0.25,model=nowhere/none", env={"LOOM_OFFLINE": "1"}, code=3)
+    errors = {r["error"] for r in loom.records(loom.cwd / "run") if r["arm"] != "dense"}
+    assert len(errors) == 1 and "the scoring model cannot be opened" in errors.pop()
