@@ -1,4 +1,4 @@
-"""Dense retrieval: vectors against the formula, what is kept, metering, and models that are missing or of another kind."""
+"""Dense retrieval: vectors against the formula, what is kept, metering, models that are missing or of another kind."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast
-
 from loom_accel_dense.encoder import Encoder
 from loom_accel_dense.plugin import DenseOptions
 from loom_accel_dense.retriever import DenseRetriever
+from transformers import BertConfig, BertModel, BertTokenizerFast
+
 from loom_core.errors import ModelError
 from loom_core.prompt import segment
 from loom_core.testing.doubles import ToyTokenizer
 from loom_core.types import Prompt
 
-WORDS = "the a of capital france paris is quiet river keeps its own calendar lamp number pass key what".split()
+TEXT = "the a of capital france paris is quiet river keeps its own calendar lamp number pass key what"
+WORDS = TEXT.split()
 
 
 @pytest.fixture(scope="module")

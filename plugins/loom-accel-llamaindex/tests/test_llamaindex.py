@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from llama_index.core.node_parser import SentenceSplitter
-
 from loom_accel_llamaindex.plugin import LlamaIndexOptions
 from loom_accel_llamaindex.retriever import LlamaIndexRetriever, located
+
 from loom_core.errors import LoomError, ModelError
 from loom_core.prompt import segment
 from loom_core.testing.doubles import ToyTokenizer
@@ -62,7 +63,7 @@ def test_spans_cover_the_text_in_order(text: str, size: int) -> None:
     pieces = SentenceSplitter(chunk_size=size, chunk_overlap=size // 2, tokenizer=list).split_text(text)
     places = located(text, pieces)
     assert places[0][0] == 0 and places[-1][1] == len(text)
-    assert all(start <= end_before for (_, end_before), (start, _) in zip(places, places[1:], strict=False))
+    assert all(start <= end_before for (_, end_before), (start, _) in pairwise(places))
     assert all(piece in text[start:end] for piece, (start, end) in zip(pieces, places, strict=True))
 
 

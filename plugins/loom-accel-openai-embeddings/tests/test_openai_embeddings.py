@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from loom_accel_openai_embeddings.plugin import OpenAIEmbeddingsOptions
 from loom_accel_openai_embeddings.retriever import MOST_FAILURES, EndpointRetriever
+
 from loom_core.errors import ModelError
 from loom_core.prompt import segment
 from loom_core.testing.doubles import ToyTokenizer

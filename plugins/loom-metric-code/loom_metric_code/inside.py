@@ -92,13 +92,13 @@ def kernel_filter(machine: str) -> bytes:
     ]
     for number in UNKNOWN.values():
         rows += [instruction(JUMP_EQUAL, 0, 1, number), missing]
-    for number in (numbers[column] for numbers in DENIED.values()):
-        if number is not None:
-            rows += [instruction(JUMP_EQUAL, 0, 1, number), refuse]
+    for denied in (numbers[column] for numbers in DENIED.values()):
+        if denied is not None:
+            rows += [instruction(JUMP_EQUAL, 0, 1, denied), refuse]
     for numbers, argument in ((OPEN, 1), (OPENAT, 2)):
-        if (number := numbers[column]) is not None:
+        if (opening := numbers[column]) is not None:
             rows += [
-                instruction(JUMP_EQUAL, 0, 4, number),
+                instruction(JUMP_EQUAL, 0, 4, opening),
                 instruction(LOAD, 0, 0, AT_FIRST_ARGUMENT + 8 * argument),
                 instruction(JUMP_SET, 0, 1, WRITING),
                 refuse,

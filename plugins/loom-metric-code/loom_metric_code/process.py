@@ -84,7 +84,9 @@ def _watched(child: subprocess.Popen[bytes], order: str, token: str, seconds: fl
         child.stdin.close()
     said = _line(child, START_SECONDS)
     if said != "ready":
-        raise Unconfined(said.removeprefix("unconfined ") or f"the child ended before it was confined ({_how(child)})")
+        raise Unconfined(
+            (said or "").removeprefix("unconfined ") or f"the child ended before it was confined ({_how(child)})"
+        )
     last = _line(child, seconds)
     if last == token:
         return Verdict(True, "passed")

@@ -15,7 +15,7 @@ def label(reply: str, allowed: Collection[str]) -> str:
 
     Two different labels in brackets are no reply: a judge that weighs both must say which it means.
     """
-    found = {text.lower() for text in _BRACKETS.findall(reply)} or {reply.strip().strip(".!").lower()}
+    found: set[str] = {text.lower() for text in _BRACKETS.findall(reply)} or {reply.strip().strip(".!").lower()}
     said = found & set(allowed)
     if len(said) != 1 or len(found) > 1:
         raise ValueError(f"the judge's reply is none of {', '.join(sorted(allowed))}: {_short(reply)}")

@@ -78,7 +78,7 @@ class Format:
         out: where to write them, if given; its dimensions N and d may be part of a larger tensor's.
         """
         groups = split(self._spread(packed), self.axis, self.group)
-        target = None if out is None else out.unflatten(self.axis, (-1, self.group))
+        target = None if out is None else out.unflatten(self.axis, (-1, self.group))  # type: ignore[no-untyped-call]
         scale, least = packed.scale.unsqueeze(self.axis), packed.least.unsqueeze(self.axis)
         if self.along == "channels" and groups.dtype == torch.float32:
             # Two passes, since torch's fused one is slow where a whole group shares its scale.
