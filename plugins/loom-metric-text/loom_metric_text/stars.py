@@ -5,6 +5,7 @@ An answer is a JSON object with a list under "little_penguin" or "小企鹅". Im
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,12 @@ def _mended(text: str) -> Json:
         return None
 
 
+@functools.lru_cache(maxsize=1024)
+def _distinct(counts: tuple[Json, ...]) -> bool:
+    """True where no count stands twice, so that a set's size counts the hits."""
+    return len(set(counts)) == len(counts)
+
+
 def wanted_counts(sample: Sample) -> Sequence[Json]:
     """The right counts: the references, or the list of a reference that is itself an answer ({"little_penguin": …})."""
     first = sample.references[0]
@@ -81,7 +88,8 @@ class CountingStars:
         # Whole numbers are wanted, so text that looks like one is not found: "15" is not 15.
         right = wanted_counts(sample)
         if not self.reasoning:
-            hits = float(sum(map(numbers.__contains__, right)))
+            once = _distinct(tuple(right))
+            hits = float(len(numbers.intersection(right)) if once else sum(map(numbers.__contains__, right)))
         else:
             wrong = list(needed(sample, "wrong"))
             hits = sum(

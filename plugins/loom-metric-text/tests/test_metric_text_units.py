@@ -176,6 +176,8 @@ def test_stars_searching() -> None:
     assert value("counting_stars_searching", stars(list(STARS), "小企鹅"), *STARS, key="little_penguin") == 0
     assert value("counting_stars_searching", '{"little_penguin": [1, 2, 3', *STARS) == pytest.approx(3 / 32)
     assert value("counting_stars_searching", stars([[1]]), *STARS) == 0
+    # A count that is right for two stars hits twice.
+    assert value("counting_stars_searching", stars([7, 9]), 7, 7, 8) == pytest.approx(2 / 3)
     assert value("counting_stars_searching", stars([1, 2]), {"little_penguin": [1, 2]}) == 1
     for empty in ("", "no", "[1, 2]", '{"little_penguin": 3}'):
         assert value("counting_stars_searching", empty, *STARS) == 0
