@@ -85,10 +85,16 @@ def test_a_scripted_reply_is_split_counted_and_scored_on_the_rest(loom: Any, tmp
     assert found[right[0]]["reasoning"] == "let me\nsee" and found[right[0]]["n_reasoning"] == len("let me\nsee")
     assert found[""]["reasoning"] == "and so on" and found[""]["notes"] == [UNFINISHED]
     report = json.loads((tmp_path / "thinks" / "report.json").read_text("utf-8"))
-    assert report["state"]["n_unfinished"] == 1 and report["state"]["n_answered"] == 2
-    assert report["state"]["tokens_thinking"] == len("let me\nsee") + len("and so on")
-    assert any("1 of 2 answers are empty" in note for note in report["notes"])
-    assert report["totals"][0]["scores"][0]["score"] == 0.5
+    every = records(tmp_path / "thinks")
+    n_empty = sum(record["text"] == "" for record in every)
+    assert report["state"]["n_unfinished"] == n_empty and 0 < n_empty < report["state"]["n_answered"] == len(every)
+    assert report["state"]["tokens_thinking"] == sum(record["n_reasoning"] for record in every) > 0
+    assert any(f"{n_empty} of {len(every)} answers are empty" in note for note in report["notes"])
+    scores = loom.scores("fable_exact@1", tmp_path / "thinks")
+    values = {score["key"]: score["value"] for score in scores}
+    answered = {record["job"]: record["text"] for record in every}
+    assert all(values[job] == 0.0 for job, text in answered.items() if not text)
+    assert values[found[right[0]]["job"]] == 1.0
     plain = json.loads((tmp_path / "plain" / "plan.json").read_text("utf-8"))
     wider = json.loads((tmp_path / "thinks" / "plan.json").read_text("utf-8"))
     limits = [made["tasks"][0]["generation"]["max_tokens"] for made in (plain, wider)]
