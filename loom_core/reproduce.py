@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loom_core.errors import RunError
+from loom_core.errors import RunError, UsageError
 from loom_core.knobs import Knob, differing, settings, shown
 from loom_core.pipeline import Result, prepare, run, stored_config
 from loom_core.plugins import Catalog
@@ -35,6 +35,9 @@ def bundle(folder: RunFolder, target: Path) -> int:
     if not folder.prepared or not folder.manifest.exists():
         raise RunError("there is nothing to bundle", where=str(folder.path), why="the folder holds no prepared run")
     stored_config(folder)
+    if not target.parent.is_dir() or target.is_dir():
+        why = "it is a folder" if target.is_dir() else "its folder does not exist"
+        raise UsageError("the bundle cannot be written", where=str(target), why=why, hint="name a file in a folder")
     paths = [folder.path / name for name in MEMBERS] + sorted(folder.path.glob(SCORES))
     partial = target.with_name(target.name + ".partial")
     with (
@@ -95,6 +98,9 @@ def reproduce(
     config = stored_config(before).merged(given, "command line")
     selection = select(config, catalog)
     folder = RunFolder(Path(str(config.out)))
+    if folder.path.resolve() == before.path.resolve():
+        where, hint = str(folder.path), "choose another --out"
+        raise UsageError("a run cannot be made again in its own folder", where=where, hint=hint)
     with folder.writing():
         prepare(folder, selection, command)
         knobs = _differing(before, folder)

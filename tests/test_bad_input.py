@@ -284,3 +284,10 @@ def test_a_run_folder_without_its_manifest_is_told_apart_from_a_benchmark(loom: 
 def test_a_name_near_none_lists_a_few(loom: Any) -> None:
     told = refused(loom, "info", "zzzzzzzzzz")
     assert "more)" in told and "loom list" in told and len(told) < 600
+
+
+def test_a_bundle_and_a_run_made_again_need_a_place_of_their_own(loom: Any) -> None:
+    loom("run", "fable", *TOY, "--out", "mine")
+    assert "its folder does not exist" in refused(loom, "report", "mine", "--bundle", "nowhere/x.tgz")
+    assert "it is a folder" in refused(loom, "report", "mine", "--bundle", "mine")
+    assert "in its own folder" in refused(loom, "reproduce", "mine", "--out", "mine")

@@ -73,6 +73,7 @@ def page(
         "tasks": [
             {"name": t["name"], "span": t["span"], "metrics": [m["name"] for m in t["metrics"]]}
             for t in report["tasks"]
+            if not t.get("unavailable")
         ],
         "arms": [arm["name"] for arm in report["arms"]],
         "places": places,
