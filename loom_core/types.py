@@ -305,7 +305,7 @@ class Response:
     """What came back for one request. `error` is set exactly when `finish` is "error".
 
     notes: what a reader must know of this answer beyond its text (a limit the server ignored, an estimated count), as
-    fixed phrases; a run reports each phrase once.
+    fixed phrases; a run reports each phrase once. n_reasoning: tokens of `reasoning`, which are part of n_out.
     """
 
     key: str
