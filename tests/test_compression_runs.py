@@ -38,3 +38,20 @@ def test_a_scorer_that_cannot_be_opened_is_an_error_of_its_arm(loom: Any) -> Non
     loom(*RUN, "--accel", "llmlingua2:rate=0.25,model=nowhere/none", env={"LOOM_OFFLINE": "1"}, code=3)
     errors = {r["error"] for r in loom.records(loom.cwd / "run") if r["arm"] != "dense"}
     assert len(errors) == 1 and "the scoring model cannot be opened" in errors.pop()
+
+
+def test_gemfilter_runs_on_the_embedded_model_and_is_dense_where_all_fits(loom: Any) -> None:
+    arms = ("--accel", "gemfilter:budget={4k,4x},layer=1", "--accel", "gemfilter:budget=4x,layer=1+snapkv:budget=48")
+    loom("run", "passkey@words=200,depths=2,repeats=1", *arms, "--quiet", "--out", "run")
+    records = {(r["arm"], r["sample"]): r for r in loom.records(loom.cwd / "run")}
+    assert len(records) == 8 and not [r["error"] for r in records.values() if r["error"]]
+    for (arm, sample), record in records.items():
+        dense, kept = records["dense", sample], record["kv"]["kept"]
+        assert record["n_in"] == dense["n_in"] and record["timing"]["shared_seconds"] == 0
+        if arm == "gemfilter:budget=4k,layer=1":
+            assert record["token_ids"] == dense["token_ids"] and kept == 1
+        elif arm == "gemfilter:budget=4x,layer=1":
+            assert 0.24 < kept <= 0.25 and record["kv"]["bytes_held"] < dense["kv"]["bytes_held"]
+            assert record["kv"]["bytes_dense"] == dense["kv"]["bytes_dense"]
+        elif arm != "dense":
+            assert kept < 0.25 and record["kv"]["asked"] == "4x + 48"
