@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from loom_core.types import Budget
+from loom_server_hf.conformance_noise import assert_noise, largest, recorded_scores, spread
 from loom_server_hf.engine import Engine, Pass, Row
 from loom_server_hf.kv import Merge, Policy, StepView
 from loom_server_hf.kv.host import attached
@@ -83,6 +84,7 @@ class Subject:
     engine: Engine = field(init=False)
     exact: bool = field(init=False)
     close: float = field(init=False)
+    roundings: dict[tuple[int, ...], float] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.engine = Engine(self.model)
@@ -117,6 +119,14 @@ class Subject:
             distances.append(spread(*rows))
         return max(distances)
 
+    def score_rounding(self, prompt: tuple[int, ...]) -> float:
+        """How far the number format alone moves the policy's scores of a prompt, in the layer where it does most."""
+        if prompt not in self.roundings:
+            twin = Subject(copy.deepcopy(self.model).float(), self.make, [prompt], self.budget)
+            one, other = (subject.run([prompt], subject.make(subject.budget)).scores for subject in (self, twin))
+            self.roundings[prompt] = max(spread(a, b) for a, b in zip(one, other, strict=True))
+        return self.roundings[prompt]
+
     def agree(self, one: Tensor, other: Tensor, what: str) -> None:
         """Raises where logits differ by more than `close`."""
         distance = largest(one, other) if self.exact else spread(one, other)
@@ -124,7 +134,7 @@ class Subject:
 
     def run(self, prompts: Sequence[tuple[int, ...]], policy: Policy | None, chunk: int = 4096) -> Trace:
         """Prefill and STEPS fixed tokens: the logits, and what was kept."""
-        merges = recorded_merges(policy)
+        merges, scores = recorded_merges(policy), recorded_scores(policy)
         with attached(self.model):
             batch = self.engine.start(prompts, [100 + len(p) for p in prompts], policy, chunk=chunk)
             logits, failed = batch.prefill()
@@ -134,7 +144,7 @@ class Subject:
             for tokens in fixed_tokens(len(prompts), self.engine):
                 rows.append(batch.feed(tokens).float())
                 steps.append(kept_slots(batch))
-        return Trace(logits=torch.stack(rows, dim=1), steps=steps, bytes_=bytes_, merges=merges, batch=batch)
+        return Trace(torch.stack(rows, dim=1), steps, bytes_, merges, batch, scores)
 
 
 Kept = list[list[list[list[int]]]]
@@ -146,6 +156,7 @@ class Trace:
     """logits [b, 1 + STEPS, V]; steps: what was kept at the end of the prompt and after each step.
 
     bytes_: held at the end of the prompt. merges: what was added to values at each step, in the order of the layers.
+    scores: the policy's of each layer that it ranked, [b, h or 1, N].
     """
 
     logits: Tensor
@@ -153,6 +164,7 @@ class Trace:
     bytes_: int
     merges: list[Merge | None]
     batch: Pass
+    scores: list[Tensor] = field(default_factory=list)
 
     @property
     def kept(self) -> Kept:
@@ -190,16 +202,6 @@ def kept_slots(batch: Pass) -> Kept:
     ]
     rows = len(batch.session.n_valid)
     return [[[[p for p in head if p >= 0] for head in layer[row].tolist()] for layer in layers] for row in range(rows)]
-
-
-def largest(one: Tensor, other: Tensor) -> float:
-    """The largest difference, as a share of the range."""
-    return float((one.float() - other.float()).abs().max() / other.float().abs().max())
-
-
-def spread(one: Tensor, other: Tensor) -> float:
-    """The root mean square difference, as a share of the root mean square."""
-    return float((one.float() - other.float()).norm() / other.float().norm())
 
 
 def assert_kept(subject: Subject, one: Any, other: Any, what: str) -> None:
@@ -251,6 +253,7 @@ def u4_batch(subject: Subject) -> None:
     for row, prompt in enumerate(subject.prompts):
         alone = subject.run([prompt], subject.make(subject.budget))
         assert_kept(subject, together.kept[row], alone.kept[0], f"U4 row {row}")
+        assert_noise(subject, together, alone, row, 0, f"U4 row {row}")
         if subject.exact:
             subject.agree(together.logits[row], alone.logits[0], f"U4 row {row}")
             for number, (mine, theirs) in enumerate(zip(together.steps, alone.steps, strict=True)):
@@ -265,6 +268,7 @@ def u5_chunks(subject: Subject) -> None:
             parts = subject.run(prompts, subject.make(subject.budget), chunk)
             for row in range(len(prompts)):
                 assert_kept(subject, parts.kept[row], whole.kept[row], f"U5 chunk {chunk}")
+                assert_noise(subject, parts, whole, row, row, f"U5 chunk {chunk}")
             if subject.exact:
                 subject.agree(parts.logits, whole.logits, f"U5 chunk {chunk}")
                 assert parts.steps == whole.steps, f"U5 chunk {chunk}: other slots are kept while decoding"

@@ -21,13 +21,12 @@ from loom_server_hf.conformance import (
     Subject,
     fixed_tokens,
     kept_slots,
-    largest,
     rows_leave,
-    spread,
     twins,
     u8_detach,
     u8_isolation,
 )
+from loom_server_hf.conformance_noise import largest, spread
 from loom_server_hf.engine import Pass
 from loom_server_hf.kv import Codec, Policy
 from loom_server_hf.kv.host import attached

@@ -62,7 +62,8 @@ def policies() -> list[tuple[str, Found[AugmentationSpec], dict[str, Any]]]:
     rows = []
     for found in installed().augmentations:
         budgeted = any(field.name == "budget" for field in dataclasses.fields(found.spec.options))
-        picks = found.spec.kind == "model" and issubclass(installed().load(found), Picker)
+        factory = installed().load(found) if found.spec.kind == "model" else None
+        picks = isinstance(factory, type) and issubclass(factory, Picker)
         if found.spec.kind == "model" and "local_model" in found.spec.requires and budgeted and not picks:
             for number, options in enumerate(VARIANTS.get(found.spec.name, ({},))):
                 rows.append((f"{found.spec.name}{number}", found, options))
@@ -107,16 +108,18 @@ def subject(index: int, name: str, dtype: torch.dtype) -> Subject:
     return Subject(chosen, maker(found, options), toy_prompts((97, 150, 64), vocabulary), BUDGET)
 
 
+FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+FIRST = [*((f"toy-{kind}", label) for kind in ("llama", "qwen3", "mha") for label in FORMATS), ("oracle-qwen3", "fp32")]
+"""Where a method's first options run: every kind of model in both number formats, and a model of other sizes."""
+FURTHER = [("toy-llama", "fp32"), ("toy-mha", "fp32"), ("toy-qwen3", "bf16")]
 CASES = [
-    pytest.param(name, dtype, id=f"{name}-{label}")
-    for name in MODELS
-    for dtype, label in ((torch.float32, "fp32"), (torch.bfloat16, "bf16"))
-    if dtype == torch.float32 or name == "toy-llama" or name.startswith("oracle")
+    pytest.param(index, name, FORMATS[label], id=f"{case}-{name}-{label}")
+    for index, (case, _, _) in enumerate(POLICIES)
+    for name, label in (FIRST if case.endswith("0") else FURTHER)
 ]
 
 
-@pytest.mark.parametrize(("name", "dtype"), CASES)
-@pytest.mark.parametrize("index", range(len(POLICIES)), ids=[row[0] for row in POLICIES])
+@pytest.mark.parametrize(("index", "name", "dtype"), CASES)
 @pytest.mark.parametrize("check", CHECKS)
 def test_method(check: str, index: int, name: str, dtype: torch.dtype) -> None:
     CHECKS[check](subject(index, name, dtype))
