@@ -28,6 +28,9 @@ from loom_core.types import (
     Turn,
 )
 
+MOST_CALLS = 64
+"""Calls one job may make; a strategy that asks for more is stopped with an error."""
+
 
 class Tokenizer(Protocol):
     """Text to token ids of the evaluated model, and back. template_digest is empty where there is no chat template."""

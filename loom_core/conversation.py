@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from loom_core.contracts import Benchmark, PromptAugmentation, Rendered, Session, Strategy, Tokenizer
+from loom_core.contracts import MOST_CALLS, Benchmark, PromptAugmentation, Rendered, Session, Strategy, Tokenizer
 from loom_core.errors import LoomError, ModelError, PluginError
 from loom_core.evidence import kept_ends
 from loom_core.keys import call_key, digest, plain, prompt_digest, seed_of
@@ -27,8 +27,6 @@ from loom_core.truncate import fit
 from loom_core.types import Arm, Json, KVUse, Part, Prompt, Request, Response, Sample, Task, Timing, Turn
 
 RENDERINGS_KEPT = 64
-MOST_CALLS = 64
-"""Calls one job may make; a strategy that asks for more is stopped with an error."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from loom_core.contracts import Judging, ModelCard, Session
-from loom_core.conversation import MOST_CALLS, response_from
+from loom_core.contracts import MOST_CALLS, Judging, ModelCard, Session
+from loom_core.conversation import response_from
 from loom_core.errors import LoomError
 from loom_core.judges import JudgeChoice
 from loom_core.keys import digest, plain, seed_of

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from loom_core.chunking import chunks, token_starts
-from loom_core.contracts import ModelCard
-from loom_core.conversation import MOST_CALLS
+from loom_core.contracts import MOST_CALLS, ModelCard
 from loom_core.errors import ModelError
 from loom_core.prompt import context_indices, segment, with_texts
 from loom_core.types import Generation, Prompt, Segment, Turn

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from loom_core.config import RunConfig
-from loom_core.contracts import ModelCard
-from loom_core.conversation import MOST_CALLS, Conversations, response_from
+from loom_core.contracts import MOST_CALLS, ModelCard
+from loom_core.conversation import Conversations, response_from
 from loom_core.data import DataDir
 from loom_core.keys import plain
 from loom_core.names import parse_arms

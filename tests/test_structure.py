@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("download", "records", "tables", "ownprompt", "stratify", "evidence", "chunking", "thinking"),
         ),
     ),
-    ("plugins", ("options", "specs", "hookspecs", "plugins", "readers", "retrieval")),
+    ("plugins", ("options", "specs", "hookspecs", "plugins", "readers", "retrieval", "windows")),
     ("input", ("data", "described", "config", "names", "judges", "store")),
     ("selection", ("selection", "manifest")),
     (
@@ -59,6 +59,7 @@ PUBLIC = frozenset(
             "evidence",
             "chunking",
             "retrieval",
+            "windows",
             "answering",
             "render",
             "truncate",

@@ -71,8 +71,10 @@ def check(found: Found[AugmentationSpec]) -> Iterator[Row]:
     """One row for each rule: it holds if it does on every model that the method does not refuse."""
     name = found.spec.name
     try:
-        if isinstance(picker := installed().load(found)(build(found.spec.options, {}, owner=name)), Picker):
-            yield from check_picker(name, picker, kit_models())
+        factory = installed().load(found)
+        if isinstance(factory, type) and issubclass(factory, Picker):
+            made = factory(build(found.spec.options, {"budget": str(BUDGET)}, owner=name))
+            yield from check_picker(name, made, kit_models())
             return
         trial = trial_of(found)
     except Exception as error:  # noqa: BLE001 - whatever a method raises is the result of the check
