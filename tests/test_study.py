@@ -124,3 +124,12 @@ def test_a_study_is_planned_by_system(tmp_path: Path, loom: Any) -> None:
     assert "system right" in shown and "system wrong" in shown
     plans = json.loads(loom("plan", str(path), "--format", "json").out)["systems"]
     assert {name: plan["n_jobs"] for name, plan in plans.items()} == {"right": 12, "wrong": 6}
+
+
+def test_the_guides_example_is_a_study(tmp_path: Path) -> None:
+    guide = (Path(__file__).resolve().parents[1] / "docs" / "studies.md").read_text("utf-8")
+    path = tmp_path / "study.toml"
+    path.write_text(guide.split("```toml\n", 1)[1].split("```", 1)[0], "utf-8")
+    study = read_study(path, {})
+    assert study is not None and list(study.systems) == ["hf", "vllm", "api"]
+    assert study.systems["vllm"].python == "vllm-env/bin/python" and study.systems["api"].subset == 60
