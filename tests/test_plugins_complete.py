@@ -19,7 +19,7 @@ KINDS = ("bench", "server", "accel", "metric", "model")
 RUN_COMMAND = "pip install -r requirements.txt && loom run"
 CAPABILITIES = frozenset(("local_model", "token_ids", "prefix_cache", "logprobs", "stream", "device", "context_only"))
 """What servers may promise and augmentations may require. A new word is added here with the first that uses it."""
-TEST_COMMAND = "pip install -r requirements-dev.txt && pytest"
+TEST_COMMAND = "pip install -r requirements-dev.txt && pytest -n auto --dist loadfile"
 
 
 @pytest.fixture(scope="module")
