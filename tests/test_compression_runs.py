@@ -55,3 +55,10 @@ def test_gemfilter_runs_on_the_embedded_model_and_is_dense_where_all_fits(loom: 
             assert record["kv"]["bytes_dense"] == dense["kv"]["bytes_dense"]
         elif arm != "dense":
             assert kept < 0.25 and record["kv"]["asked"] == "4x + 48"
+
+
+def test_a_shorter_prompt_is_no_broken_promise_of_the_cache(loom: Any) -> None:
+    loom("run", "passkey@words=64,depths=2,repeats=1", "--accel", "truncate:budget=2x", "--quiet", "--out", "run")
+    report = json.loads((loom.cwd / "run" / "report.json").read_text("utf-8"))
+    assert {arm["name"]: arm["saves"] for arm in report["arms"]} == {"dense": "none", "truncate:budget=2x": "real"}
+    assert not [b for b in report["banners"] if "declares" in b["text"]]

@@ -391,6 +391,8 @@ def _cost_banners(report: Mapping[str, Json]) -> Iterator[dict[str, str]]:
         text = f"{name}: the arms ran at different batch sizes or on shared prefixes; their times are not comparable."
         yield {"kind": "warning", "text": text}
     for arm in report["arms"]:
+        if all(part.get("kind", "model") != "model" for part in arm["parts"]):
+            continue  # a shorter prompt saves before there is a cache to measure
         if arm["measured_saves"] and arm["saves"] != "none" and arm["saves"] not in arm["measured_saves"]:
             measured = ", ".join(arm["measured_saves"])
             text = f"{arm['name']} declares {arm['saves']} savings, but its responses say {measured}."
