@@ -223,6 +223,8 @@ class Session(Protocol):
 class Server(Protocol):
     """A way to run models; built with its options."""
 
+    # Looked for, without a default: `check_arm(arm)`, which refuses methods that cannot stand in one arm.
+
     def describe(self, model: str, options: Any) -> ModelCard:
         """The model's card; loads no weights and needs no GPU. options: the spec's `model_options`."""
 

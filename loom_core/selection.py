@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -154,17 +154,27 @@ def select(config: RunConfig, catalog: Catalog) -> Selection:
     _refuse_twice(chosen)
     _refuse_idle_templates(config, chosen)
     _refuse_unknown_metrics(config, catalog)
+    server_options = build(server.spec.options, config.server_options, owner=f"server {server_name}")
+    if stacked := [arm for arm in arms if len(arm.of_kind("model")) > 1]:
+        _refuse_stacks(stacked, catalog.load(server)(server_options))
     return Selection(
         config=config,
         catalog=catalog,
         chosen=chosen,
         server=server,
-        server_options=build(server.spec.options, config.server_options, owner=f"server {server_name}"),
+        server_options=server_options,
         model_options=build(server.spec.model_options, config.model_options, owner=f"model on server {server_name}"),
         model=model,
         arms=arms,
         judge=parse_judge(config.judge, config.judge_options, catalog),
     )
+
+
+def _refuse_stacks(arms: Sequence[Arm], server: Any) -> None:
+    """Ask a server that has rules for it (`check_arm`) about arms with several methods for the model itself."""
+    if (check := getattr(server, "check_arm", None)) is not None:
+        for arm in arms:
+            check(arm)
 
 
 def metric_options(config: RunConfig, found: Found[MetricSpec]) -> dict[str, str]:

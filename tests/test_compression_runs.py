@@ -62,3 +62,9 @@ def test_a_shorter_prompt_is_no_broken_promise_of_the_cache(loom: Any) -> None:
     report = json.loads((loom.cwd / "run" / "report.json").read_text("utf-8"))
     assert {arm["name"]: arm["saves"] for arm in report["arms"]} == {"dense": "none", "truncate:budget=2x": "real"}
     assert not [b for b in report["banners"] if "declares" in b["text"]]
+
+
+def test_methods_that_cannot_stand_together_are_refused_before_anything_is_made(loom: Any) -> None:
+    arm = "snapkv:budget=512+kivi:bits=4+think"
+    done = loom("run", "passkey@words=64", "--accel", arm, "--quiet", "--out", "run", code=1)
+    assert "rule: one codec" in done.err and not (loom.cwd / "run").exists()

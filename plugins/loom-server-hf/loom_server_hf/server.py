@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from loom_core.contracts import ModelCard, Tokenizer
+from loom_core.types import Arm
 from loom_server_hf.card import describe
 from loom_server_hf.folder import read_object, tokenizer_folder
 from loom_server_hf.plugin import HFModelOptions, HFServerOptions
@@ -30,6 +31,13 @@ class HFServer:
         path = tokenizer_folder(model)
         config = path / "config.json"
         return load_tokenizer(path, read_object(config) if config.is_file() else {}, name=model)
+
+    def check_arm(self, arm: Arm) -> None:
+        """Refuse methods that cannot stand in one arm. Raises ModelError, which names the rule."""
+        from loom_server_hf.session import load_picker, load_policy
+
+        load_policy(arm)
+        load_picker(arm)
 
     def open(self, model: str, options: HFModelOptions) -> AbstractContextManager[HFSession]:
         """Load the model once for all arms. Raises ModelError with the reason where it cannot be loaded."""
