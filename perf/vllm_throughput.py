@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from loom_core.engines import EngineModelOptions
 from loom_core.plugins import installed
 from loom_core.types import Arm, Generation, Prompt, Request
 
@@ -93,7 +94,7 @@ def main() -> None:
     plugin = importlib.import_module("loom_server_vllm.plugin")
     server = importlib.import_module("loom_server_vllm.server").VllmServer(plugin.VllmOptions(eager=True, memory=0.4))
     model = str(installed().load(installed().models.get("loom-tiny"))())
-    with server.open(model, plugin.VllmModelOptions()) as session:
+    with server.open(model, EngineModelOptions()) as session:
         llm = session._llm  # the same engine, asked without loom
         parameters = importlib.import_module("vllm").SamplingParams(
             temperature=0, max_tokens=given.new, min_tokens=given.new
@@ -130,7 +131,7 @@ def order(plugin: Any, model: str, given: argparse.Namespace) -> dict[str, Any]:
     shared = requests(given.requests, given.length, given.new, given.per_context, seed=2)
     mixed = [row for start in range(given.per_context) for row in shared[start :: given.per_context]]
     found: dict[str, Any] = {"cache_blocks": blocks, "questions_a_context": given.per_context}
-    with server.open(model, plugin.VllmModelOptions(window=2 * given.length)) as session:
+    with server.open(model, EngineModelOptions(window=2 * given.length)) as session:
         for name, rows in (("as_they_come", [_apart(row) for row in mixed]), ("by_context", shared)):
             session._llm.reset_prefix_cache()
             seconds, tokens = through_loom(session, rows)

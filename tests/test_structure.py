@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("download", "records", "tables", "ownprompt", "stratify", "evidence", "chunking", "thinking"),
         ),
     ),
-    ("plugins", ("options", "specs", "hookspecs", "plugins", "readers", "retrieval", "windows")),
+    ("plugins", ("options", "specs", "hookspecs", "plugins", "readers", "engines", "retrieval", "windows")),
     ("input", ("data", "described", "config", "names", "judges", "store")),
     ("selection", ("selection", "manifest")),
     (
@@ -72,7 +72,7 @@ PUBLIC = frozenset(
             "pins",
             "data",
         ),
-        *("options", "specs", "hookspecs", "plugins", "readers", "names", "store", "config", "testing"),
+        *("options", "specs", "hookspecs", "plugins", "readers", "engines", "names", "store", "config", "testing"),
     )
 )
 """The modules of core that a plugin may import: its contracts and what plugins share."""

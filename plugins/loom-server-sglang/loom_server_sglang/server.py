@@ -5,16 +5,14 @@ The card is read by the installed reader of models, so that prompts get the toke
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from loom_core import readers
+from loom_core import engines
 from loom_core.contracts import ModelCard
-from loom_core.errors import ModelError
+from loom_core.engines import EngineModelOptions, EngineOptions
 from loom_core.options import table
-from loom_server_sglang.plugin import SglangModelOptions, SglangOptions
 from loom_server_sglang.session import ADAPTER, SglangSession
 
 OURS = {
@@ -33,41 +31,31 @@ OURS = {
 }
 """Engine arguments that have an option of their own here."""
 
-INSTALL = "install SGLang into an environment of its own and name it with --python PATH (README of loom-server-sglang)"
-
 
 class SglangServer:
     """Built with its options."""
 
-    def __init__(self, options: SglangOptions) -> None:
+    def __init__(self, options: EngineOptions) -> None:
         self._options = options
         self._further = table(options.engine, name="engine", owner="server sglang", taken=OURS)
 
-    def describe(self, model: str, options: SglangModelOptions) -> ModelCard:
+    def describe(self, model: str, options: EngineModelOptions) -> ModelCard:
         """The model's card; needs no SGLang, loads no weights."""
-        card = readers.model_card(
-            model,
-            asked_by="server sglang",
-            dtype=options.dtype,
-            window=options.window,
-            revision=options.revision,
-            trust_remote_code=options.trust_remote_code,
-        )
-        return readers.with_adapter(card, readers.adapter(options.lora) if options.lora else None)
+        return engines.card(model, options, asked_by="server sglang")
 
     @contextmanager
-    def open(self, model: str, options: SglangModelOptions) -> Iterator[SglangSession]:
+    def open(self, model: str, options: EngineModelOptions) -> Iterator[SglangSession]:
         """A session on a started engine. Raises ModelError with SGLang's own words where it does not start."""
         card = self.describe(model, options)
-        sglang = import_sglang()
-        engine = start(sglang, self.arguments(card, options), card.name)
+        sglang = engines.package("sglang", "SGLang", "loom-server-sglang")
+        engine = engines.start(sglang.Engine, self.arguments(card, options), name="SGLang", model=card.name)
         session = SglangSession(engine, card, self._options, lora=options.lora is not None, version=sglang.__version__)
         try:
             yield session
         finally:
             session.close()
 
-    def arguments(self, card: ModelCard, options: SglangModelOptions) -> dict[str, Any]:
+    def arguments(self, card: ModelCard, options: EngineModelOptions) -> dict[str, Any]:
         """The engine's arguments, by SGLang's names."""
         given = self._options
         arguments: dict[str, Any] = {
@@ -87,28 +75,3 @@ class SglangServer:
             "lora_paths": [f"{ADAPTER}={options.lora}"] if options.lora else None,
         }
         return {**arguments, **{name: value for name, value in optional.items() if value is not None}, **self._further}
-
-
-def import_sglang() -> Any:
-    """The package. Raises ModelError where it is not installed or broken."""
-    try:
-        return importlib.import_module("sglang")
-    except ModuleNotFoundError as error:
-        if error.name != "sglang":
-            raise ModelError("SGLang cannot be imported", why=str(error), hint=INSTALL) from error
-        raise ModelError("SGLang is not installed in this environment", hint=INSTALL) from None
-    except Exception as error:  # whatever its compiled parts raise
-        raise ModelError("SGLang cannot be imported", why=f"{type(error).__name__}: {error}", hint=INSTALL) from error
-
-
-def start(sglang: Any, arguments: Mapping[str, Any], name: str) -> Any:
-    """A started `sglang.Engine`."""
-    try:
-        return sglang.Engine(**arguments)
-    except Exception as error:  # the engine's failures have no common class
-        words = [line for line in str(error).splitlines() if line.strip()]
-        raise ModelError(
-            f"the SGLang engine did not start on {name}",
-            why=f"{type(error).__name__}: {' | '.join(words[-3:])}",
-            hint="its own log is in logs/ of the run folder; less memory: window=…, memory=…, max_batch=…",
-        ) from error

@@ -14,10 +14,10 @@ from typing import Any
 
 from loom_core.answering import by_group, failure, misfit, said
 from loom_core.contracts import ModelCard, Tokenizer
+from loom_core.engines import EngineOptions
 from loom_core.errors import ModelError
 from loom_core.render import render
 from loom_core.types import Arm, Json, Request, Response, Timing
-from loom_server_sglang.plugin import SglangOptions
 
 ADAPTER = "adapter"
 SEED_BITS = 0x7FFFFFFF
@@ -26,7 +26,7 @@ SEED_BITS = 0x7FFFFFFF
 class SglangSession:
     """Answers requests with one engine, on the engine's own event loop. lora: an adapter is laid on every request."""
 
-    def __init__(self, engine: Any, card: ModelCard, options: SglangOptions, *, lora: bool, version: str) -> None:
+    def __init__(self, engine: Any, card: ModelCard, options: EngineOptions, *, lora: bool, version: str) -> None:
         if card.tokenizer is None:
             raise ModelError(f"{card.name} has no tokenizer", where=card.path)
         self.card, self._options, self._engine = card, options, engine

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loom_server_sglang.plugin import SglangModelOptions, SglangOptions
 from loom_server_sglang.server import OURS, SglangServer
 from loom_server_sglang.session import sampling
 
 from loom_core.contracts import ModelCard
+from loom_core.engines import EngineModelOptions, EngineOptions
 from loom_core.types import Generation, Prompt, Request
 
 pytestmark = pytest.mark.servers
@@ -69,8 +69,8 @@ def test_engine_arguments(wheel: zipfile.ZipFile) -> None:
     known = set().union(*(annotated(parsed(wheel, name)) for name in names))
     assert len(known) > 300, "the fields of ServerArgs were found"
     card = ModelCard(name="m", path="m", digest="d", window=1, tokenizer=None)
-    options = SglangModelOptions(window=8, quantization="fp8", lora="folder")
-    passed = SglangServer(SglangOptions(memory=0.5)).arguments(card, options)
+    options = EngineModelOptions(window=8, quantization="fp8", lora="folder")
+    passed = SglangServer(EngineOptions(memory=0.5)).arguments(card, options)
     assert passed.keys() - known == set()
     assert OURS.keys() - known == set()
 

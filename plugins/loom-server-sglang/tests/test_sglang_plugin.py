@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import types
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from loom_server_sglang.plugin import SglangModelOptions, SglangOptions
-from loom_server_sglang.server import SglangServer, import_sglang, start
+from loom_server_sglang.server import SglangServer
 from loom_server_sglang.session import SglangSession
 
+from loom_core import engines
 from loom_core.contracts import ModelCard
+from loom_core.engines import EngineModelOptions, EngineOptions
 from loom_core.errors import ModelError, UsageError
 from loom_core.plugins import installed
 from loom_core.prompt import segment
@@ -29,7 +29,7 @@ def card() -> ModelCard:
     if "loom-tiny" not in installed().models or "hf" not in installed().servers:
         pytest.skip("needs loom-model-tiny and loom-server-hf")
     model = str(installed().load(installed().models.get("loom-tiny"))())
-    return SglangServer(SglangOptions()).describe(model, SglangModelOptions(window=64))
+    return SglangServer(EngineOptions()).describe(model, EngineModelOptions(window=64))
 
 
 @dataclass
@@ -79,7 +79,7 @@ def request(number: int, ids: tuple[int, ...] = (1, 2, 3), **limits: Any) -> Req
 
 
 def session(engine: Engine, card: ModelCard, **options: Any) -> SglangSession:
-    return SglangSession(engine, card, SglangOptions(**options), lora=False, version="0")
+    return SglangSession(engine, card, EngineOptions(**options), lora=False, version="0")
 
 
 def test_every_request_is_answered_and_the_engine_is_kept_full(engine: Engine, card: ModelCard) -> None:
@@ -134,18 +134,18 @@ def test_an_abandoned_run_leaves_nothing_flying(engine: Engine, card: ModelCard)
 
 
 def test_arguments(card: ModelCard) -> None:
-    options = SglangOptions(tensor_parallel=2, prefix_caching=False, engine='{"page_size": 16}')
-    given = SglangServer(options).arguments(card, SglangModelOptions(window=64))
+    options = EngineOptions(tensor_parallel=2, prefix_caching=False, engine='{"page_size": 16}')
+    given = SglangServer(options).arguments(card, EngineModelOptions(window=64))
     assert given["tp_size"] == 2 and given["disable_radix_cache"] and given["page_size"] == 16
     assert given["dtype"] == "float32" and given["context_length"] == 64
     with pytest.raises(UsageError, match="tensor_parallel"):
-        SglangServer(SglangOptions(engine='{"tp_size": 2}'))
+        SglangServer(EngineOptions(engine='{"tp_size": 2}'))
 
 
 def test_without_sglang_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sglang", None)
     with pytest.raises(ModelError, match="--python PATH"):
-        import_sglang()
+        engines.package("sglang", "SGLang", "loom-server-sglang")
 
 
 def test_an_engine_that_does_not_start_is_told_in_its_own_words() -> None:
@@ -153,5 +153,5 @@ def test_an_engine_that_does_not_start_is_told_in_its_own_words() -> None:
         raise RuntimeError("no GPU\nnone at all")
 
     with pytest.raises(ModelError) as caught:
-        start(types.SimpleNamespace(Engine=refuse), {}, "tiny")
+        engines.start(refuse, {}, name="SGLang", model="tiny")
     assert "no GPU | none at all" in str(caught.value)

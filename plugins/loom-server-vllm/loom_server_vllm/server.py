@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from loom_core import readers
+from loom_core import engines, readers
 from loom_core.contracts import ModelCard
-from loom_core.errors import ModelError, UsageError, nearest
+from loom_core.engines import EngineModelOptions
+from loom_core.errors import UsageError, nearest
 from loom_core.options import table
-from loom_server_vllm.plugin import VllmModelOptions, VllmOptions
+from loom_server_vllm.plugin import VllmOptions
 from loom_server_vllm.session import VllmSession
 
 OURS = {
@@ -35,8 +36,6 @@ OURS = {
 }
 """Engine arguments that have an option of their own here."""
 
-INSTALL = "install vLLM into an environment of its own and name it with --python PATH (README of loom-server-vllm)"
-
 
 class VllmServer:
     """Built with its options."""
@@ -44,32 +43,25 @@ class VllmServer:
     def __init__(self, options: VllmOptions) -> None:
         self._options, self._further = options, table(options.engine, name="engine", owner="server vllm", taken=OURS)
 
-    def describe(self, model: str, options: VllmModelOptions) -> ModelCard:
+    def describe(self, model: str, options: EngineModelOptions) -> ModelCard:
         """The model's card; needs no vLLM, loads no weights."""
-        card = readers.model_card(
-            model,
-            asked_by="server vllm",
-            dtype=options.dtype,
-            window=options.window,
-            revision=options.revision,
-            trust_remote_code=options.trust_remote_code,
-        )
-        return readers.with_adapter(card, readers.adapter(options.lora) if options.lora else None)
+        return engines.card(model, options, asked_by="server vllm")
 
     @contextmanager
-    def open(self, model: str, options: VllmModelOptions) -> Iterator[VllmSession]:
+    def open(self, model: str, options: EngineModelOptions) -> Iterator[VllmSession]:
         """A session on a started engine. Raises ModelError with vLLM's own words where it does not start."""
         card = self.describe(model, options)
         vllm = import_vllm(own_process=self._options.own_process)
         arguments = self.arguments(card, options)
         check_names(arguments, {field.name for field in dataclasses.fields(_engine_arguments())})
-        session = VllmSession(start(vllm, arguments, card.name), card, self._options, lora=options.lora)
+        engine = engines.start(vllm.LLM, arguments, name="vLLM", model=card.name)
+        session = VllmSession(engine, card, self._options, lora=options.lora)
         try:
             yield session
         finally:
             session.close()
 
-    def arguments(self, card: ModelCard, options: VllmModelOptions) -> dict[str, Any]:
+    def arguments(self, card: ModelCard, options: EngineModelOptions) -> dict[str, Any]:
         """The engine's arguments, by vLLM's names."""
         given = self._options
         arguments: dict[str, Any] = {
@@ -106,27 +98,7 @@ def import_vllm(*, own_process: bool) -> Any:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "1" if own_process else "0")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    try:
-        return importlib.import_module("vllm")
-    except ModuleNotFoundError as error:
-        if error.name != "vllm":
-            raise ModelError("vLLM cannot be imported", why=str(error), hint=INSTALL) from error
-        raise ModelError("vLLM is not installed in this environment", hint=INSTALL) from None
-    except Exception as error:  # whatever its compiled parts raise
-        raise ModelError("vLLM cannot be imported", why=f"{type(error).__name__}: {error}", hint=INSTALL) from error
-
-
-def start(vllm: Any, arguments: Mapping[str, Any], name: str) -> Any:
-    """A started `vllm.LLM`."""
-    try:
-        return vllm.LLM(**arguments)
-    except Exception as error:  # the engine's failures have no common class
-        words = [line for line in str(error).splitlines() if line.strip()]
-        raise ModelError(
-            f"the vLLM engine did not start on {name}",
-            why=f"{type(error).__name__}: {' | '.join(words[-3:])}",
-            hint="its own log is in logs/ of the run folder; less memory: window=…, memory=…, max_batch=…",
-        ) from error
+    return engines.package("vllm", "vLLM", "loom-server-vllm")
 
 
 def _engine_arguments() -> Any:

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.servers
 
 DRIVER = """
 import json, sys
-from loom_server_vllm.plugin import VllmModelOptions, VllmOptions
+from loom_core.engines import EngineModelOptions
+from loom_server_vllm.plugin import VllmOptions
 from loom_server_vllm.server import VllmServer
 from loom_core.types import Arm, Generation, Prompt, Request
 
@@ -34,7 +35,7 @@ rows = [Request(key=str(n), job="j", step=0, prompt=Prompt(segments=()), seed=0,
                 generation=Generation(**row["generation"]), token_ids=tuple(row["ids"]))
         for n, row in enumerate(order["rows"])]
 options = VllmOptions(eager=True, max_batch=16, memory=0.3)
-with VllmServer(options).open(order["model"], VllmModelOptions(**order["options"])) as session:
+with VllmServer(options).open(order["model"], EngineModelOptions(**order["options"])) as session:
     found = list(session.generate(iter(rows), Arm(name="dense")))
     again = list(session.generate(iter(rows[:4]), Arm(name="dense")))
 print("RESULT" + json.dumps({"info": session.info, "rows": [

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loom_server_vllm.plugin import VllmModelOptions, VllmOptions
-from loom_server_vllm.server import VllmServer, check_names, import_vllm, start
+from loom_server_vllm.plugin import VllmOptions
+from loom_server_vllm.server import VllmServer, check_names, import_vllm
 from loom_server_vllm.session import VllmSession
 
-from loom_core import readers
+from loom_core import engines, readers
 from loom_core.contracts import ModelCard
+from loom_core.engines import EngineModelOptions
 from loom_core.errors import LoomError, ModelError, UsageError
 from loom_core.names import parse_arms
 from loom_core.options import build
@@ -38,7 +39,7 @@ def model() -> str:
 
 @pytest.fixture(scope="module")
 def card(model: str) -> ModelCard:
-    return VllmServer(VllmOptions()).describe(model, VllmModelOptions())
+    return VllmServer(VllmOptions()).describe(model, EngineModelOptions())
 
 
 CONFIG = types.SimpleNamespace(
@@ -176,7 +177,7 @@ def test_further_engine_arguments(model: str, card: ModelCard, tmp_path: Path) -
         (str(tmp_path / "a.toml"), "block_size"),
         (str(tmp_path / "a.json"), "swap_space"),
     ):
-        assert name in VllmServer(VllmOptions(engine=text)).arguments(card, VllmModelOptions())
+        assert name in VllmServer(VllmOptions(engine=text)).arguments(card, EngineModelOptions())
 
 
 @pytest.mark.parametrize(
@@ -201,16 +202,16 @@ def test_an_argument_that_vllm_does_not_have() -> None:
 def test_the_card_is_the_one_of_every_server(model: str, card: ModelCard) -> None:
     other = readers.model_card(model, asked_by="test")
     assert card.digest == other.digest and card.window == other.window
-    small = VllmServer(VllmOptions()).describe(model, VllmModelOptions(window=512))
+    small = VllmServer(VllmOptions()).describe(model, EngineModelOptions(window=512))
     assert small.window == 512
-    arguments = VllmServer(VllmOptions()).arguments(card, VllmModelOptions())
+    arguments = VllmServer(VllmOptions()).arguments(card, EngineModelOptions())
     assert arguments["dtype"] == "float32" and arguments["model"] == card.path and "max_model_len" not in arguments
 
 
 def test_an_adapter_makes_another_model(model: str, card: ModelCard, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 16}))
     (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
-    options = VllmModelOptions(lora=str(tmp_path))
+    options = EngineModelOptions(lora=str(tmp_path))
     server = VllmServer(VllmOptions())
     with_it = server.describe(model, options)
     assert with_it.digest != card.digest and with_it.facts["lora_rank"] == 16
@@ -235,7 +236,7 @@ def test_an_engine_that_does_not_start_is_told_in_its_own_words() -> None:
         raise RuntimeError("first\n\nno memory is left\nfree some")
 
     with pytest.raises(ModelError) as caught:
-        start(types.SimpleNamespace(LLM=refuse), {}, "tiny")
+        engines.start(refuse, {}, name="vLLM", model="tiny")
     assert "no memory is left | free some" in str(caught.value)
 
 
