@@ -120,9 +120,18 @@ def probe(python: str) -> dict[str, Json]:
             [python, "-c", PROBE], capture_output=True, text=True, timeout=PROBE_SECONDS, check=True, cwd="/"
         )
         found: dict[str, Json] = json.loads(done.stdout)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        words = str(getattr(error, "stderr", "") or error).strip().splitlines()
-        raise UsageError(
-            "this is no Python that runs", where=f"--python {python}", why=words[-1] if words else str(error)
-        ) from error
+    except subprocess.CalledProcessError as error:
+        words = str(error.stderr or "").strip().splitlines()
+        raise _no_python(python, words[-1] if words else f"it ended with exit code {error.returncode}") from error
+    except subprocess.TimeoutExpired as error:
+        raise _no_python(python, f"it did not answer within {PROBE_SECONDS} s") from error
+    except ValueError as error:
+        raise _no_python(python, "it answered something else than asked") from error
+    except OSError as error:
+        raise _no_python(python, error.strerror or str(error)) from error
     return found
+
+
+def _no_python(python: str, why: str) -> UsageError:
+    hint = "name the interpreter of the environment, or its folder"
+    return UsageError("this is no Python that runs", where=f"--python {python}", why=why, hint=hint)

@@ -75,13 +75,22 @@ def test_an_environment_without_loom_says_what_to_install(tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists(), "nothing is made before the environment is known to do"
 
 
-def test_what_is_no_python_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("echo broken pipe dream >&2; exit 3", "broken pipe dream"),
+        ("exit 3", "it ended with exit code 3"),
+        ("echo hello", "it answered something else"),
+    ],
+)
+def test_what_is_no_python_is_told(tmp_path: Path, body: str, told: str) -> None:
     fake = tmp_path / "python"
-    fake.write_text("#!/bin/sh\necho broken pipe dream >&2; exit 3\n")
+    fake.write_text(f"#!/bin/sh\n{body}\n")
     fake.chmod(0o755)
     selection = select(config(tmp_path), installed())
-    with pytest.raises(UsageError, match="broken pipe dream"):
+    with pytest.raises(UsageError, match=told) as caught:
         check(selection, Placement(str(fake), 1))
+    assert "import importlib" not in str(caught.value)
 
 
 def test_workers_of_another_environment_answer_and_are_told_in_the_manifest(tmp_path: Path) -> None:
