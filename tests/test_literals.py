@@ -58,6 +58,86 @@ def test_f_strings_become_templates() -> None:
     assert not isinstance(read("PROMPT")[0], Template)
 
 
+NESTED = """
+TASK = '{instruction}\\n\\n{examples}'
+USER = '<context>{context}</context> {question}'
+WHOLE = f'{TASK}\\n\\n{USER}'
+FRAMED = f'[{WHOLE}]'
+AGAIN = TASK
+TASK = f'{TASK}!'
+WIDE = f'{AGAIN!r:>30}|{SIZE:03d}'
+SIZE = 7
+SHORT = f'{SIZE:03d} {TASK!s}'
+if SIZE:
+    BRANCH = 'later'
+BRANCH = 'sometimes'
+OF_BRANCH = f'{BRANCH}'
+TWO = ['a']
+OF_TWO = f'{TWO}'
+class Asked:
+    TASK = 'inner {a}'
+    TEXT = f'{TASK} {SIZE}'
+    def ask(self, SIZE):
+        head = 'head {x}'
+        loop = 'a'
+        for loop in ():
+            pass
+        mixed = f'{head} {SIZE} {WHOLE} {late}'
+        twice = f'{loop} {TASK}'
+        framed = f'<{mixed}>'
+        late = 'b'
+def change():
+    global GLOBAL
+    GLOBAL = 2
+GLOBAL = 1
+OF_GLOBAL = f'{GLOBAL}'
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WHOLE", "{instruction}\n\n{examples}\n\n<context>{context}</context> {question}"),
+        ("FRAMED", "[{instruction}\n\n{examples}\n\n<context>{context}</context> {question}]"),
+        ("AGAIN", "{instruction}\n\n{examples}"),
+        ("TASK", "{instruction}\n\n{examples}!"),
+        ("SHORT", "007 {instruction}\n\n{examples}!"),
+        ("Asked.TEXT", "inner {a} 7"),
+    ],
+)
+def test_an_f_string_of_constants_is_the_string_it_would_be(name: str, value: str) -> None:
+    found = constants(NESTED, [name], where="up.py")[name]
+    assert found == value
+    assert type(found) is str, "a Template would be formatted once too often"
+
+
+@pytest.mark.parametrize(
+    ("name", "template"),
+    [
+        # SIZE is assigned later: run, the file would fail there; the field says that the name is open.
+        ("WIDE", " '{{instruction}}\\n\\n{{examples}}'|{SIZE:03d}"),
+        ("OF_BRANCH", "{BRANCH}"),
+        ("OF_TWO", "{TWO}"),
+        ("OF_GLOBAL", "{GLOBAL}"),
+        # A parameter hides the module's constant; a class body's names are unknown to its methods.
+        (
+            "Asked.ask.mixed",
+            "head {{x}} {SIZE} {{instruction}}\n\n{{examples}}\n\n<context>{{context}}</context> {{question}} {late}",
+        ),
+        ("Asked.ask.twice", "{loop} {{instruction}}\n\n{{examples}}!"),
+    ],
+)
+def test_names_that_are_no_constants_stay_fields(name: str, template: str) -> None:
+    found = constants(NESTED, [name], where="up.py")[name]
+    assert isinstance(found, Template)
+    assert found == template
+
+
+def test_a_template_in_a_template_keeps_its_fields() -> None:
+    found = constants(NESTED, ["Asked.ask.mixed", "Asked.ask.framed"], where="up.py")
+    assert found["Asked.ask.framed"] == f"<{found['Asked.ask.mixed']}>"
+
+
 def test_classes_and_functions() -> None:
     assert read("Config.TEXT", "Config.ask.template") == ["inner!", "{q}?"]
 
