@@ -6,7 +6,7 @@ their default on the base classes `BenchmarkBase` and `MetricBase`.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,6 +151,28 @@ class Line:
     missing: int = 0
     digits: int = 2
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenAnswer:
+    """An answer that loom did not make. id: the sample's; task: the task's own name; text: one for each turn.
+
+    repeat: which of several answers to one question. place: where it stands ("line 7"), for messages.
+    """
+
+    id: str
+    task: str
+    texts: tuple[str, ...]
+    repeat: int = 0
+    place: str = ""
+
+
+AnswerReader: TypeAlias = Callable[
+    [Path, Sequence[Task], Callable[[Task], Iterator[Sample]]], Iterator[GivenAnswer] | None
+]
+"""Reads a file or folder in a layout of the benchmark's authors: (path, chosen tasks, the samples of a task in their
+order) to answers, lazily; the samples are for layouts that name no id. None where the layout is not one of theirs: loom
+then reads its own. Raises DataError for a broken file."""
 
 
 class BenchmarkBase:

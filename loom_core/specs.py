@@ -14,7 +14,9 @@ class BenchmarkSpec:
     """A benchmark. factory: "package.module:Class" of a `Benchmark`, called with the options.
 
     version: changes when any sample, prompt or score changes. generated: samples are made for any `--lengths`.
-    tasks: the names of all tasks it can have (options may choose among them).
+    tasks: the names of all tasks it can have (options may choose among them). parity: "package.module:Class" of its
+    `parity.Parity`, which compares it with the authors' own program. answers: "package.module:function" of a
+    `contracts.AnswerReader`, which reads answers in the authors' own layouts.
     """
 
     name: str
@@ -26,6 +28,8 @@ class BenchmarkSpec:
     capability: str = ""
     generated: bool = False
     licence: str = ""
+    parity: str = ""
+    answers: str = ""
     status: str = "ok"
 
 

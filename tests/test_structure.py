@@ -29,10 +29,14 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *("keys", "prompt", "contracts", "answering", "render", "truncate", "literals", "stats", "pins"),
             *("download", "records", "tables", "ownprompt", "stratify", "evidence", "chunking", "thinking"),
+            "upstream",
         ),
     ),
-    ("plugins", ("options", "specs", "hookspecs", "plugins", "readers", "engines", "retrieval", "windows")),
-    ("input", ("data", "described", "config", "names", "judges", "store")),
+    (
+        "plugins",
+        (*("options", "specs", "hookspecs", "plugins", "readers", "engines", "retrieval", "windows"), "certificate"),
+    ),
+    ("input", ("data", "described", "config", "names", "judges", "store", "parity")),
     ("selection", ("selection", "manifest")),
     (
         "stages",
@@ -71,6 +75,9 @@ PUBLIC = frozenset(
             "stats",
             "pins",
             "data",
+            "parity",
+            "upstream",
+            "certificate",
         ),
         *("options", "specs", "hookspecs", "plugins", "readers", "engines", "names", "store", "config", "testing"),
     )
