@@ -1,32 +1,31 @@
 """Pinned upstream files: from a mirror folder, from the cache, or fetched from their authors; always verified.
 
 Knows where files are and what they must be; knows no benchmark and no format beyond archives. Nothing is returned
-unless its sha256 equals the pin's, the one a mirror's EXTRACT.toml gives, or the one recorded at the first download.
+unless its digest equals the pin's (sha256, or git's id), the one a mirror's EXTRACT.toml gives, or the one recorded at
+the first download.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shlex
-import shutil
-import tarfile
 import tempfile
-import tomllib
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from loom_core.download import Http, Unreachable
+from loom_core.archives import unpack
+from loom_core.digests import Digests, digests, refuse_stand_in
+from loom_core.download import MOST_BYTES, Http, Unreachable
 from loom_core.errors import DataError
+from loom_core.hub import Hub
 from loom_core.literals import constants as read_constants
-from loom_core.pins import BASES, Pin, read_pins
+from loom_core.mirror import Place, find, hub_cache, snapshots
+from loom_core.pins import BASES, Pin, Unavailable, read_pins
 from loom_core.types import BadRecord, DataSource
 
 __all__ = ["DataDir", "Pin", "Unavailable", "Used", "read_pins"]
@@ -34,17 +33,6 @@ __all__ = ["DataDir", "Pin", "Unavailable", "Used", "read_pins"]
 LOCK = "lock.json"
 Origin = Literal["mirror", "cache", "download"]
 Recorded = dict[str, dict[str, Any]]
-
-
-class Unavailable(DataError):
-    """A file that cannot be had here: absent from the mirror and the cache, and no network or none allowed.
-
-    The plan counts a task that needs it as *unavailable here*; that is no error of the run.
-    """
-
-    def to_json(self) -> dict[str, str]:
-        """As a DataError: the difference matters only where the file was asked for."""
-        return {**super().to_json(), "type": DataError.__name__}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +58,10 @@ class _Held:
 class DataDir:
     """The pinned files, as a benchmark sees them (`contracts.Data`).
 
-    mirror: a folder laid out FOLDER/PATH-IN-UPSTREAM. cache: where downloads go. offline: never ask the network.
-    bases: addresses of the hosts. benchmark: the name that messages print in their next step.
+    mirror: a folder laid out FOLDER/PATH-IN-UPSTREAM, or holding checkouts and snapshots (`mirror.find`). cache: where
+    downloads from GitHub go, and members of archives. hub_cache: the cache of huggingface_hub, shared with whatever
+    else uses it. offline: never ask the network. bases: addresses of the hosts. benchmark: the name that messages print
+    in their next step.
     """
 
     mirror: Path | None
@@ -79,15 +69,20 @@ class DataDir:
     offline: bool = False
     bases: Mapping[str, str] = field(default_factory=lambda: BASES)
     http: Http = field(default_factory=Http)
+    hub_cache: Path = field(default_factory=hub_cache)
     benchmark: str = ""
     bad: dict[BadRecord, None] = field(default_factory=dict, repr=False)
     notes: dict[str, None] = field(default_factory=dict, repr=False)
     _held: dict[tuple[str, str], _Held] = field(default_factory=dict, repr=False)
     _dead: dict[str, str] = field(default_factory=dict, repr=False)
+    _sound: set[Path] = field(default_factory=set, repr=False)
 
     @classmethod
     def from_environment(cls, data_dir: str | os.PathLike[str] | None = None, offline: bool | None = None) -> DataDir:
-        """As LOOM_DATA, LOOM_CACHE, LOOM_OFFLINE (and HF_ENDPOINT) say, the arguments winning over them."""
+        """As LOOM_DATA, LOOM_CACHE, LOOM_OFFLINE say, the arguments winning over them.
+
+        HF_ENDPOINT and LOOM_GITHUB name other hosts for the hub and for raw.githubusercontent.com.
+        """
         chosen = data_dir if data_dir is not None else os.environ.get("LOOM_DATA") or None
         mirror = Path(chosen).expanduser() if chosen is not None else None
         if mirror is not None and not mirror.is_dir():
@@ -97,7 +92,8 @@ class DataDir:
         cache = Path(os.environ.get("LOOM_CACHE") or Path.home() / ".cache" / "loom").expanduser()
         if offline is None:
             offline = os.environ.get("LOOM_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "off")
-        bases = {**BASES, "hf": os.environ.get("HF_ENDPOINT") or BASES["hf"]}
+        hosts = {"hf": os.environ.get("HF_ENDPOINT"), "github": os.environ.get("LOOM_GITHUB")}
+        bases = {name: hosts[name] or base for name, base in BASES.items()}
         return cls(mirror=mirror, cache=cache, offline=offline, bases=bases)
 
     def for_benchmark(self, name: str) -> DataDir:
@@ -122,13 +118,16 @@ class DataDir:
             raise
         except DataError:
             pin = Pin.parse(source.pin)
-            damaged = {pin.cached_at(self.cache), replace(pin, member=None).cached_at(self.cache)}
-            damaged = {path for path in damaged if path.is_file()}
+            whole = replace(pin, member=None)
+            damaged = {path for one in (pin, whole) if (path := self._cached(one)) is not None}
             if self.offline or self._in_mirror(source) or not damaged:
                 raise
             for path in damaged:
-                path.unlink()
-            return self.path(source)
+                if path.is_relative_to(self.cache / "data"):  # the hub's own cache is written by its library only
+                    path.unlink()
+            self._held.pop((source.pin, source.folder), None)
+            held = self._held[source.pin, source.folder] = self._fetched(source, anew=True)
+            return held.path
 
     def text(self, source: DataSource) -> str:
         """The file's text, UTF-8, line ends as they are."""
@@ -150,7 +149,8 @@ class DataDir:
         return tuple(
             source
             for source in sources
-            if not self._in_mirror(source) and not Pin.parse(source.pin).cached_at(self.cache).exists()
+            if not self._in_mirror(source)
+            and not any(map(self._cached, {pin := Pin.parse(source.pin), replace(pin, member=None)}))
         )
 
     @property
@@ -173,28 +173,25 @@ class DataDir:
 
     # -- where a file may lie ------------------------------------------------------------------------------------
 
-    def _in_mirror(self, source: DataSource) -> tuple[Path, str] | None:
-        """The file in the mirror and its path there: the member unpacked, the file itself, or the archive."""
-        if self.mirror is None:
-            return None
-        pin, folder = Pin.parse(source.pin), self.mirror / source.folder
-        beside = str(PurePosixPath(pin.path).parent / pin.member) if pin.member is not None else pin.path
-        for path in dict.fromkeys((pin.member or pin.path, beside, pin.path)):
-            if (folder / path).is_file():
-                return folder / path, path
-        return None
+    def _in_mirror(self, source: DataSource) -> Place | None:
+        return find(self.mirror, source.folder, Pin.parse(source.pin)) if self.mirror is not None else None
+
+    def _cached(self, pin: Pin) -> Path | None:
+        """The pinned file in loom's cache or in the hub's."""
+        hub = (folder / pin.path for folder in snapshots(self.hub_cache, pin) if pin.member is None)
+        return next((path for path in (pin.cached_at(self.cache), *hub) if path.is_file()), None)
 
     def _local(self, source: DataSource) -> _Held | None:
         pin = Pin.parse(source.pin)
-        if found := self._in_mirror(source):
-            path, inside = found
-            assert self.mirror is not None
-            extract = _extracts(self.mirror / source.folder).get(inside)
-            if pin.member is not None and inside == pin.path:
-                return self._from_archive(source, pin, path, "mirror", extract)
-            return self._verified(source, path, "mirror", extract)
-        cached = pin.cached_at(self.cache)
-        return self._verified(source, cached, "cache") if cached.is_file() else None
+        if place := self._in_mirror(source):
+            if pin.member is not None and place.inside == pin.path:
+                return self._from_archive(source, pin, place.path, "mirror", place.extract())
+            return self._verified(source, place.path, "mirror", place.extract())
+        if cached := self._cached(pin):
+            return self._verified(source, cached, "cache")
+        if pin.member is not None and (archive := self._cached(replace(pin, member=None))):
+            return self._from_archive(source, pin, archive, "cache")
+        return None
 
     def _from_archive(
         self, source: DataSource, pin: Pin, archive: Path, origin: Origin, extract: str | None = None
@@ -204,56 +201,71 @@ class DataDir:
         extract: the digest that EXTRACT.toml gives for the archive itself, where the mirror holds a cut one.
         """
         assert pin.member is not None
-        if extract is not None and _digest(archive)[0] != extract:
-            raise self._altered(source, archive, _digest(archive), extract)
         target = pin.cached_at(self.cache)
+        if extract is None and source.sha256 and target.is_file() and digests(target).sha256 == source.sha256:
+            return self._verified(source, target, origin)
+        whole = replace(source.archive or source, pin=replace(pin, member=None).text)
+        if source.archive is None:
+            whole = replace(whole, sha256="", git_blob="", n_bytes=None)
+        if archive not in self._sound:
+            self._check(whole, archive, extract)
+            self._sound.add(archive)
         if extract is not None:
             # A cut member must never be found in the cache by a later run without this mirror.
             target = self.cache / "extracts" / extract / pin.member
-        elif source.sha256 and target.is_file() and _digest(target)[0] == source.sha256:
-            return self._verified(source, target, origin)
         with _written(target) as partial:
-            _unpack(archive, pin.member, partial, self._command(source))
-            held = self._verified(source, partial, origin, _digest(partial)[0] if extract is not None else None)
+            most = MOST_BYTES if source.n_bytes is None or extract is not None else source.n_bytes
+            unpack(archive, pin.member, partial, most_bytes=most, hint=self._command(source))
+            held = self._verified(source, partial, origin, digests(partial).sha256 if extract is not None else None)
         return _Held(target, held.used)
 
     # -- verification --------------------------------------------------------------------------------------------
 
     def _verified(self, source: DataSource, path: Path, origin: Origin, extract: str | None = None) -> _Held:
         """The file, if its digest is the pinned one, the extract's, or the one recorded before."""
-        found = sha256, n_bytes = _digest(path)
-        recorded = self.locked().get(source.pin) if not source.sha256 else None
-        expected = source.sha256 or (recorded["sha256"] if recorded else "")
-        is_extract = sha256 != expected and extract is not None
-        if is_extract and sha256 != extract:
-            raise self._altered(source, path, found, extract or "")
-        if not is_extract:
-            if expected and sha256 != expected:
-                raise self._altered(source, path, found, expected, by_lock=recorded is not None)
-            if source.n_bytes is not None and n_bytes != source.n_bytes:
-                raise self._altered(source, path, found, f"{source.n_bytes} bytes")
-            if not expected:
-                self._record(source.pin, sha256, n_bytes)
-        return _Held(
-            path,
-            Used(
-                pin=source.pin,
-                folder=source.folder,
-                sha256=sha256,
-                n_bytes=n_bytes,
-                extract=is_extract,
-                origin=origin,
-                licence=source.licence,
-            ),
+        recorded = self.locked().get(source.pin) if not (source.sha256 or source.git_blob) else None
+        found, is_extract = self._check(source, path, extract, recorded)
+        if not (is_extract or recorded or source.sha256 or source.git_blob):
+            self._record(source.pin, found)
+        used = Used(
+            pin=source.pin,
+            folder=source.folder,
+            sha256=found.sha256,
+            n_bytes=found.n_bytes,
+            extract=is_extract,
+            origin=origin,
+            licence=source.licence,
         )
+        return _Held(path, used)
+
+    def _check(
+        self, source: DataSource, path: Path, extract: str | None, recorded: Mapping[str, Any] | None = None
+    ) -> tuple[Digests, bool]:
+        """The digests of a file that is what was pinned, or else the extract (True). Raises DataError otherwise."""
+        pinned = source.sha256 or source.git_blob
+        name = Pin.parse(source.pin).upstream_path
+        refuse_stand_in(path, name, pinned=bool(pinned or recorded or extract), hint=self._instead(path))
+        found = digests(path)
+        expected = source.sha256 or (str(recorded["sha256"]) if recorded else "")
+        if extract == found.sha256 != expected:
+            return found, True
+        if expected and found.sha256 != expected:
+            raise self._altered(source, path, found, expected, by_lock=recorded is not None)
+        if source.git_blob and found.git_blob != source.git_blob:
+            raise self._altered(source, path, found, f"git {source.git_blob}")
+        if extract is not None and not pinned:
+            raise self._altered(source, path, found, extract)
+        if source.n_bytes is not None and found.n_bytes != source.n_bytes:
+            raise self._altered(source, path, found, f"{source.n_bytes} bytes")
+        return found, False
 
     def forget(self, pins: Iterable[str]) -> None:
         """Drop recorded digests, so that the next download counts as the first (the upstream changed on purpose)."""
         dropped = set(pins)
         self._lock(lambda entries: {pin: row for pin, row in entries.items() if pin not in dropped})
 
-    def _record(self, pin: str, sha256: str, n_bytes: int) -> None:
-        self._lock(lambda entries: {pin: {"sha256": sha256, "bytes": n_bytes}, **entries})
+    def _record(self, pin: str, found: Digests) -> None:
+        self._lock(lambda entries: {pin: {"sha256": found.sha256, "bytes": found.n_bytes}, **entries})
 
     def _lock(self, change: Callable[[Recorded], Recorded]) -> None:
         # The guard keeps two processes from losing each other's entries.
@@ -265,31 +277,46 @@ class DataDir:
 
     # -- the network ---------------------------------------------------------------------------------------------
 
-    def _fetched(self, source: DataSource) -> _Held:
+    def _fetched(self, source: DataSource, *, anew: bool = False) -> _Held:
         pin = Pin.parse(source.pin)
         if self.offline:
             raise self._unavailable(source, "offline: nothing is fetched")
-        if pin.member is not None:
-            whole = replace(pin, member=None)
-            archive = whole.cached_at(self.cache)
-            if not archive.is_file():
-                self._download(source, whole, archive)
-            return self._from_archive(source, pin, archive, "download")
-        target = pin.cached_at(self.cache)
-        with _written(target) as partial:
-            self._download(source, pin, partial, n_bytes=source.n_bytes)
-            held = self._verified(source, partial, "download")
-        return _Held(target, held.used)
+        if pin.member is None and pin.host == "github":
+            target = pin.cached_at(self.cache)
+            with _written(target) as partial:
+                self._download(source, pin, partial)
+                held = self._verified(source, partial, "download")
+            return _Held(target, held.used)
+        if pin.member is None:
+            return self._verified(source, self._from_hub(source, pin, anew), "download")
+        whole, n_bytes = replace(pin, member=None), source.archive.n_bytes if source.archive else None
+        archive_source = replace(source, n_bytes=n_bytes)
+        archive = whole.cached_at(self.cache)
+        if pin.host == "hf":
+            archive = self._from_hub(archive_source, whole, anew)
+        else:
+            with _written(archive) as partial:
+                self._download(archive_source, whole, partial)
+        self._sound.discard(archive)
+        return self._from_archive(source, pin, archive, "download")
 
-    def _download(self, source: DataSource, pin: Pin, target: Path, n_bytes: int | None = None) -> None:
+    def _download(self, source: DataSource, pin: Pin, target: Path) -> None:
+        with self._asking(source, pin):
+            self.http.fetch(pin.url(self.bases), target, n_bytes=source.n_bytes)
+
+    def _from_hub(self, source: DataSource, pin: Pin, anew: bool) -> Path:
+        with self._asking(source, pin):
+            hub = Hub(endpoint=self.bases["hf"], cache=self.hub_cache, http=self.http)
+            return hub.fetch(pin, n_bytes=source.n_bytes, anew=anew)
+
+    @contextmanager
+    def _asking(self, source: DataSource, pin: Pin) -> Iterator[None]:
+        """A host that does not answer is not asked again for each of fifty files."""
         if pin.host in self._dead:
             raise self._unavailable(source, self._dead[pin.host])
-        token = os.environ.get("HF_TOKEN") if pin.host == "hf" else None
         try:
-            with _written(target) as partial:
-                self.http.fetch(pin.url(self.bases), partial, n_bytes=n_bytes, token=token)
+            yield
         except Unreachable as error:
-            # One host that does not answer is not asked again for each of fifty files.
             self._dead[pin.host] = f"the host cannot be reached: {error}"
             raise self._unavailable(source, self._dead[pin.host]) from error
 
@@ -308,30 +335,25 @@ class DataDir:
             hint=f"{self._command(source)} where there is a network, or name a mirror folder with --data-dir",
         )
 
-    def _altered(
-        self, source: DataSource, path: Path, found: tuple[str, int], expected: str, by_lock: bool = False
-    ) -> DataError:
-        sha256, n_bytes = found
-        size = f", {source.n_bytes:,} bytes" if source.n_bytes is not None else ""
-        cut = source.n_bytes is not None and n_bytes < source.n_bytes
-        lock = f" (recorded at the first download, in {self.lock_file})" if by_lock else ""
+    def _instead(self, path: Path) -> str:
+        """The next step where a file of a mirror is not what it must be; "" elsewhere."""
         in_mirror = self.mirror is not None and path.is_relative_to(self.mirror)
-        again = "put the upstream file in its place, or leave the mirror out: " if in_mirror else ""
+        return "put the upstream file in its place, or leave the mirror out" if in_mirror else ""
+
+    def _altered(
+        self, source: DataSource, path: Path, found: Digests, expected: str, by_lock: bool = False
+    ) -> DataError:
+        size = f", {source.n_bytes:,} bytes" if source.n_bytes is not None else ""
+        cut = source.n_bytes is not None and found.n_bytes < source.n_bytes
+        lock = f" (recorded at the first download, in {self.lock_file})" if by_lock else ""
+        digest = f"git {found.git_blob}" if expected.startswith("git ") else f"sha256 {found.sha256}"
+        again = f"{instead}: " if (instead := self._instead(path)) else ""
         return DataError(
             f"{'truncated' if cut else 'altered'} data file {Pin.parse(source.pin).upstream_path}",
             where=f"{path}, from {source.pin}",
-            why=f"found sha256 {sha256[:16]}…, {n_bytes:,} bytes; expected {expected[:16]}…{size}{lock}",
+            why=f"found {digest[:23]}…, {found.n_bytes:,} bytes; expected {expected[:20]}…{size}{lock}",
             hint=f"{again}{self._command(source)}",
         )
-
-
-def _digest(path: Path) -> tuple[str, int]:
-    """sha256 (hex) and size of a file."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
-    except OSError as error:
-        raise DataError("a data file cannot be read", where=str(path), why=str(error)) from error
 
 
 @contextmanager
@@ -359,41 +381,3 @@ def _written(target: Path) -> Iterator[Path]:
             os.replace(partial, target)
         finally:
             partial.unlink(missing_ok=True)
-
-
-def _extracts(folder: Path) -> dict[str, str]:
-    """The sha256 of each cut file of a mirror folder, by path, as its EXTRACT.toml says."""
-    file = folder / "EXTRACT.toml"
-    if not file.is_file():
-        return {}
-    try:
-        rows = tomllib.loads(file.read_text("utf-8")).get("file", [])
-        return {str(row["path"]): str(row["sha256"]) for row in rows}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError("a mirror's list of extracts cannot be read", where=str(file), why=str(error)) from error
-
-
-def _unpack(archive: Path, member: str, target: Path, command: str) -> None:
-    """Write one member of a zip or tar archive into `target`."""
-    try:
-        with _opened(archive, member) as inner, target.open("wb") as file:
-            shutil.copyfileobj(inner, file)
-    except KeyError:
-        raise DataError(f"no member {member!r} in an archive", where=str(archive), hint=command) from None
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, RuntimeError) as error:
-        raise DataError("an archive cannot be unpacked", where=str(archive), why=str(error), hint=command) from error
-
-
-@contextmanager
-def _opened(archive: Path, member: str) -> Iterator[IO[bytes]]:
-    """A member of an archive, to be read. Raises KeyError where it has none of that name."""
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as file, file.open(member) as inner:
-            yield inner
-        return
-    with tarfile.open(archive) as tar:
-        found = tar.extractfile(member)
-        if found is None:
-            raise KeyError(member)
-        with found:
-            yield found

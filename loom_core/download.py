@@ -18,6 +18,8 @@ from loom_core.errors import DataError
 
 CHUNK_BYTES = 1 << 18
 RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))
+MOST_BYTES = 16 << 30
+"""The longest file taken where no pin says how long it is; the largest archive of a known benchmark has 11 GB."""
 
 
 class Unreachable(Exception):
@@ -41,15 +43,15 @@ class Http:
     pause_seconds: float = 1.0
     quiet: bool = False
 
-    def fetch(self, url: str, target: Path, *, n_bytes: int | None = None, token: str | None = None) -> Fetched:
+    def fetch(self, url: str, target: Path, *, n_bytes: int | None = None) -> Fetched:
         """Download `url` into `target` (overwritten).
 
-        n_bytes: the size it must have, where known. token: sent as a bearer token to this host only, never to where
-        it redirects. Raises Unreachable when the host cannot be reached, DataError for every other failure.
+        n_bytes: the size it must have, where known; without it, MOST_BYTES is the end. Raises Unreachable when the
+        host cannot be reached, DataError for every other failure.
         """
         for attempt in range(1, self.attempts + 1):
             try:
-                return self._once(url, target, n_bytes, token)
+                return self._once(url, target, n_bytes)
             except urllib.error.HTTPError as error:
                 error.close()
                 if error.code not in RETRIED or attempt == self.attempts:
@@ -68,29 +70,25 @@ class Http:
             time.sleep(self.pause_seconds * attempt)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _once(self, url: str, target: Path, n_bytes: int | None, token: str | None) -> Fetched:
+    def _once(self, url: str, target: Path, n_bytes: int | None) -> Fetched:
         request = urllib.request.Request(url, headers={"User-Agent": "loom", "Accept-Encoding": "identity"})
-        if token:
-            request.add_unredirected_header("Authorization", f"Bearer {token}")
         with urllib.request.urlopen(request, timeout=self.seconds) as answer:
             length = answer.headers.get("Content-Length", "")
             offered = int(length) if length.isdigit() else None
-            if n_bytes is not None and offered is not None and offered != n_bytes:
-                raise DataError(
-                    "the upstream file has another size than its pin",
-                    where=url,
-                    why=f"pinned {n_bytes} bytes, offered {offered}",
-                    hint="the plugin that pins it needs an update; nothing was stored",
-                )
+            limit = MOST_BYTES if n_bytes is None else n_bytes
+            if offered is not None and (offered > limit or n_bytes not in (None, offered)):
+                raise size_refused(url, n_bytes, offered)
             total = n_bytes if n_bytes is not None else offered
             with target.open("wb") as file, progress(url, total, self.quiet) as step:
-                got = _copy(answer, file, step, limit=total)
+                got = _copy(answer, file, step, limit=limit)
+        if got.n_bytes > limit:
+            raise size_refused(url, n_bytes, got.n_bytes)
         if offered is not None and got.n_bytes < offered:
             raise ConnectionError(f"{got.n_bytes} of {offered} bytes arrived")
         return got
 
 
-def _copy(answer: http.client.HTTPResponse, file: BinaryIO, step: Callable[[int], None], limit: int | None) -> Fetched:
+def _copy(answer: http.client.HTTPResponse, file: BinaryIO, step: Callable[[int], None], limit: int) -> Fetched:
     digest, n_bytes = hashlib.sha256(), 0
     # One chunk beyond the limit is enough to know that a file is too long.
     while chunk := answer.read(CHUNK_BYTES):
@@ -98,22 +96,31 @@ def _copy(answer: http.client.HTTPResponse, file: BinaryIO, step: Callable[[int]
         digest.update(chunk)
         n_bytes += len(chunk)
         step(len(chunk))
-        if limit is not None and n_bytes > limit:
+        if n_bytes > limit:
             break
     return Fetched(digest.hexdigest(), n_bytes)
 
 
+def size_refused(url: str, n_bytes: int | None, offered: int) -> DataError:
+    """The error for a file of another size than its pin's, or a longer one than any that is taken without a pin."""
+    if n_bytes is None:
+        why = f"at least {offered:,} bytes; without a pinned size, at most {MOST_BYTES:,} are taken"
+        return DataError("the upstream file is too long", where=url, why=why, hint="pin its size in the plugin")
+    return DataError(
+        "the upstream file has another size than its pin",
+        where=url,
+        why=f"pinned {n_bytes} bytes, offered {offered}",
+        hint="the plugin that pins it needs an update; nothing was stored",
+    )
+
+
 def _refused(url: str, code: int, reason: str) -> DataError:
-    hints = {
-        401: "the data set asks for a login: accept its terms on its page and set HF_TOKEN",
-        403: "the data set asks for a login: accept its terms on its page and set HF_TOKEN",
-        404: "the pinned file is gone upstream: update the plugin, or give a mirror with --data-dir",
-    }
+    gone = "the pinned file is gone upstream: update the plugin, or give a mirror with --data-dir"
     return DataError(
         "the upstream server refused a file",
         where=url,
         why=f"HTTP {code} {reason}",
-        hint=hints.get(code, "try again later, or give a mirror with --data-dir"),
+        hint=gone if code == 404 else "try again later, or give a mirror with --data-dir",
     )
 
 

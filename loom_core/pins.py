@@ -6,16 +6,27 @@ import inspect
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 from urllib.parse import quote
 
 from loom_core.errors import DataError
 from loom_core.types import DataSource
 
 BASES: Mapping[str, str] = {"github": "https://raw.githubusercontent.com", "hf": "https://huggingface.co"}
+
+
+class Unavailable(DataError):
+    """A file that cannot be had here: absent from the mirror and the cache, and no network, no access or none allowed.
+
+    The plan counts a task that needs it as *unavailable here*; that is no error of the run.
+    """
+
+    def to_json(self) -> dict[str, str]:
+        """As a DataError: the difference matters only where the file was asked for."""
+        return {**super().to_json(), "type": DataError.__name__}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +54,11 @@ class Pin:
         return cls(host=host, repo=match[2], revision=match[3], path=path, member=member if hash_sign else None)
 
     @property
+    def text(self) -> str:
+        """The pin as it is written; the inverse of `parse`."""
+        return f"{self.host}:{self.repo}@{self.revision}:{self.upstream_path}"
+
+    @property
     def upstream_path(self) -> str:
         """The path as the pin writes it, member included."""
         return self.path if self.member is None else f"{self.path}#{self.member}"
@@ -66,33 +82,43 @@ def read_pins(package_file: Path) -> dict[str, DataSource]:
 
     package_file: the plugin's `__file__`, whose folder holds pins.toml, or a TOML file itself. One table a mirror
     folder: `repo` and `commit` (GitHub) or `dataset` and `revision` (hub), `licence`, and `files`, a list of `path`,
-    `sha256` ("" = not known yet) and `bytes` (-1 = not known). `folder` names the mirror folder where it is not the
-    table's own name.
+    `sha256` ("" = not known yet), `bytes` (-1 = not known) and, where it is known, `git_blob` (git's id of the
+    content). `archives` lists, in the same form, the archives that members are taken from. `folder` names the mirror
+    folder where it is not the table's own name.
     """
     file = package_file if package_file.suffix == ".toml" else package_file.parent / "pins.toml"
     try:
-        tables = tomllib.loads(file.read_text("utf-8"))
         pins: dict[str, DataSource] = {}
-        for name, table in tables.items():
-            hub = "dataset" in table
-            origin = (
-                f"hf:{table['dataset']}@{table['revision']}" if hub else f"github:{table['repo']}@{table['commit']}"
-            )
+        for name, table in tomllib.loads(file.read_text("utf-8")).items():
             folder = str(table.get("folder", name))
+            archives = {row["path"]: _source(table, folder, row) for row in table.get("archives", ())}
             for row in table["files"]:
-                source = DataSource(
-                    pin=f"{origin}:{row['path']}",
-                    folder=folder,
-                    sha256=str(row["sha256"]),
-                    n_bytes=row["bytes"] if row["bytes"] >= 0 else None,
-                    licence=str(table.get("licence", "")),
-                )
-                Pin.parse(source.pin)
-                pins[f"{folder}/{row['path']}"] = source
+                archive, _, member = row["path"].partition("#")
+                source = _source(table, folder, row)
+                pins[f"{folder}/{row['path']}"] = replace(source, archive=archives.get(archive) if member else None)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         why = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise DataError("the pins of a plugin cannot be read", where=str(file), why=why) from error
     return pins
+
+
+def _source(table: Mapping[str, Any], folder: str, row: Mapping[str, Any]) -> DataSource:
+    """One row of a table of pins. Raises KeyError where something is missing, DataError for a malformed pin."""
+    hub = "dataset" in table
+    origin = f"hf:{table['dataset']}@{table['revision']}" if hub else f"github:{table['repo']}@{table['commit']}"
+    source = DataSource(
+        pin=f"{origin}:{row['path']}",
+        folder=folder,
+        sha256=str(row["sha256"]),
+        n_bytes=row["bytes"] if row["bytes"] >= 0 else None,
+        licence=str(table.get("licence", "")),
+        git_blob=str(row.get("git_blob", "")),
+    )
+    for name, digest, length in (("sha256", source.sha256, 64), ("git_blob", source.git_blob, 40)):
+        if digest and not re.fullmatch(f"[0-9a-f]{{{length}}}", digest):
+            raise ValueError(f"{row['path']}: {name} is not {length} hexadecimal digits")
+    Pin.parse(source.pin)
+    return source
 
 
 class Pinned:

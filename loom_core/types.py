@@ -120,18 +120,18 @@ class Truncation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSource:
-    """A pinned upstream file: `github:owner/repo@commit:path` or `hf:dataset@revision:path`.
+    """A pinned upstream file: `github:owner/repo@commit:path` or `hf:dataset@revision:path[#member of an archive]`.
 
-    A path may reach into an archive: `archive.zip#member`.
-    folder: the folder of a mirror that holds it (`FOLDER/path`). sha256 and n_bytes are empty and None where no pin
-    exists yet.
-    """
+    folder: the folder of a mirror that holds it (`FOLDER/path`). What is not pinned is "" or None. git_blob: git's id
+    of the content (hex). archive: the pin of the whole archive that a member comes from."""
 
     pin: str
     folder: str
     sha256: str = ""
     n_bytes: int | None = None
     licence: str = ""
+    git_blob: str = ""
+    archive: DataSource | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import io
 import tarfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loom_core.data import DataDir, Unavailable
+from loom_core.digests import LFS
 from loom_core.errors import DataError, LoomError
-from loom_core.testing.upstream import pinned, put, sha256
+from loom_core.testing.upstream import git_blob, pinned, put, sha256
 from loom_core.types import DataSource
 
 CONTENT = "first line\r\nsecond – línea\n".encode()
@@ -162,6 +164,69 @@ def test_member_of_a_cut_archive_is_an_extract_and_stays_out_of_the_cache(
         open_dir().path(source(MEMBER))
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
+
+
+STAND_INS = [(place, content) for place in ("mirror", "cache", "member") for content in (POINTER, b"", b"\n")]
+
+
+@pytest.mark.parametrize(("place", "content"), [*STAND_INS, ("extract", POINTER)])
+def test_what_stands_in_for_a_file_is_refused_by_name(
+    tmp_path: Path, open_dir: Callable[..., DataDir], place: str, content: bytes
+) -> None:
+    asked = source("z.zip#dir/file.txt" if place == "member" else "dir/file.txt", None)
+    if place == "cache":
+        put(tmp_path, "cache/data/github/owner--repo/abc123/dir/file.txt", content)
+    elif place == "member":
+        put(tmp_path, "mirror/bench/z.zip", zipped({"dir/file.txt": content}))
+    else:
+        put(tmp_path, "mirror/bench/dir/file.txt", content)
+    if place == "extract":
+        put(
+            tmp_path, "mirror/bench/EXTRACT.toml", f'file=[{{path="dir/file.txt",sha256="{sha256(content)}"}}]'.encode()
+        )
+    word = "git-lfs pointer" if content == POINTER else f"placeholder of {len(content)} byte"
+    with pytest.raises(DataError, match=rf"{word}s? stands in place of .*dir/file\.txt") as caught:
+        open_dir(mirror=True).path(asked)
+    assert "dir" in caught.value.where and caught.value.hint
+    assert open_dir().locked() == {}
+
+
+def test_gits_id_is_a_pin(tmp_path: Path, open_dir: Callable[..., DataDir]) -> None:
+    known = replace(source(data=None), git_blob=git_blob(CONTENT))
+    file = put(tmp_path, "mirror/bench/dir/file.txt", CONTENT)
+    assert open_dir(mirror=True).path(known) == file
+    assert open_dir().locked() == {}
+    file.write_bytes(CONTENT[:-1])
+    with pytest.raises(DataError, match=r"(?s)altered data file dir/file\.txt.*git " + git_blob(CONTENT)[:10]):
+        open_dir(mirror=True).path(known)
+
+
+def test_an_archive_is_verified_before_a_member_is_taken(tmp_path: Path, open_dir: Callable[..., DataDir]) -> None:
+    archive = zipped({"data/x.jsonl": CONTENT})
+    pinned_archive = replace(source("data.zip", None), git_blob=git_blob(archive))
+    member = replace(source(MEMBER, None), archive=pinned_archive)
+    file = put(tmp_path, "mirror/bench/data.zip", archive)
+    assert open_dir(mirror=True).path(member).read_bytes() == CONTENT
+    file.write_bytes(zipped({"data/x.jsonl": CONTENT.upper()}))
+    with pytest.raises(DataError, match=r"altered data file data\.zip"):
+        open_dir(mirror=True).path(member)
+
+
+def test_a_member_longer_than_its_pin_is_not_unpacked_to_its_end(
+    tmp_path: Path, open_dir: Callable[..., DataDir]
+) -> None:
+    put(tmp_path, "mirror/bench/data.zip", zipped({"data/x.jsonl": b"\0" * 50_000_000}))
+    with pytest.raises(DataError, match=r"(?s)too long.*more than 30 bytes"):
+        open_dir(mirror=True).path(replace(source(MEMBER, None), n_bytes=30))
+
+
+def test_a_cached_archive_serves_its_other_members_offline(tmp_path: Path, open_dir: Callable[..., DataDir]) -> None:
+    put(tmp_path, "cache/data/github/owner--repo/abc123/data.zip", zipped({"data/x.jsonl": CONTENT}))
+    assert open_dir().missing([source(MEMBER)]) == ()
+    assert open_dir().path(source(MEMBER)).read_bytes() == CONTENT
+
+
 def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOOM_DATA", "LOOM_CACHE", "LOOM_OFFLINE", "HF_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
@@ -188,7 +253,7 @@ def test_nothing_but_the_pinned_content_is_ever_returned(
     folder = tmp_path_factory.mktemp("property")
     put(folder, "mirror/bench/f", held)
     data = DataDir(mirror=folder / "mirror", cache=folder / "cache", offline=True)
-    if pinned == held:
+    if pinned == held and not held.startswith(LFS):
         assert data.path(source("f", pinned)).read_bytes() == pinned
     else:
         with pytest.raises(DataError):

@@ -72,6 +72,10 @@ def test_hub_addresses_and_token(
     data.path(pinned("x.json", CONTENT, origin="hf:o/d@r1"))
     data.path(source())
     assert upstream.tokens == ["Bearer hf_planted", None]
+    again = open_dir(upstream)
+    assert again.missing([pinned("x.json", CONTENT, origin="hf:o/d@r1")]) == ()
+    again.path(pinned("x.json", CONTENT, origin="hf:o/d@r1"))
+    assert [row.origin for row in again.used()] == ["cache"]
 
 
 def test_wrong_content_upstream_is_not_kept(
@@ -194,7 +198,7 @@ def test_a_broken_lock_file_is_named(tmp_path: Path, open_dir: Callable[..., Dat
 
 def test_lock_keeps_the_entries_of_others(tmp_path: Path, open_dir: Callable[..., DataDir]) -> None:
     for i in range(8):
-        put(tmp_path, f"mirror/bench/{i}", bytes([i]))
+        put(tmp_path, f"mirror/bench/{i}", bytes([i, i]))
     threads = [threading.Thread(target=open_dir(mirror=True).path, args=(source(str(i), None),)) for i in range(8)]
     for thread in threads:
         thread.start()

@@ -69,6 +69,18 @@ files = [{{ path = "z.zip#m/x", sha256 = "", bytes = -1 }}]
     )
     assert (pins["bench/b.txt"].sha256, pins["bench/b.txt"].n_bytes) == ("", None)
     assert pins["bench/z.zip#m/x"].pin == "hf:d/s@r1:z.zip#m/x"
+    more = text.replace("bytes = -1 }]", f'git_blob = "{"a" * 40}", bytes = -1 }}]', 1) + (
+        'archives = [{ path = "z.zip", sha256 = "", git_blob = "' + "b" * 40 + '", bytes = 7 }]'
+    )
+    put(tmp_path, "more.toml", more.encode())
+    pins = read_pins(tmp_path / "more.toml")
+    assert pins["bench/b.txt"].git_blob == "a" * 40
+    assert pins["bench/z.zip#m/x"].archive == DataSource(
+        pin="hf:d/s@r1:z.zip", folder="bench", n_bytes=7, git_blob="b" * 40
+    )
+    put(tmp_path, "bad.toml", more.replace("a" * 40, "a" * 39).encode())
+    with pytest.raises(DataError, match=r"b\.txt: git_blob is not 40 hexadecimal digits"):
+        read_pins(tmp_path / "bad.toml")
     put(tmp_path, "bad.toml", text.replace('commit = "abc"', "").encode())
     with pytest.raises(DataError, match=r"(?s)pins of a plugin.*bad\.toml.*commit"):
         read_pins(tmp_path / "bad.toml")

@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("keys", "prompt", "contracts", "answering", "render", "truncate", "literals", "stats", "pins"),
             *("download", "records", "tables", "ownprompt", "stratify", "evidence", "chunking", "thinking"),
             "upstream",
+            *("digests", "archives", "mirror", "hub", "parquet", "remote"),
         ),
     ),
     (
@@ -217,7 +218,7 @@ def test_nothing_imports_the_command_line_and_only_the_front_imports_testing() -
 def test_core_imports_neither_torch_nor_numpy_at_import() -> None:
     for path in CORE:
         for module, _, line in imported(path, top_level=True):
-            heavy = module.split(".")[0] in ("torch", "numpy", "transformers", "datasets")
+            heavy = module.split(".")[0] in ("torch", "numpy", "transformers", "datasets", "pyarrow", "huggingface_hub")
             assert not heavy, f"{where(path, line)} imports {module} when it is imported"
         for module, _, line in imported(path):
             assert module.split(".")[0] != "torch", f"{where(path, line)}: core knows no torch"

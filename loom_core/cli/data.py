@@ -45,7 +45,7 @@ def fetch(bench: str, data_dir: str | None, offline: bool) -> None:
 def lock(bench: str, data_dir: str | None, offline: bool, renew: bool) -> None:
     """Record the digests of BENCH's files that are pinned without one; they are checked from then on."""
     files = DataDir.from_environment(data_dir, offline or None).for_benchmark(bench)
-    open_pins = [source.pin for source in sources_of(bench) if not source.sha256]
+    open_pins = [source.pin for source in sources_of(bench) if not (source.sha256 or source.git_blob)]
     if renew:
         files.forget(open_pins)
     _each(bench, files, files.fetch)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,38 +17,66 @@ from loom_core.data import DataDir
 from loom_core.download import Http
 from loom_core.types import DataSource
 
+COMMIT = "c0ffee" * 6 + "c0de"
+"""What the stand-in says each revision on the hub is."""
+
 
 class Upstream:
-    """Files by URL path; every request is counted. `behaviour` may answer a request itself and return True."""
+    """Files by URL path. `behaviour` may answer a request itself and return True.
+
+    asked, heads: the paths of each GET and HEAD. tokens: the `Authorization` of each GET.
+    """
 
     def __init__(self, base: str) -> None:
         self.base = base
         self.files: dict[str, bytes] = {}
         self.asked: list[str] = []
+        self.heads: list[str] = []
         self.tokens: list[str | None] = []
         self.behaviour: Callable[[BaseHTTPRequestHandler], bool] = lambda handler: False
+
+    @property
+    def bases(self) -> dict[str, str]:
+        """This stand-in as both hosts (`DataDir.bases`)."""
+        return {"github": self.base, "hf": self.base}
 
     def data_dir(self, cache: Path, mirror: Path | None = None) -> DataDir:
         """A DataDir that asks this stand-in and waits for nothing."""
         http = Http(seconds=5, attempts=2, pause_seconds=0, quiet=True)
-        return DataDir(mirror=mirror, cache=cache, bases={"github": self.base, "hf": self.base}, http=http)
+        return DataDir(mirror=mirror, cache=cache, bases=self.bases, http=http, hub_cache=cache / "hub")
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         """Serve one request."""
-        self.asked.append(handler.path)
-        self.tokens.append(handler.headers.get("Authorization"))
+        if handler.command == "HEAD":
+            self.heads.append(handler.path)
+        else:
+            self.asked.append(handler.path)
+            self.tokens.append(handler.headers.get("Authorization"))
         if self.behaviour(handler):
             return
         data = self.files.get(handler.path)
         send(handler, 404 if data is None else 200, data or b"")
 
 
-def send(handler: BaseHTTPRequestHandler, status: int, data: bytes, announced: int | None = None) -> None:
-    """Answer with `data`; announced: the Content-Length to claim where it is not the true one."""
+def send(
+    handler: BaseHTTPRequestHandler,
+    status: int,
+    data: bytes,
+    announced: int | None = None,
+    headers: Mapping[str, str] = {},
+) -> None:
+    """Answer with `data`, with the headers of the hub where it is asked for a file.
+
+    announced: the Content-Length to claim where it is not the true one. headers: further ones.
+    """
+    hub = {"ETag": f'"{git_blob(data)}"', "X-Repo-Commit": COMMIT} if handler.path.startswith("/datasets/") else {}
     handler.send_response(status)
+    for name, value in {**hub, **headers}.items():
+        handler.send_header(name, value)
     handler.send_header("Content-Length", str(len(data) if announced is None else announced))
     handler.end_headers()
-    handler.wfile.write(data)
+    if handler.command != "HEAD":
+        handler.wfile.write(data)
 
 
 @contextmanager
@@ -58,6 +86,8 @@ def serving() -> Iterator[Upstream]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             state.answer(self)
+
+        do_HEAD = do_GET
 
         def log_message(self, *_: Any) -> None:
             """Stay silent."""
@@ -77,6 +107,11 @@ def serving() -> Iterator[Upstream]:
 def sha256(data: bytes) -> str:
     """sha256 (hex) of bytes."""
     return hashlib.sha256(data).hexdigest()
+
+
+def git_blob(data: bytes) -> str:
+    """git's id (hex) of a content."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def pinned(path: str, data: bytes | None, *, origin: str = "github:owner/repo@abc123") -> DataSource:
