@@ -5,6 +5,7 @@ Source: booydar/babilong (Apache-2.0), arXiv 2406.10149; scored by its compare_a
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,20 +14,23 @@ from itertools import islice, zip_longest
 from pathlib import Path
 
 from loom_bench_babilong.mixing import Noise, fitted, own_sentences, sentences_of
-from loom_bench_babilong.plugin import EVALUATED, PREFIX, RELEASED, TASKS, BabilongOptions
-from loom_bench_babilong.stories import Story, in_turn, made, read_stories
+from loom_bench_babilong.plugin import EVALUATED, LONG, PREFIX, TASKS, BabilongOptions
+from loom_bench_babilong.stories import Story, chosen, in_turn, made, read_stories
 from loom_bench_babilong.wording import Ask, loom_ask, read_prompt
 from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Tokenizer
 from loom_core.data import Unavailable, read_pins
-from loom_core.errors import UsageError
+from loom_core.errors import DataError, UsageError
 from loom_core.records import read_records, text
 from loom_core.testing.gold import gold_scored
 from loom_core.types import DataSource, Evidence, Generation, Json, Sample, Task
 
 METRIC, WHOLE = "babilong_labels", "babilong_whole_labels"
 MAX_TOKENS = 20
-HUB = "hf:RMT-team/babilong@main:data"
-"""The records on the hub, data/TASK/LEVEL.json. No revision is pinned: the first download records their digests."""
+HUB = "hf:RMT-team/babilong@ee0d588794c7ac098062ee0d247c733d62e94fe2:data"
+"""The records on the hub, data/TASK/LEVEL.json: 100 each. Earlier revisions are parquet. Digests that are not in
+`DIGESTS` are recorded at the first download."""
+DIGESTS = {("qa1", 16 * 1024): "2687478021246215c84060fa7d1f2be0b7058a09d774c169d9d75a56fd6994c0"}
+DEFAULT_SAMPLES = 20
 HUB_LEVELS = (0, *(1024 * 2**i for i in range(10)), 1024**2, 10 * 1024**2)
 LEVELS = {"loom": (0, 1024, 2048, 4096), "babi": (0, 1024, 2048, 4096), "official": HUB_LEVELS[:9]}
 CHANCE = {
@@ -60,12 +64,21 @@ class Babilong(BenchmarkBase):
     def _prompts(self) -> DataSource:
         return self._pins["babilong/babilong/prompts.py"]
 
+    @property
+    def _indices(self) -> DataSource:
+        return self._pins["babilong/data/test_100_idxs.json"]
+
     def _stories(self, name: str) -> DataSource:
-        return next(source for path, source in self._pins.items() if f"/en/{name}_" in path)
+        return next(source for path, source in self._pins.items() if f"/en-10k/{name}_" in path)
 
     def _records(self, name: str, level: int) -> DataSource:
         path = f"{HUB}/{name}/{level_name(level)}.json"
-        return DataSource(pin=path, folder="babilong", licence="Apache-2.0; bAbI BSD or CC BY 3.0; PG-19 texts")
+        licence = "Apache-2.0; bAbI BSD or CC BY 3.0; PG-19 texts"
+        return DataSource(pin=path, folder="babilong", sha256=DIGESTS.get((name, level), ""), licence=licence)
+
+    def _released_levels(self, name: str) -> tuple[int, ...]:
+        """The lengths asked for, of a released task; qa11 to qa20 are released at 0 alone."""
+        return self._levels() if name in LONG else tuple(level for level in self._levels() if level == 0)
 
     def _levels(self) -> tuple[int, ...]:
         levels = tuple(dict.fromkeys(self._options.levels or LEVELS[self._options.variant]))
@@ -83,20 +96,21 @@ class Babilong(BenchmarkBase):
         return (*self._pins.values(), *records)
 
     def tasks(self, lengths: tuple[int, ...]) -> Sequence[Task]:
-        """The variant's tasks: the released ten, bAbI's twenty, or loom's five."""
-        names = {"official": RELEASED, "babi": TASKS, "loom": EVALUATED}[self._options.variant]
-        return tuple(self._task(name) for name in names)
+        """The variant's tasks: bAbI's twenty (official: those released at a length asked for), or loom's five."""
+        variant = self._options.variant
+        names = EVALUATED if variant == "loom" else TASKS
+        return tuple(self._task(name) for name in names if variant != "official" or self._released_levels(name))
 
     def _task(self, name: str) -> Task:
         variant = self._options.variant
         sources: tuple[DataSource, ...] = ()
         if variant == "official":
-            sources = (self._prompts, *(self._records(name, level) for level in self._levels()))
+            sources = (self._prompts, *(self._records(name, level) for level in self._released_levels(name)))
         elif variant == "babi":
-            sources = (self._prompts, self._stories(name))
+            sources = (self._prompts, self._stories(name), *((self._indices,) if name in EVALUATED else ()))
         return Task(
             name=PREFIX[variant] + name,
-            version="1",
+            version="1" if variant == "loom" else "2",
             capability="reasoning",
             metrics=(METRIC, WHOLE),
             generation=Generation(max_tokens=MAX_TOKENS),
@@ -116,20 +130,36 @@ class Babilong(BenchmarkBase):
             yield from self._released(task, name, data, ask)
             return
         levels = tuple(dict.fromkeys(lengths)) or self._levels()
+        asked = self._options.samples
+        n = DEFAULT_SAMPLES if asked is None else asked
         stories: Sequence[Story] = ()
         if variant == "babi":
-            source = self._stories(name)
-            stories = list(read_stories(data.text(source), where=source.pin))
-            stories = in_turn(stories, self._options.samples, self._options.seed, name)
+            stories = self._babi(data, name)[: n or None]
             if not self._options.text:
                 data.notes[f"{task.name}: the text around the facts is loom's own, not the authors' PG-19"] = None
         sentences = sentences_of(Path(self._options.text)) if variant == "babi" and self._options.text else None
-        for index in range(len(stories) if variant == "babi" else self._options.samples or 1):
+        for index in range(len(stories) if variant == "babi" else n or 1):
             for level in levels:
                 of = f"{task.name}-{level}-{index}"
                 draw = random.Random(f"babilong {self._options.seed} {of}")
                 story = stories[index] if variant == "babi" else made(name, draw)
                 yield self._sample(task, of, story, ask, draw, sentences, tokenizer, level)
+
+    def _babi(self, data: Data, name: str) -> list[Story]:
+        """The stories of a task: the authors' hundred in their order where they have chosen (qa1 to qa5), and
+        otherwise all of them in an order drawn from the seed."""
+        source = self._stories(name)
+        stories = list(read_stories(data.text(source), where=source.pin))
+        if name not in EVALUATED or self._options.seed:
+            return in_turn(stories, self._options.seed, name)
+        try:
+            indices = json.loads(data.text(self._indices))[name]
+            return chosen(stories, [int(i) for i in indices], where=source.pin)
+        except (ValueError, TypeError, KeyError) as error:
+            why = f"no list of whole numbers for {name}: {error}"
+            raise DataError(
+                "the authors' choice of stories is not as expected", where=self._indices.pin, why=why
+            ) from error
 
     def _sample(
         self,
@@ -174,7 +204,7 @@ class Babilong(BenchmarkBase):
         """The records of every length that is there, the lengths in turn; what is not there is noted."""
         there: list[tuple[int, DataSource]] = []
         missing: list[Unavailable] = []
-        for level in self._levels():
+        for level in self._released_levels(name):
             source = self._records(name, level)
             try:
                 data.path(source)
@@ -202,7 +232,8 @@ class Babilong(BenchmarkBase):
                     )
 
     def aggregate(self, rows: Sequence[Graded]) -> Sequence[Line]:
-        """Accuracy times 100 of each task and length, as in the authors' tables, and the mean over tasks by length."""
+        """Accuracy times 100 of each task and length, as in the authors' tables; by length the authors' average (of
+        the released records alone) and the mean over all tasks."""
         cells: dict[tuple[str, str], list[Graded]] = {}
         for row in rows:
             cells.setdefault((row.task, row.sample.level or ""), []).append(row)
@@ -210,10 +241,12 @@ class Babilong(BenchmarkBase):
         means: list[Line] = []
         for prefix in PREFIX.values():
             of_variant = {(task, level): line for (task, level), line in lines.items() if _is_of(task, prefix)}
+            tasks = {task for task, _ in of_variant}
             for level in dict.fromkeys(level for _, level in of_variant):
-                means.append(
-                    _mean(f"{prefix}mean {level}", [line for (_, at), line in of_variant.items() if at == level])
-                )
+                at = {task: line for (task, its), line in of_variant.items() if its == level}
+                if not prefix:
+                    means.append(_authors_average(level, at, [name for name in LONG if name in tasks]))
+                means.append(_mean(f"{prefix}mean {level}", list(at.values())))
         return [*lines.values(), *means]
 
     @staticmethod
@@ -242,6 +275,27 @@ def _accuracy(name: str, rows: Sequence[Graded]) -> Line:
     values = [value for value in given if value is not None]
     mean = 100 * sum(values) / len(values) if values else None
     return Line(name=name, metric=METRIC, value=mean, n=len(values), missing=len(rows) - len(values))
+
+
+def _authors_average(level: str, lines: Mapping[str, Line], tasks: Sequence[str]) -> Line:
+    """collect_results.py: the mean of the first five of the tasks (qa1 to qa10) that were run at any length; none,
+    which is -1 there, where they are fewer than five or one of them has no value at this length.
+    """
+    first = tasks[: len(EVALUATED)]
+    there = [lines[name] for name in first if name in lines]
+    values = [line.value for line in there if line.value is not None]
+    whole = len(values) == len(EVALUATED)
+    missing = [name for name in first if name not in lines or lines[name].value is None]
+    return Line(
+        name=f"avg {level}",
+        metric=METRIC,
+        value=sum(values) / len(values) if whole else None,
+        n=sum(line.n for line in there),
+        missing=sum(line.missing for line in there),
+        note=f"the authors' average: {', '.join(first)}"
+        if whole
+        else f"the authors' average (-1 there) takes five tasks; missing: {', '.join(missing) or 'fewer were run'}",
+    )
 
 
 def _mean(name: str, lines: Sequence[Line]) -> Line:

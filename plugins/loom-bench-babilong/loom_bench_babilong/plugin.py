@@ -13,8 +13,8 @@ from loom_core.specs import BenchmarkSpec
 TASKS = tuple(f"qa{i}" for i in range(1, 21))
 EVALUATED = TASKS[:5]
 """The tasks of the authors' tables, and the ones that loom has facts of its own for."""
-RELEASED = TASKS[:10]
-"""The tasks of the released records."""
+LONG = TASKS[:10]
+"""The released tasks with a text around the facts; the others are released as facts alone (0k)."""
 PREFIX = {"official": "", "babi": "babi_", "loom": "loom_"}
 
 
@@ -32,12 +32,16 @@ class BabilongOptions:
         help="lengths where --lengths gives none, 0 = the facts alone; empty: {0,1k,2k,4k}, official 0 to 128k",
         low=0,
     )
-    samples: int = option(20, help="samples of each task and length; official: all records where this is 0", low=0)
+    samples: int | None = option(
+        None, help="samples of each task and length; 0: all there are; none: official all (100), otherwise 20", low=0
+    )
     text: str = option("", help="babi: a text file whose sentences surround the facts; empty: loom's own sentences")
     prompts: Literal["full", "bare"] = option(
         "full", help="official, babi: the authors' instruction, examples and answer form; bare: none of them"
     )
-    seed: int = option(0, help="loom, babi: another seed draws other facts, places and text", low=0)
+    seed: int = option(
+        0, help="loom, babi: another seed draws other facts, places and text; babi: 0 takes the authors' stories", low=0
+    )
 
 
 @hookimpl
@@ -46,10 +50,10 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
     return (
         BenchmarkSpec(
             name="babilong",
-            version="1",
+            version="2",
             summary="questions about facts that are spread over a long text; bAbI tasks by length",
             factory="loom_bench_babilong.benchmark:Babilong",
-            tasks=(*RELEASED, *(f"babi_{name}" for name in TASKS), *(f"loom_{name}" for name in EVALUATED)),
+            tasks=(*TASKS, *(f"babi_{name}" for name in TASKS), *(f"loom_{name}" for name in EVALUATED)),
             options=BabilongOptions,
             capability="reasoning",
             generated=True,

@@ -197,8 +197,16 @@ def made(task: str, draw: random.Random) -> Story:
     return MAKERS[task](draw)
 
 
-def in_turn(stories: Sequence[Story], n: int, seed: int, task: str) -> list[Story]:
-    """n of them in an order drawn from the seed; all in that order where there are fewer."""
+def in_turn(stories: Sequence[Story], seed: int, task: str) -> list[Story]:
+    """All of them in an order drawn from the seed."""
     order = list(range(len(stories)))
     random.Random(f"babilong {seed} {task} stories").shuffle(order)
-    return [stories[i] for i in order[: n or None]]
+    return [stories[i] for i in order]
+
+
+def chosen(stories: Sequence[Story], indices: Sequence[int], *, where: str) -> list[Story]:
+    """The stories at these indices (from 0, in the order of the file). Raises DataError where the file is too short."""
+    if beyond := [i for i in indices if not 0 <= i < len(stories)]:
+        why = f"a story with the index {beyond[0]} is asked for, and it has {len(stories)}"
+        raise DataError("a bAbI file is not the one that the authors' indices were drawn for", where=where, why=why)
+    return [stories[i] for i in indices]

@@ -13,20 +13,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loom_bench_babilong.benchmark import Babilong
-from loom_bench_babilong.plugin import EVALUATED, RELEASED, TASKS, BabilongOptions
-from loom_bench_babilong.stories import read_stories
+from loom_bench_babilong.benchmark import METRIC, Babilong
+from loom_bench_babilong.plugin import EVALUATED, LONG, TASKS, BabilongOptions
+from loom_bench_babilong.stories import Story, read_stories
+from loom_bench_babilong.wording import read_prompt
 
+from loom_core.contracts import Graded
 from loom_core.data import DataDir, Unavailable
 from loom_core.errors import DataError, UsageError
 from loom_core.plugins import installed
+from loom_core.prompt import segment
 from loom_core.testing.doubles import ToyTokenizer, oracle_text
-from loom_core.types import Sample
+from loom_core.types import Prompt, Sample, Scored
 
-MIRROR = Path(os.environ.get("LOOM_SHARED", Path(__file__).resolve().parents[4] / "shared")) / "data" / "babilong"
+SHARED = Path(os.environ.get("LOOM_SHARED", Path(__file__).resolve().parents[4] / "shared"))
+MIRROR = SHARED / "data" / "babilong"
+DIGESTS = SHARED / "prompt-digests" / "babilong.json"
 RECORDED = MIRROR / "babilong_evals" / "google" / "gemini-3-flash-preview"
 needs_mirror = pytest.mark.skipif(not RECORDED.is_dir(), reason=f"no upstream files at {MIRROR}")
 TEMPLATE = "{instruction}\n\n{examples}\n\n{post_prompt}\n\n<context>\n{context}\n</context>\n\nQuestion: {question}"
+NESTED = (
+    "TASK_TEMPLATE = '{instruction}\\n\\n{examples}\\n\\n{post_prompt}'\n"
+    "USER_TEMPLATE = '<context>\\n{context}\\n</context>\\n\\nQuestion: {question}'\n"
+    "DEFAULT_TEMPLATE = f'{TASK_TEMPLATE}\\n\\n{USER_TEMPLATE}'"
+)
+"""The shape of the authors' file: the template is an f-string of two constants, which hold the fields."""
+EN_10K = "tasks_1-20_v1-2/en-10k"
 MADE_UP = {
     task: {
         "instruction": f"MADE UP: read about {task}.",
@@ -37,12 +49,15 @@ MADE_UP = {
 }
 
 
-def prompts_file(prompts: dict[str, Any], template: str | None = TEMPLATE) -> str:
+def prompts_file(prompts: dict[str, Any], template: str = NESTED) -> str:
     """A Python file of the shape of the authors' prompts.py: constants, and code that must never run."""
-    lines = ["raise SystemExit('executed')", f"DEFAULT_PROMPTS = {prompts!r}"]
-    if template is not None:
-        lines.append(f"DEFAULT_TEMPLATE = {template!r}")
+    lines = ["raise SystemExit('executed')", template, f"DEFAULT_PROMPTS = {prompts!r}"]
     return "\n".join([*lines, "def get_formatted_input(context):\n    return context.strip()"]) + "\n"
+
+
+def idxs_file(**indices: list[int]) -> str:
+    """A file of the shape of the authors' test_100_idxs.json."""
+    return json.dumps({**{task: [0] for task in EVALUATED}, **indices})
 
 
 def mirror_with(folder: Path, files: dict[str, str]) -> DataDir:
@@ -70,20 +85,24 @@ def samples(task: str, data: DataDir, lengths: tuple[int, ...] = (), **options: 
 
 
 @needs_mirror
-@pytest.mark.parametrize("template", [TEMPLATE, None])
-def test_one_real_story_by_hand(tmp_path: Path, template: str | None) -> None:
-    """The first question of bAbI's qa1 test file, asked with the prompt recorded beside results."""
+def test_one_real_story_by_hand(tmp_path: Path) -> None:
+    """The first question of a qa1 test file of bAbI, asked with the prompt recorded beside results."""
     parts = {}
     for task in EVALUATED:
         (path,) = RECORDED.glob(f"{task}_0k_*.json")
         parts[task] = json.loads(path.read_text("utf-8"))["prompt"]
     assert all(part["template"] == TEMPLATE for part in parts.values())
     prompts = {task: {name: part[name] for name in MADE_UP["qa1"]} for task, part in parts.items()}
-    story = "tasks_1-20_v1-2/en/qa1_single-supporting-fact_test.txt"
-    files = {"babilong/prompts.py": prompts_file(prompts, template), story: (MIRROR / story).read_text("utf-8")}
-    found = samples("babi_qa1", mirror_with(tmp_path, files), variant="babi", levels=(0,), samples=0)
-    facts = "John travelled to the hallway. Mary journeyed to the bathroom."
-    (sample,) = [one for one in found if one.prompt.context == facts]
+    story = (MIRROR / "tasks_1-20_v1-2/en/qa1_single-supporting-fact_test.txt").read_text("utf-8")
+    files = {
+        "babilong/prompts.py": prompts_file(prompts),
+        f"{EN_10K}/qa1_single-supporting-fact_test.txt": story,
+        "data/test_100_idxs.json": idxs_file(qa1=[3, 0]),
+    }
+    found = samples("babi_qa1", mirror_with(tmp_path, files), variant="babi", levels=(0,))
+    assert len(found) == 2, "the authors' choice, in their order"
+    sample = found[1]
+    assert sample.prompt.context == "John travelled to the hallway. Mary journeyed to the bathroom."
     given = parts["qa1"]
     assert (
         sample.prompt.text.encode()
@@ -103,16 +122,20 @@ def test_one_real_story_by_hand(tmp_path: Path, template: str | None) -> None:
     assert held == "John travelled to the hallway."
 
 
+def real_stories() -> dict[str, str]:
+    """The stories at hand, which are bAbI's "en" cut short, at the places of "en-10k"; any choice will do."""
+    files = {f"{EN_10K}/{path.name}": path.read_text("utf-8") for path in (MIRROR / "tasks_1-20_v1-2/en").iterdir()}
+    indices = {task: list(range(59, -1, -1)) for task in EVALUATED}
+    return {"babilong/prompts.py": prompts_file(MADE_UP), "data/test_100_idxs.json": idxs_file(**indices), **files}
+
+
 @needs_mirror
 def test_every_story_of_the_test_files_scores(tmp_path: Path) -> None:
     """An answer equal to the target scores 1 by the authors' rule, but for "none" of qa7, in which it finds "one"."""
     catalog = installed()
     rule = catalog.load(catalog.metrics.get("babilong_labels"))()
     whole = catalog.load(catalog.metrics.get("babilong_whole_labels"))()
-    stories = {
-        f"tasks_1-20_v1-2/en/{path.name}": path.read_text("utf-8") for path in (MIRROR / "tasks_1-20_v1-2/en").iterdir()
-    }
-    data = mirror_with(tmp_path, {"babilong/prompts.py": prompts_file(MADE_UP), **stories})
+    data = mirror_with(tmp_path, real_stories())
     for task in TASKS:
         found = samples(f"babi_{task}", data, variant="babi", levels=(0,), samples=60)
         assert len(found) == 60
@@ -123,13 +146,35 @@ def test_every_story_of_the_test_files_scores(tmp_path: Path) -> None:
             assert rule.score("", sample).value == whole.score("", sample).value == 0.0
 
 
+@needs_mirror
+@pytest.mark.skipif(not DIGESTS.is_file(), reason=f"no recorded digests at {DIGESTS}")
+def test_prompts_are_the_authors_byte_for_byte(tmp_path: Path) -> None:
+    """What get_formatted_input made of these stories. Full prompts need the authors' file: see the parity adapter."""
+    data = mirror_with(tmp_path, real_stories())
+    prompts = Babilong(BabilongOptions())._prompts
+    rows = json.loads(DIGESTS.read_text("utf-8"))
+    stories: dict[str, list[Story]] = {}
+    for row in rows:
+        assert row["variant"] == "bare"
+        name = row["settings"]["bAbI_file"]
+        if name not in stories:
+            text = (MIRROR / "tasks_1-20_v1-2/en" / name).read_text("utf-8")
+            stories[name] = list(read_stories(text, where=name))
+        story = stories[name][row["settings"]["sample"]]
+        prompt = read_prompt(data, prompts, row["task"], bare=True).ask(" ".join(story.facts), story.question)
+        assert hashlib.sha256(prompt.text.encode()).hexdigest() == row["sha256"], (row["task"], row["settings"])
+        assert (story.question, [story.answer]) == (row["question"], row["references"])
+    assert len(rows) >= 30
+
+
 def test_bare_prompts_and_lengths(tmp_path: Path) -> None:
-    story = "".join(f"{i} Ann went to the garden.\n" for i in range(1, 4)) + "4 Where is Ann?\tgarden\t3\n"
-    path = "tasks_1-20_v1-2/en/qa1_single-supporting-fact_test.txt"
-    data = mirror_with(tmp_path, {"babilong/prompts.py": prompts_file(MADE_UP), path: story})
+    story = "".join(f"{i} Ann went to the garden.\n" for i in range(1, 4)) + "4 Where is Ann? \tgarden\t3\n"
+    path = f"{EN_10K}/qa1_single-supporting-fact_test.txt"
+    files = {"babilong/prompts.py": prompts_file(MADE_UP), path: story, "data/test_100_idxs.json": idxs_file()}
+    data = mirror_with(tmp_path, files)
     (bare,) = samples("babi_qa1", data, variant="babi", levels=(0,), prompts="bare")
     facts = " ".join(["Ann went to the garden."] * 3)
-    assert bare.prompt.text == f"\n\n\n\n\n\n<context>\n{facts}\n</context>\n\nQuestion: Where is Ann?"
+    assert bare.prompt.text == f"<context>\n{facts}\n</context>\n\nQuestion: Where is Ann?"
     (full,) = samples("babi_qa1", data, (3000,), variant="babi")
     assert full.prompt.text.startswith(
         "MADE UP: read about qa1.\n\n<example>\nEx {1}.\n</example>\n\nSay one.\n\n<context>"
@@ -147,6 +192,18 @@ def test_bare_prompts_and_lengths(tmp_path: Path) -> None:
         }
         or own.prompt.context.count("A line of a book.") > 50
     )
+
+
+@pytest.mark.parametrize("indices", ['{"qa1": [1]}', '{"qa1": ["x"]}', "[]", "no JSON", '{"qa2": [0]}'])
+def test_a_choice_of_stories_that_does_not_fit(tmp_path: Path, indices: str) -> None:
+    story = "1 Ann went to the garden.\n2 Where is Ann? \tgarden\t1\n"
+    path = f"{EN_10K}/qa1_single-supporting-fact_test.txt"
+    data = mirror_with(
+        tmp_path, {"babilong/prompts.py": prompts_file(MADE_UP), path: story, "data/test_100_idxs.json": indices}
+    )
+    with pytest.raises(DataError, match="authors'"):
+        samples("babi_qa1", data, variant="babi", levels=(0,))
+    assert len(samples("babi_qa1", data, variant="babi", levels=(0,), seed=1)) == 1, "another seed needs no choice"
 
 
 # --- released records ------------------------------------------------------------------------------------------------
@@ -195,7 +252,9 @@ def test_without_the_prompts_a_task_is_unavailable(tmp_path: Path) -> None:
     [
         (prompts_file({"qa2": MADE_UP["qa2"]}), "DEFAULT_PROMPTS"),
         (prompts_file({"qa1": {**MADE_UP["qa1"], "examples": 3}}), "is no text"),
-        (prompts_file(MADE_UP, "{instruction} {context}"), "template"),
+        (prompts_file(MADE_UP, "DEFAULT_TEMPLATE = '{instruction} {context}'"), "template"),
+        (prompts_file(MADE_UP, "DEFAULT_TEMPLATE = f'{TASK_TEMPLATE}{USER_TEMPLATE}'"), "template"),
+        (prompts_file(MADE_UP, ""), "DEFAULT_TEMPLATE"),
         ("PROMPTS = {}\n", "DEFAULT_PROMPTS"),
     ],
 )
@@ -211,7 +270,11 @@ def test_tasks_and_levels() -> None:
         variant: [task.name for task in Babilong(BabilongOptions(variant=variant)).tasks(())]
         for variant in ("official", "babi", "loom")
     }
-    assert names["official"] == list(RELEASED) and len(names["babi"]) == 20
+    assert names["official"] == list(TASKS) and len(names["babi"]) == 20
+    long = Babilong(BabilongOptions(variant="official", levels=(1024, 4096)))
+    assert [task.name for task in long.tasks(())] == list(LONG), "qa11 to qa20 are released as facts alone"
+    last = Babilong(BabilongOptions(variant="official")).tasks(())[-1]
+    assert [source.pin.rpartition(":")[2] for source in last.sources] == ["babilong/prompts.py", "data/qa20/0k.json"]
     assert names["loom"] == [f"loom_{name}" for name in EVALUATED]
     (task, *_) = Babilong(BabilongOptions(variant="official")).tasks(())
     assert task.generation.max_tokens == 20 and task.generation.temperature == 0 and task.chance == 1 / 6
@@ -228,6 +291,42 @@ def test_tasks_and_levels() -> None:
 def test_stories_of_the_archive_are_pinned_by_member(tmp_path: Path) -> None:
     sources = [source.pin for source in Babilong(BabilongOptions(variant="babi")).sources()]
     members = [pin for pin in sources if "#" in pin]
-    assert len(members) == 20 and all("tasks_1-20_v1-2.zip#tasks_1-20_v1-2/en/qa" in pin for pin in members)
+    assert len(members) == 20 and all(f"tasks_1-20_v1-2.zip#{EN_10K}/qa" in pin for pin in members)
     assert list(read_stories("", where="here")) == []
     shutil.rmtree(tmp_path)
+
+
+def graded(task: str, level: str, value: float | None) -> Graded:
+    """A graded answer."""
+    sample = Sample(
+        id=f"{task}-{level}",
+        task=task,
+        prompt=Prompt(segments=(segment("question", "x"),)),
+        references=("a",),
+        level=level,
+    )
+    return Graded(task=task, sample=sample, repeat=0, scored={METRIC: Scored(value=value)})
+
+
+@pytest.mark.parametrize(
+    ("cells", "average"),
+    [
+        ({f"qa{i}": i % 2 for i in range(1, 11)}, 60.0),  # five of ten: qa1, qa3 and qa5
+        ({f"qa{i}": 1 for i in range(1, 5)}, None),  # fewer than five
+        ({f"qa{i}": float(i == 6) for i in (1, 2, 3, 4, 6)}, 20.0),  # the first five that were run
+        ({**{f"qa{i}": 1 for i in range(1, 7)}, "qa2": None}, None),
+        ({f"qa{i}": 1 for i in range(11, 16)}, None),  # never of qa11 to qa20
+    ],
+)
+def test_the_authors_average_takes_the_first_five_tasks(cells: dict[str, float | None], average: float | None) -> None:
+    rows = [graded(task, "4k", value) for task, value in reversed(cells.items())]
+    lines = {line.name: line for line in Babilong(BabilongOptions(variant="official")).aggregate(rows)}
+    assert lines["avg 4k"].value == average
+    assert "mean 4k" in lines
+
+
+def test_the_authors_average_is_none_where_a_length_lacks_a_task() -> None:
+    rows = [graded(f"qa{i}", level, 1.0) for i in range(1, 6) for level in ("0k", "4k") if (i, level) != (3, "4k")]
+    lines = {line.name: line.value for line in Babilong(BabilongOptions(variant="official")).aggregate(rows)}
+    assert (lines["avg 0k"], lines["avg 4k"], lines["mean 4k"]) == (100.0, None, 100.0)
+    assert not any(name.startswith("babi_avg") for name in lines)
