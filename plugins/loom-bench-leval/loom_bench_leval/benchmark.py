@@ -78,7 +78,7 @@ class LEval(Pinned, BenchmarkBase):
         programs = () if self._options.wording == "loom" else (self.pins[CONFIG], self.pins[SCRIPT])
         return Task(
             name=name,
-            version="1",
+            version="2",
             capability="general",
             metrics=metric_names(name),
             generation=Generation(max_tokens=NEW_TOKENS),

@@ -50,7 +50,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
     return (
         BenchmarkSpec(
             name="leval",
-            version="1",
+            version="2",
             summary="20 tasks on long documents: exams, code, topics, questions and summaries, several a document",
             factory="loom_bench_leval.benchmark:LEval",
             tasks=TASKS,

@@ -18,7 +18,7 @@ SCI_FI = {"loyalty": "leval_loyalty", "fact": "leval_fact"}
 ROUGE_PARTS = {"rouge1": "leval_rouge1", "rouge2": "leval_rouge2", "rougeL": "leval_rouge_l"}
 GEOMETRIC = "geometric mean of ROUGE-1, -2, -L"
 _EXAM: Mapping[str, tuple[str, ...]] = {
-    "coursera": ("leval_choice",),
+    "coursera": ("leval_choices",),
     "quality": ("leval_choice",),
     "tpo": ("leval_choice",),
     "gsm100": ("leval_math",),

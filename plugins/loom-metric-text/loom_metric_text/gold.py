@@ -140,7 +140,8 @@ RULES: dict[tuple[str, str], Rule] = {
 """By benchmark and the row's metric."""
 
 TASK_RULES: dict[tuple[str, str], Rule] = {
-    **{("leval", task): _one("leval_choice", scale=100) for task in ("quality", "tpo", "coursera")},
+    **{("leval", task): _one("leval_choice", scale=100) for task in ("quality", "tpo")},
+    ("leval", "coursera"): _one("leval_choices", scale=100),
     ("leval", "gsm100"): _one("leval_math", scale=100),
     ("leval", "codeU"): _one("leval_code", scale=100),
     ("leval", "topic_retrieval_longchat"): _one("leval_topic", scale=100),

@@ -1,14 +1,13 @@
-"""L-Eval's exam: cleaning of each kind of answer, then its exact match. Values are 0 to 1 (0 to 100 there).
+"""L-Eval's exam: cleaning of each kind of answer, then the authors' exact match. Values are 0 to 1 (0 to 100 there).
 
-The exact match keeps case. Equal after `normalise.squad_with_case` is 1; so is a prediction that holds all words of
-the reference (at least one), which lets "f g h 5" match "5" and a whole sentence match a topic. A multiple choice that
-names some of several right letters and no wrong one gets 0.25.
+Source: OpenLMLab/LEval@cd34b05, Evaluation/auto_eval.py (process_*) and Evaluation/em.py (exact_match_score), as facts.
+Where their code raises (a choice without a word in its reference, a judgement without "[fact:") the value is 0 and the
+detail names what is raised. Knows strings only.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,45 +20,61 @@ LETTERS = "ABCD"
 PARTIAL = 0.25
 ERROR = "<error>"
 """What a judgement reads as that is neither true nor false."""
+NO_ANSWER, GUESS = "None", "A"
+"""What an empty choice reads as, and one that names no letter."""
 
 
 def exact_match(prediction: str, reference: str) -> float:
-    """1 where the normalised texts are equal or the prediction holds every word of the reference, else 0."""
-    a, b = squad_with_case(prediction), squad_with_case(reference)
-    wanted = b.split()
-    return float(a == b or (bool(wanted) and not Counter(wanted) - Counter(a.split())))
+    """How far a cleaned answer matches a cleaned reference.
 
-
-def choice_match(prediction: str, reference: str) -> float:
-    """`exact_match`; 0.25 for a part of the right letters without a wrong one."""
-    if whole := exact_match(prediction, reference):
-        return whole
-    part = bool(prediction) and set(prediction) < set(reference)
-    return PARTIAL if part and set(reference) <= set(LETTERS) else 0.0
+    A reference of letters A to D alone (after `normalise.squad_with_case`; also one of which nothing is left) is matched
+    as a whole, and 0.25 is given where each character of the answer is one of its characters. Any other is matched as a
+    number where both are numbers to Python (so that "nan" matches nothing), else as a part of the answer, in any case
+    and without spaces.
+    """
+    wanted = squad_with_case(reference)
+    if set(wanted) <= set(LETTERS):
+        found = squad_with_case(prediction)
+        return 1.0 if found == wanted else PARTIAL if set(found) <= set(wanted) else 0.0
+    try:
+        return float(float(prediction) == float(reference))
+    except ValueError:
+        return float(reference.lower().replace(" ", "") in prediction.lower().replace(" ", ""))
 
 
 def right_letters(reference: str) -> str:
-    """The letters A to D of the first word, sorted, each once: "(A) He left" is "A"."""
-    first = (reference.split() or [""])[0]
-    return "".join(sorted({c for c in first if c in LETTERS}))
+    """The letters A to D of the first word in their order: "(A) He left" is "A". Raises IndexError without a word."""
+    return "".join(c for c in reference.split()[0] if c in LETTERS) or GUESS
+
+
+def chosen_letter(prediction: str) -> str:
+    """quality and tpo: the first A to D anywhere, also inside a word; "AB" and its like stand as they are."""
+    if not prediction.strip():
+        return NO_ANSWER
+    if prediction in LETTERS:
+        return prediction
+    return next((c for c in prediction if c in LETTERS), GUESS)
 
 
 def chosen_letters(prediction: str) -> str:
-    """The letters an answer names, sorted, each once; "None" for an empty answer, "A" where no letter is found.
+    """coursera, which may have several right letters; sorted, each once.
 
-    A run of letters at the beginning counts ("AB", "(A) He left", "Answer: (A)", whose capital A is such a run); else
-    letters that stand alone before a space, a full stop or the end, so that a letter before a comma is passed over;
-    else the first run of letters anywhere, also inside a word.
+    Two letters or more at the very beginning are the answer. Else the one there may be, and every capital before a
+    space, a full stop or ")" in the rest, up to the word "Question": so "A, B, C" reads "A". Without any the first run
+    of letters anywhere, as it stands.
     """
-    text = prediction.strip()
-    if not text:
-        return "None"
-    run = re.match(r"[ABCD(), ]*", text)
-    found = [c for c in (run[0] if run else "") if c in LETTERS]
-    found = found or re.findall(r"(?<![A-Za-z])[ABCD](?=[ .)\n]|$)", text)
-    if not found and (first := re.search(r"[ABCD]+", text)):
-        found = list(first[0])
-    return "".join(sorted(set(found))) or "A"
+    if not prediction.strip():
+        return NO_ANSWER
+    if prediction in LETTERS:
+        return prediction
+    rest = prediction.lstrip(LETTERS)
+    leading = prediction[: len(prediction) - len(rest)]
+    if len(leading) < 2:
+        rest = rest.split("Question")[0]
+        leading += "".join(re.findall(r"[A-D](?=[\s.)])", rest))
+    if not leading and (run := re.search(f"[{LETTERS}]+", rest)):
+        return run[0]
+    return "".join(sorted(set(leading))) or GUESS
 
 
 def number(prediction: str) -> str:
@@ -76,48 +91,47 @@ def number(prediction: str) -> str:
     return "".join(c for c in word.partition(".")[0] if c.isdigit())
 
 
+_TIDIED = ((",", ""), ("'", ""), ("\\", ""), (".0", ""), ("] [", "]["), ("[ [", "[["), ("] ]", "]]"))
 _FILLER = ("will be", "of the code", "is", "would be", "the value of", "the result of", "printed")
-"""Deleted in this order wherever the letters stand, also inside a word. Gold rows show "is" and "of the code"; the
-others, and that words are not respected ("list" reads "lt"), are known of the authors' script but shown by no row."""
+"""Deleted in this order wherever the letters stand, also inside a word: "list" reads "lt"."""
 _MARK = "the final output"
 
 
-def _joined(text: str) -> str:
-    for mark in ("\\", ","):
-        text = text.replace(mark, "")
-    return re.sub(r"\]\s+\[", "][", text)
+def tidied_output(text: str) -> str:
+    """A program's output as both sides are compared: runs of white space are a space, then `_TIDIED` in its order."""
+    text = re.sub(r"\s+", " ", text)
+    for old, new in _TIDIED:
+        text = text.replace(old, new)
+    return text
 
 
 def code_output(prediction: str, n: int) -> str:
-    """The words that hold a program's output, n + 3 of them where n is the number of words of the reference.
+    """The words that hold a program's output, n + 3 of them, where n is the number of words of the reference as given.
 
-    Filler, commas and backslashes are dropped; then the words after the last "the final output", else the last words.
+    They follow the last "the final output", else they are the last ones. White space at either end makes an empty word,
+    which counts.
     """
-    text = _joined(prediction)
+    text = tidied_output(prediction)
     for filler in _FILLER:
         text = text.replace(filler, "")
-    if _MARK in text:
-        return " ".join(re.split(r"\s+", text.split(_MARK)[-1])[: n + 3])
-    # White space at the end makes an empty last word, which counts.
-    return " ".join(re.split(r"\s+", text)[-(n + 3) :])
+    marked = _MARK in text
+    words = re.split(r"\s+", text.split(_MARK)[-1])
+    return " ".join(words[: n + 3] if marked else words[-(n + 3) :])
 
 
-def code_reference(reference: str) -> str:
-    """The reference with white space joined."""
-    return " ".join(_joined(reference).split())
-
-
-def judgements(text: str) -> tuple[str, str] | None:
-    """Loyalty and fact of "true [fact: false]", in lower case; None without a "[fact:".
+def judgements(text: str) -> tuple[str, str]:
+    """Loyalty and fact of "True [fact: False]", in lower case and stripped. Raises IndexError without a "[fact:".
 
     Of several "[fact:" the first counts. The last character after it is taken for its bracket and dropped.
     """
     parts = text.lower().split("[fact:")
-    if len(parts) < 2:
-        return None
-    told = (parts[0], parts[1].strip()[:-1])
-    loyalty, fact = (next((word for word in ("true", "false") if word in part), ERROR) for part in told)
-    return loyalty, fact
+    return parts[0].strip(), parts[1][:-1].strip()
+
+
+def verdict(text: str) -> str:
+    """What the first word says that holds "true" or "false" ("true" where it holds both); `ERROR` without one."""
+    found = (name for word in text.split() for name in ("true", "false") if name in word)
+    return next(found, ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,24 +140,31 @@ class Exam:
 
     answer: Callable[[str, str], str]
     reference: Callable[[str], str]
-    match: Callable[[str, str], float] = exact_match
 
     def score(self, prediction: str, sample: Sample) -> Scored:
-        """0 to 1."""
+        """0 to 1; 0 where the authors' code raises, with what it raises."""
         if not sample.references:
             return no_reference()
         best, extracted = -1.0, ""
-        for wanted in map(self.reference, map(as_text, sample.references)):
-            found = self.answer(prediction, wanted)
-            value = self.match(found, wanted)
+        for raw in map(as_text, sample.references):
+            found = self.answer(prediction, raw)
+            try:
+                value = exact_match(found, self.reference(raw))
+            except IndexError:
+                return failed("IndexError: the reference has no word")
             if value > best:
                 best, extracted = value, found
         return Scored(value=best, extracted=extracted)
 
 
 def leval_choice() -> Metric:
-    """Multiple choice: quality, tpo, and coursera with several right letters."""
-    return Exam(lambda text, wanted: chosen_letters(text), right_letters, choice_match)
+    """Multiple choice with one right letter: quality and tpo."""
+    return Exam(lambda text, wanted: chosen_letter(text), right_letters)
+
+
+def leval_choices() -> Metric:
+    """Multiple choice with one or several right letters: coursera."""
+    return Exam(lambda text, wanted: chosen_letters(text), right_letters)
 
 
 def leval_math() -> Metric:
@@ -153,7 +174,7 @@ def leval_math() -> Metric:
 
 def leval_code() -> Metric:
     """codeU."""
-    return Exam(lambda text, wanted: code_output(text, len(wanted.split())), code_reference)
+    return Exam(lambda text, wanted: code_output(text, len(wanted.split())), tidied_output)
 
 
 def leval_topic() -> Metric:
@@ -163,10 +184,10 @@ def leval_topic() -> Metric:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """sci_fi: one of the two judgements of "true [fact: false]" equals the reference's. meta: nothing.
+    """sci_fi: one of the two judgements of "true [fact: false]" matches the reference's. meta: nothing.
 
-    part: 0 for loyalty (what the document says), 1 for fact (what is so in the world). An answer without "[fact:"
-    raises there and is 0 here.
+    part: 0 for loyalty (what the document says), 1 for fact (what is so in the world). Without "[fact:" in the answer
+    or in the reference the authors' code raises: 0 here.
     """
 
     part: int
@@ -175,12 +196,12 @@ class Judgement:
         """0 or 1."""
         if not sample.references:
             return no_reference()
-        found = judgements(prediction)
-        if found is None:
-            return failed('no "[fact:" to split the answer at')
-        wanted = [judgements(as_text(reference)) for reference in sample.references]
-        right = any(w is not None and w[self.part] == found[self.part] for w in wanted)
-        return Scored(value=float(right), extracted=found[self.part])
+        try:
+            wanted = [judgements(as_text(reference))[self.part] for reference in sample.references]
+            found = verdict(judgements(prediction)[self.part])
+        except IndexError:
+            return failed('IndexError: no "[fact:" to split at')
+        return Scored(value=max(exact_match(found, one) for one in wanted), extracted=found)
 
 
 def leval_loyalty() -> Metric:

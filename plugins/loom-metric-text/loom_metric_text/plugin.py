@@ -56,10 +56,11 @@ RETRIEVAL = (
 )
 
 LEVAL = (
-    ("leval_choice", "leval:leval_choice", "letters of the answer equal the key; 0.25 for a part of several"),
-    ("leval_math", "leval:leval_math", 'digits after "The answer is" or of the last number equal'),
-    ("leval_code", "leval:leval_code", "the final words hold the output's words"),
-    ("leval_topic", "leval:leval_topic", "equal, or every word of the topic occurs; case kept"),
+    ("leval_choice", "leval:leval_choice", "the first letter A to D of the answer is the key's"),
+    ("leval_choices", "leval:leval_choices", "letters of the answer equal the key; 0.25 for a part of several"),
+    ("leval_math", "leval:leval_math", 'the number after "The answer is", or the last number, is equal'),
+    ("leval_code", "leval:leval_code", "the final words hold the output, any case, without spaces"),
+    ("leval_topic", "leval:leval_topic", "the topic occurs, any case, without spaces"),
     ("leval_loyalty", "leval:leval_loyalty", "judgement before [fact: equals"),
     ("leval_fact", "leval:leval_fact", "judgement after [fact: equals"),
     ("leval_f1", "f1:leval_f1", "SQuAD token F1, best reference"),
@@ -135,10 +136,12 @@ OTHERS = (
 
 
 VERSIONS = {
-    "leval_choice": "2",
-    "leval_code": "2",
-    "leval_loyalty": "2",
-    "leval_fact": "2",
+    "leval_choice": "3",
+    "leval_math": "2",
+    "leval_code": "3",
+    "leval_topic": "2",
+    "leval_loyalty": "3",
+    "leval_fact": "3",
     "lciteeval_counting_stars": "2",
 }
 """Of the metrics whose rule has changed since version 1; the changelog says how."""

@@ -16,6 +16,8 @@ FOLDER = SHARED / "gold-examples"
 
 ELSEWHERE = {
     "l_citeeval_citation.json": "needs an entailment model",
+    "l_citeeval_citation_fuzz.json": "needs an entailment model",
+    "l_citeeval_known_passages.json": "belongs to the lciteeval benchmark's own metrics",
     "longcite_citation.json": "needs a judge",
     "longsafety_judgment.json": "needs a judge",
     "longproc.json": "runs or parses structured output; no text metric",

@@ -105,21 +105,38 @@ CASES: list[tuple[str, str, tuple[Any, ...], dict[str, Any], float]] = [
     ("infinitebench_dialogue", "space", ("ACE",), {}, 0.0),
     ("infinitebench_kv", '"k": "abc"', ("abc",), {}, 1.0),
     # L-Eval.
-    ("leval_choice", "ABD", ("ABD",), {}, 1.0),
-    ("leval_choice", "AB", ("ABD",), {}, 0.25),
-    ("leval_choice", "AC", ("ABD",), {}, 0.0),
+    ("leval_choices", "ABD", ("ABD",), {}, 1.0),
+    ("leval_choices", "AB", ("ABD",), {}, 0.25),
+    ("leval_choices", "AC", ("ABD",), {}, 0.0),
+    ("leval_choices", "A. x\nB. y\nD. z", ("ABD",), {}, 1.0),
+    ("leval_choices", "A, B, D", ("ABD",), {}, 0.25),
+    ("leval_choices", "(B) Creative City", ("B",), {}, 1.0),
+    ("leval_choices", "D) An article", ("D",), {}, 1.0),
+    ("leval_choices", "B. y\nQuestion 2. A. x", ("AB",), {}, 0.25),
+    ("leval_choices", "It must be C; surely", ("C",), {}, 1.0),
+    ("leval_choices", 'I\'d say "BD"!', ("BCD",), {}, 0.25),
+    ("leval_choices", "say DCB!", ("BCD",), {}, 0.25),
     ("leval_choice", "", ("A",), {}, 0.0),
     ("leval_choice", "no idea", ("(A) He left",), {}, 1.0),
-    ("leval_topic", "the role of art", ("The role of art",), {}, 0.0),
+    ("leval_choice", "(D) Chelsea", ("D. Chelsea",), {}, 1.0),
+    ("leval_choice", "They Are Alone. B", ("B",), {}, 0.0),
+    ("leval_choice", "AB", ("A",), {}, 0.0),
+    ("leval_choice", "CB", ("C",), {}, 1.0),
+    ("leval_choice", "A", ("",), {}, 0.0),
+    ("leval_topic", "\u201cthe role of  ART\u201d", ("The role of art",), {}, 1.0),
+    ("leval_topic", "art of role The", ("The role of art",), {}, 0.0),
+    ("leval_topic", "nan", ("nan",), {}, 0.0),
     ("leval_math", "", ("18",), {}, 0.0),
-    ("leval_choice", "It must be C; surely", ("C",), {}, 1.0),
-    ("leval_choice", "Option B, since it rains", ("B",), {}, 1.0),
-    ("leval_choice", "Option B, since it rains", ("A",), {}, 0.0),
-    ("leval_choice", 'I\'d say "BD"!', ("BCD",), {}, 0.25),
+    ("leval_math", "The answer is 007", ("7",), {}, 1.0),
     ("leval_loyalty", "true", ("True [fact: True]",), {}, 0.0),
+    ("leval_loyalty", "It is False, not True [fact: True]", ("False [fact: True]",), {}, 1.0),
     ("leval_fact", "true [fact: false] [fact: true]", ("True [fact: False]",), {}, 1.0),
     ("leval_fact", "true [fact: true", ("True [fact: True]",), {}, 0.0),
     ("leval_code", "the list is 5", ("lt 5",), {}, 1.0),
+    ("leval_code", "the final output is\narray([6, 15])", ("[6 15]",), {}, 1.0),
+    ("leval_code", "the final output is [2 1]", ("[1 2]",), {}, 0.0),
+    ("leval_code", "it gives [ [1.0, 2.0] ]", ("[[1. 2.]]",), {}, 0.0),
+    ("leval_code", "it gives [ ['1', '2'] ]", ("[[1 2]]",), {}, 1.0),
     ("leval_code", "It gives 5 and more ends\n", ("5",), {}, 0.0),
     # Lists.
     ("longins_f1", "3, [4]", (3,), {}, 0.0),
@@ -212,6 +229,7 @@ def test_cited_answers() -> None:
 def test_leval_cleaning() -> None:
     assert chosen_letters("The correct options are B and D.") == "BD"
     assert chosen_letters("DBA") == "ABD"
+    assert chosen_letters("the CAB") == "CAB"
     assert number("The answer is $1,234.50 in all") == "1234"
     assert number("3 cats\n\n4 dogs") == "3"
     assert code_output("the final output is:\n[1,\n 2]\n[3]", 2) == " : [1 2][3]"
