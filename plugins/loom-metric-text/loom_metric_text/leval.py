@@ -27,7 +27,7 @@ NO_ANSWER, GUESS = "None", "A"
 def exact_match(prediction: str, reference: str) -> float:
     """How far a cleaned answer matches a cleaned reference.
 
-    A reference of letters A to D alone (after `normalise.squad_with_case`; also one of which nothing is left) is matched
+    A reference of letters A to D alone (after `normalise.squad_with_case`; or with nothing left) is matched
     as a whole, and 0.25 is given where each character of the answer is one of its characters. Any other is matched as a
     number where both are numbers to Python (so that "nan" matches nothing), else as a part of the answer, in any case
     and without spaces.
