@@ -1,7 +1,7 @@
-"""Records of upstream files, checked field by field: JSON lines, or one JSON list. Knows JSON and no benchmark.
+"""Records of upstream files, checked field by field: JSON lines, one JSON list, or Parquet. Knows no benchmark.
 
 A record that lacks a field, or has one of another type, is left out, counted in `Data.bad` with file, line and field,
-and the rest goes on. Files are read piece by piece: memory holds one record, whatever the file's size.
+and the rest goes on. Files are read piece by piece: memory holds one record (a few, of Parquet), whatever the size.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from loom_core import parquet
 from loom_core.contracts import Data
 from loom_core.errors import DataError
 from loom_core.types import BadRecord, DataSource, Json
@@ -136,17 +137,23 @@ def read_records(
     source: DataSource,
     fields: Mapping[str, Check],
     *,
-    form: Literal["jsonl", "json"] = "jsonl",
+    form: Literal["jsonl", "json", "parquet"] = "jsonl",
     strict: bool = True,
 ) -> Iterator[Record]:
     """The right records of a pinned file, in order; each wrong one is noted once in `data.bad`.
 
-    form "json": the file is one JSON list. strict False: raw control characters may stand in texts, as some upstream
-    files have them. Raises DataError (`Unavailable` included) where the file cannot be had, or is no list.
+    form "json": the file is one JSON list; "parquet": fields are columns, and an absent one that is not `optional`
+    ends the reading. strict False: raw control characters may stand in texts, as some upstream files have them. Raises
+    DataError (`Unavailable` included) where the file cannot be had, or is no list or no Parquet.
     """
     path = data.path(source)
-    word = "line" if form == "jsonl" else "item"
-    rows = _lines(path, strict) if form == "jsonl" else _items(path, source, strict)
+    word = {"jsonl": "line", "json": "item", "parquet": "row"}[form]
+    if form == "parquet":
+        rows = parquet.rows(
+            path, source.pin, [name for name, check in fields.items() if not isinstance(check, optional)]
+        )
+    else:
+        rows = _lines(path, strict) if form == "jsonl" else _items(path, source, strict)
     for at, value in rows:
         wrong = ("", value.why) if isinstance(value, _Broken) else problem(value, fields)
         if wrong is None:

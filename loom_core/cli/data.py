@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 import click
 
 from loom_core.data import DataDir, Pin
-from loom_core.errors import LoomError
+from loom_core.errors import LoomError, UsageError
 from loom_core.names import parse_benchmark
 from loom_core.plugins import installed
 from loom_core.types import DataSource
@@ -57,11 +58,52 @@ def lock(bench: str, data_dir: str | None, offline: bool, renew: bool) -> None:
 
 
 @data.command()
-@_options
-def verify(bench: str, data_dir: str | None, offline: bool) -> None:
-    """Check the files of BENCH that are here; fetches nothing."""
-    files = DataDir.from_environment(data_dir, offline=True).for_benchmark(bench)
-    _each(bench, files, files.path)
+@click.argument("bench", nargs=-1)
+@click.option("--data-dir", metavar="FOLDER", help="Mirror folder: FOLDER/NAME/PATH-IN-UPSTREAM.")
+@click.option("--offline", is_flag=True, help="Ask no network (LOOM_OFFLINE=1).")
+@click.option("--remote", is_flag=True, help="Ask the hosts of the pins instead: is each file there, as it is pinned?")
+def verify(bench: tuple[str, ...], data_dir: str | None, offline: bool, remote: bool) -> None:
+    """Check the files of BENCH that are here, or (--remote) at their hosts; fetches nothing.
+
+    \b
+    With --remote, no BENCH means every installed one. Exit codes of --remote:
+    0  every file can be had as it is pinned (one that moved is named, and counts as had)
+    1  a file is gone, gated for you, changed, or a stand-in (git-lfs pointer, placeholder)
+    3  nothing of that, but a host did not answer
+    """
+    if remote:
+        if offline:
+            raise UsageError("--remote asks the network", where="--offline", hint="leave one of them out")
+        _ask(bench or tuple(found.spec.name for found in installed().benchmarks), data_dir)
+        return
+    if not bench:
+        raise UsageError("which benchmark?", hint="loom data verify BENCH, or --remote for every installed one")
+    for one in bench:
+        files = DataDir.from_environment(data_dir, offline=True).for_benchmark(one)
+        _each(one, files, files.path)
+
+
+def _ask(benches: Iterable[str], data_dir: str | None) -> None:
+    """Ask the hosts for every pin of these benchmarks, print what they say, and end as `verify` tells."""
+    from loom_core.remote import ask
+
+    files = DataDir.from_environment(data_dir, offline=None)
+    if files.offline:
+        raise UsageError("--remote asks the network", where="LOOM_OFFLINE", hint="unset LOOM_OFFLINE")
+    counts: Counter[str] = Counter()
+    told: set[str] = set()
+    for answer in ask([source for bench in benches for source in sources_of(bench)], files.bases, files.http):
+        counts[answer.state] += 1
+        # What is wrong with a host is told once, not for each of its files.
+        detail = "" if answer.state == "not asked" and answer.detail in told else answer.detail
+        told.add(detail)
+        click.echo(f"{answer.state:9} {answer.pin}" + (f"  ({detail})" if detail else ""))
+    said = ", ".join(f"{n} {state}" for state, n in counts.most_common())
+    click.echo(f"{counts.total()} files: {said}" if said else "no files are pinned")
+    if set(counts) - {"there", "moved", "not asked"}:
+        raise click.exceptions.Exit(1)
+    if counts["not asked"]:
+        raise click.exceptions.Exit(3)
 
 
 def sources_of(bench: str) -> tuple[DataSource, ...]:
