@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from loom_bench_passkey.filler import Words, essay_words, own_words
+from loom_bench_passkey.filler import Essays, Words, own_words
 from loom_bench_passkey.plugin import PasskeyOptions
 from loom_bench_passkey.prompts import Hidden, hide
 from loom_bench_passkey.scoring import exact, partial
@@ -20,16 +21,18 @@ from loom_core.render import n_tokens
 from loom_core.truncate import most_units
 from loom_core.types import DataSource, Generation, Json, Sample, Task
 
+UPSTREAM_SEED = 42
 ANSWER_TOKENS = {7: 16, 64: 96}
 """Room for an answer of the loom variant: a token for each digit, a space, a full stop and a few words around."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Text:
-    """What every sample of a task shares. words: the filler for a sample, given its own generator."""
+    """What every sample of a task shares. words: the filler for a sample, given its own generator. tidy: loom's form
+    of the spaces, and keys drawn for each sample."""
 
     settings: Settings
-    words: Callable[[random.Random], Words]
+    words: Callable[[random.Random], Words | Essays]
     tidy: bool
 
 
@@ -61,7 +64,7 @@ class Passkey(BenchmarkBase):
         return (
             Task(
                 name=options.variant + ("" if options.digits == 7 else f"_{options.digits}digits"),
-                version="1",
+                version="2" if essays else "1",
                 capability="retrieval",
                 metrics=("passkey_exact", "passkey_partial"),
                 generation=Generation(max_tokens=ESSAYS_MAX_TOKENS if essays else ANSWER_TOKENS[options.digits]),
@@ -75,7 +78,7 @@ class Passkey(BenchmarkBase):
     def samples(
         self, task: Task, data: Data, tokenizer: Tokenizer | None, lengths: tuple[int, ...]
     ) -> Iterator[Sample]:
-        """Keys at every length and depth, each sample drawn from its own id.
+        """Keys at every length and depth; for loom each sample drawn from its own id, for essays keys in a row.
 
         lengths: model tokens of the whole prompt, BOS included; the filler gets as many words as fit. Empty: the
         lengths in words of the options. Any first n samples are spread over lengths and depths.
@@ -83,14 +86,19 @@ class Passkey(BenchmarkBase):
         text = self._text(data)
         levels = tuple(dict.fromkeys(lengths)) or self._options.words or text.settings.words
         depths = text.settings.depths(self._options.depths)
-        for repeat, i, j in spread(len(levels), len(depths), self._options.repeats):
-            yield self._sample(task, text, tokenizer, levels[i], bool(lengths), depths[j], repeat)
+        repeats = self._options.repeats
+        keys: Sequence[str] = ()
+        if not text.tidy:
+            keys = upstream_keys(len(levels) * len(depths) * repeats, self._options.digits, self._options.seed)
+        for repeat, i, j in spread(len(levels), len(depths), repeats):
+            key = keys[(i * len(depths) + j) * repeats + repeat] if keys else None
+            yield self._sample(task, text, tokenizer, levels[i], bool(lengths), depths[j], repeat, key)
 
     def _text(self, data: Data) -> _Text:
         if self._options.variant == "loom":
             return _Text(settings=LOOM, words=lambda draw: Words(own_words(draw)), tidy=True)
         settings = read_settings(data.text(self._config()), self._config(), self._options.digits)
-        shared = Words.repeating(essay_words(data.text(source) for source in self._essays()))
+        shared = Essays(data.text(source) for source in self._essays())
         return _Text(settings=settings, words=lambda draw: shared, tidy=False)
 
     def _sample(
@@ -102,17 +110,17 @@ class Passkey(BenchmarkBase):
         in_tokens: bool,
         depth: float,
         repeat: int,
+        key: str | None,
     ) -> Sample:
         digits = self._options.digits
         point = f"{task.name}-{'t' if in_tokens else 'w'}{level}-d{depth:.{2 if self._options.depths <= 101 else 4}f}"
         name = f"{point}-r{repeat}"
         draw = random.Random(f"passkey {self._options.seed} {name}")
-        # No leading zero: the config's style is "int".
-        key = str(draw.randrange(10 ** (digits - 1), 10**digits))
+        hides = key or str(draw.randrange(10 ** (digits - 1), 10**digits))
         words = text.words(draw)
 
         def hidden(n: int) -> Hidden:
-            return hide(text.settings, words.first(n), key, depth, tidy=text.tidy)
+            return hide(text.settings, words.first(n), hides, depth, tidy=text.tidy)
 
         n = _fitting(hidden, tokenizer, level) if in_tokens else level
         found = hidden(n)
@@ -123,7 +131,7 @@ class Passkey(BenchmarkBase):
             id=name,
             task=task.name,
             prompt=found.prompt,
-            references=(key,),
+            references=(hides,),
             level=_tokens(level) if in_tokens else f"{level} words",
             depth=depth,
             evidence=(found.evidence,),
@@ -147,6 +155,15 @@ class Passkey(BenchmarkBase):
             "exact_match": [hit for hit in hits if hit or listed],
             "partial_match": [partial(prediction, key) for key in references],
         }
+
+
+def upstream_keys(n: int, digits: int, seed: int) -> list[str]:
+    """n keys in the order of upstream's loops (lengths, depths, repeats), each digit drawn by itself, zeros included.
+
+    Seed 0 is upstream's own, 42 (lock_seed, make_raw_answer); further seeds count on from there.
+    """
+    draw = random.Random(UPSTREAM_SEED + seed)
+    return ["".join(draw.choice(string.digits) for _ in range(digits)) for _ in range(n)]
 
 
 def _fitting(hidden: Callable[[int], Hidden], tokenizer: Tokenizer | None, target: int) -> int:

@@ -1,7 +1,8 @@
 """One passkey prompt: filler, needle, filler, and the rule of where the needle stands.
 
-Source: henryzhongsc/longctx_bench, eval/passkey_utils: the filler is split into words with the white space behind
-them, and the needle stands before word int(words · depth).
+Source: henryzhongsc/longctx_bench, eval/passkey_utils (make_content): the filler is split into words with the white
+space behind them, and the needle stands before word int(words · depth); the parts before and after it are stripped, and
+the needle and they are joined by single spaces, an empty part at the end included.
 """
 
 from __future__ import annotations
@@ -26,17 +27,16 @@ class Hidden:
 def hide(settings: Settings, words: Sequence[str], key: str, depth: float, *, tidy: bool) -> Hidden:
     """The prompt with the needle for `key` before word int(len(words) · depth).
 
-    tidy: exactly one space around the needle, none at the ends. Else the paper's form: a space before and after the
-    needle, added to whatever white space the words bring along.
+    tidy: exactly one space around the needle, none at the ends. Else the paper's form: before, needle, after and an
+    empty text joined by spaces, so that one stands before a needle at the start, and one or two at the end.
     """
     position = int(len(words) * depth)
-    before, after = "".join(words[:position]), "".join(words[position:])
+    before, after = "".join(words[:position]).strip(), "".join(words[position:]).strip()
     needle = settings.needle_with(key)
     if tidy:
-        before = before.rstrip() + " " if before else ""
-        after = " " + after.strip() if after.strip() else ""
+        before, after = before and f"{before} ", after and f" {after}"
     else:
-        before, after = before + " ", " " + after
+        before, after = f"{before} ", f" {after} "
     parts = (
         segment("instruction", settings.instruction),
         segment("context", before + needle + after),

@@ -55,11 +55,10 @@ LOOM = Settings(
 
 
 def spaced(low: float, high: float, n: int) -> tuple[float, ...]:
-    """n evenly spaced numbers, both ends included, rounded as numpy.linspace rounds them."""
+    """n evenly spaced numbers, both ends included (upstream: get_intermediate_values_within_min_max)."""
     if n == 1:
         return (low,)
-    step = (high - low) / (n - 1)
-    return (*(i * step + low for i in range(n - 1)), high)
+    return (low, *(i * (high - low) / (n - 1) + low for i in range(1, n - 1)), high)
 
 
 def read_settings(text: str, source: DataSource, digits: int) -> Settings:

