@@ -12,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,17 @@ def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def _commands() -> Iterator[str]:
     yield "## Commands"
     root = click.Context(cli, info_name="loom", terminal_width=WIDTH, max_content_width=WIDTH)
-    for name in COMMANDS:
+    for name in (*COMMANDS, *_plugin_commands()):
         command = cli.get_command(root, name)
         if command is not None:
             yield from _command(command, f"loom {name}", root)
+
+
+def _plugin_commands() -> list[str]:
+    """The commands that plugins of this repository add."""
+    own = own_distributions()
+    points = entry_points(group="loom.commands")
+    return sorted(point.name for point in points if point.dist is not None and point.dist.name in own)
 
 
 def _command(command: click.Command, name: str, parent: click.Context) -> Iterator[str]:

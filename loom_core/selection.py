@@ -149,10 +149,7 @@ def select(config: RunConfig, catalog: Catalog) -> Selection:
     for arm in arms:
         if problem := refusal(arm, server.spec.capabilities, server_name, catalog):
             raise problem
-    choices = [_choice(text, config, catalog) for text in config.benchmarks]
-    chosen = tuple(_open(choice, config, catalog) for choice in choices)
-    _refuse_twice(chosen)
-    _refuse_idle_templates(config, chosen)
+    chosen = opened(config, catalog)
     _refuse_unknown_metrics(config, catalog)
     server_options = build(server.spec.options, config.server_options, owner=f"server {server_name}")
     if stacked := [arm for arm in arms if len(arm.of_kind("model")) > 1]:
@@ -167,6 +164,25 @@ def select(config: RunConfig, catalog: Catalog) -> Selection:
         model=model,
         arms=arms,
         judge=parse_judge(config.judge, config.judge_options, catalog),
+    )
+
+
+def opened(config: RunConfig, catalog: Catalog) -> tuple[Chosen, ...]:
+    """The benchmarks that a config names, with their tasks; needs no model and no server."""
+    choices = [_choice(text, config, catalog) for text in config.benchmarks]
+    chosen = tuple(_open(choice, config, catalog) for choice in choices)
+    _refuse_twice(chosen)
+    _refuse_idle_templates(config, chosen)
+    return chosen
+
+
+def described(config: RunConfig, catalog: Catalog) -> ModelCard:
+    """The card of a config's model on its server: tokenizer and window, no weights."""
+    model, name = _model(config, catalog)
+    found = catalog.servers.get(name)
+    server: Server = catalog.load(found)(build(found.spec.options, config.server_options, owner=f"server {name}"))
+    return server.describe(
+        model, build(found.spec.model_options, config.model_options, owner=f"model on server {name}")
     )
 
 

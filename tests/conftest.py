@@ -34,7 +34,7 @@ def write_distribution(site: Path, name: str, entry_points: str, version: str = 
 def toy_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the plugins of third parties installed in it."""
     site = tmp_path_factory.mktemp("site")
-    for name in ("fable", "proverbs"):
+    for name in ("fable", "motto", "proverbs"):
         shutil.copytree(HERE / "third_party" / f"loom_bench_{name}", site / f"loom_bench_{name}")
         write_distribution(site, f"loom-bench-{name}", f"[loom]\n{name} = loom_bench_{name}\n")
     return site

@@ -68,6 +68,7 @@ def test_a_third_partys_plugin_is_listed(loom: Any) -> None:
         "status": "ok",
         "summary": "short tales with a number in them",
         "distribution": "loom-bench-fable 0.1.0",
+        "parity": "none",
     }
     assert {("server", "double"), ("model", "toy"), ("metric", "fable_moody"), ("augmentation", "fable_cache")} <= set(
         found

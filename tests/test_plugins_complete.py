@@ -8,8 +8,10 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from loom_core.cli import cli
 from loom_core.plugins import Catalog, installed, resolve
 from loom_core.specs import AugmentationSpec, BenchmarkSpec, ModelSpec, ServerSpec, SuiteSpec
 
@@ -46,14 +48,15 @@ def ids(path: Path) -> str:
 def test_plugin_is_a_distribution_of_its_own(plugin: Path) -> None:
     table, module = toml(plugin), plugin.name.replace("-", "_")
     project = table["project"]
-    assert re.fullmatch(rf"loom-({'|'.join(KINDS)})-[a-z0-9-]+", plugin.name)
+    command = "loom.commands" in project["entry-points"]
+    assert command or re.fullmatch(rf"loom-({'|'.join(KINDS)})-[a-z0-9-]+", plugin.name)
     assert project["name"] == plugin.name
     assert project["license"] == "Apache-2.0"
     assert project["readme"] == "README.md"
     assert project["requires-python"] == ">=3.11"
     assert project["description"].endswith(".")
     assert any(re.match(r"loom-core\b", row) for row in project["dependencies"])
-    assert list(project["entry-points"]["loom"].values()) == [f"{module}.plugin"]
+    assert list(project["entry-points"]["loom.commands" if command else "loom"].values()) == [f"{module}.plugin"]
     assert table["build-system"]["build-backend"] == "flit_core.buildapi"
     assert table["tool"]["flit"]["module"]["name"] == module
     assert (plugin / module / "__init__.py").is_file()
@@ -78,7 +81,10 @@ def test_test_files_have_unique_names() -> None:
 def test_plugin_registers_something_that_works(plugin: Path, catalog: Catalog) -> None:
     assert [row for row in catalog.broken if row.distribution == plugin.name] == []
     specs = specs_of(plugin, catalog)
-    assert specs, f"pip install -e plugins/{plugin.name}"
+    added = toml(plugin)["project"]["entry-points"].get("loom.commands", {})
+    for name in added:
+        assert cli.get_command(click.Context(cli), name) is not None, f"pip install -e plugins/{plugin.name}"
+    assert specs or added, f"pip install -e plugins/{plugin.name}"
     for spec in specs:
         catalog.load(next(found for kind in catalog.kinds for found in kind if found.spec is spec))
         assert spec.summary and not spec.summary.endswith("."), f"{spec.name}: a phrase without a full stop"

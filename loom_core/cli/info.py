@@ -22,7 +22,7 @@ def info(name: str, form: str) -> int:
     if not hits:
         known = [found.spec.name for kind in catalog.kinds for found in kind]
         raise UsageError(f"nothing named {name!r} is installed", hint=f"{nearest(name, set(known))} (loom list)")
-    rows = [_described(noun, found) for noun, found in hits]
+    rows = [_described(noun, found, catalog) for noun, found in hits]
     if form == "json":
         click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
     else:
@@ -31,9 +31,11 @@ def info(name: str, form: str) -> int:
     return 0
 
 
-def _described(noun: str, found: Any) -> dict[str, Any]:
+def _described(noun: str, found: Any, catalog: Any) -> dict[str, Any]:
+    from loom_core import certificate
     from loom_core.keys import plain
     from loom_core.options import describe
+    from loom_core.specs import BenchmarkSpec
 
     spec, tables = found.spec, {}
     row: dict[str, Any] = {"kind": noun, "distribution": f"{found.distribution} {found.distribution_version}"}
@@ -45,13 +47,34 @@ def _described(noun: str, found: Any) -> dict[str, Any]:
             row["kind"] = f"{value} {noun}"
         else:
             row[f.name] = plain(value)
+    if isinstance(spec, BenchmarkSpec):
+        versions = {metric.spec.name: metric.spec.version for metric in catalog.metrics}
+        row["parity"] = certificate.in_words(spec, versions)
+        row["certificate"] = _certificate(spec)
     return {**row, **tables}
+
+
+def _certificate(spec: Any) -> dict[str, Any] | None:
+    """The whole certificate of a benchmark, for `--format json`; None without a readable one."""
+    from loom_core import certificate
+    from loom_core.errors import PluginError
+
+    try:
+        made = certificate.read(spec)
+    except PluginError:
+        return None
+    record: dict[str, Any] | None = made.to_json() if made is not None else None
+    return record
 
 
 def _show(row: dict[str, Any]) -> None:
     click.echo(click.style(f"{row['kind']} {row['name']} {row['version']}", bold=True) + f"  ({row['distribution']})")
     for name, value in row.items():
-        if name in ("kind", "name", "version", "distribution", "factory", "oracle") or value in ("", [], None):
+        if name in ("kind", "name", "version", "distribution", "factory", "oracle", "certificate") or value in (
+            "",
+            [],
+            None,
+        ):
             continue
         if name in ("options", "model_options"):
             click.echo(f"  {name.replace('_', ' ')}:")

@@ -28,12 +28,22 @@ def list_(what: str | None, form: str) -> int:
             kind = row["kind"]
             click.echo(click.style(("\n" if row is not rows[0] else "") + kind + "s", bold=True))
         status = "" if row["status"] == "ok" else click.style(f"  [{row['status']}]", fg="yellow")
-        click.echo(f"  {row['name']:<{width}}  {row['summary']}{status}")
+        parity = f"  [parity: {row['parity']}]" if "parity" in row else ""
+        click.echo(f"  {row['name']:<{width}}  {row['summary']}{status}{parity}")
     return 0
 
 
 def _rows(catalog: Any, what: str | None) -> list[dict[str, str]]:
-    """name, kind, version, status, summary and distribution of each; a broken plugin has its reason as status."""
+    """name, kind, version, status, summary and distribution of each; a broken plugin has its reason as status, a
+    benchmark how it compares with its authors' program (`parity`)."""
+    from loom_core import certificate
+    from loom_core.specs import BenchmarkSpec
+
+    versions = {found.spec.name: found.spec.version for found in catalog.metrics}
+
+    def parity(spec: Any) -> dict[str, str]:
+        return {"parity": certificate.in_words(spec, versions)} if isinstance(spec, BenchmarkSpec) else {}
+
     rows = [
         {
             "kind": kind.noun,
@@ -42,6 +52,7 @@ def _rows(catalog: Any, what: str | None) -> list[dict[str, str]]:
             "status": found.spec.status,
             "summary": found.spec.summary,
             "distribution": f"{found.distribution} {found.distribution_version}",
+            **parity(found.spec),
         }
         for kind in catalog.kinds
         if what is None or kind.noun == what.removesuffix("s")

@@ -1,0 +1,1 @@
+"""The command `loom parity`: a benchmark beside its authors' own program, case by case."""
