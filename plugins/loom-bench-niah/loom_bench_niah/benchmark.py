@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from loom_bench_niah.haystack import CHARACTERS_PER_TOKEN, Haystack, own_text, repeated
+from loom_bench_niah.haystack import CHARACTERS_PER_TOKEN, Haystack, TokenHaystack, own_text, repeated
+from loom_bench_niah.judging import read_judge
 from loom_bench_niah.plugin import NiahOptions, task_name
 from loom_bench_niah.wording import (
     LOOM_FRAME,
@@ -41,23 +42,29 @@ LONGEST_CHARACTERS_PER_TOKEN = 8
 SLACK = 4
 """Tokens that the joints around a needle may cost on top of their parts."""
 RUN, MESSAGES = "niah/needlehaystack/run.py", "niah/needlehaystack/providers/openai.py"
+EVALUATOR = "niah/needlehaystack/evaluators/openai.py"
+TEMPLATE = "langchain/libs/langchain/langchain/evaluation/scoring/prompt.py"
 ESSAYS = "niah/needlehaystack/PaulGrahamEssays/"
 CONTAINS, RECALL, JUDGE = "niah_contains", "niah_word_recall", "niah_judge"
 
 
 def spaced(low: float, high: float, n: int) -> list[float]:
-    """n evenly spaced numbers, both ends included; one alone is the least."""
-    return [low + i * (high - low) / max(1, n - 1) for i in range(n)]
+    """n evenly spaced numbers, both ends included, as numpy.linspace computes them; one alone is the least."""
+    step = (high - low) / max(1, n - 1)
+    return [low + i * step for i in range(n - 1)] + [high if n > 1 else low]
 
 
 @dataclass(frozen=True, slots=True)
 class _Material:
-    """What the samples of a task share. hidden: the needles for a sample, given its own generator."""
+    """What the samples of a task share. hidden: the needles for a sample, given its own generator. essays: the authors'
+    haystack; judge: the messages for a judge."""
 
     frame: Frame
     hidden: Callable[[random.Random], Hidden]
     text: Callable[[int], str]
     tidy: bool
+    essays: Sequence[str] = ()
+    judge: Sequence[Json] = ()
 
 
 class Niah(BenchmarkBase):
@@ -81,7 +88,7 @@ class Niah(BenchmarkBase):
         return (
             Task(
                 name=task_name(options.variant, options.needles),
-                version="1",
+                version="2" if official else "1",
                 capability="retrieval",
                 metrics=(JUDGE, CONTAINS, RECALL) if official else (CONTAINS, RECALL),
                 generation=Generation(
@@ -90,7 +97,7 @@ class Niah(BenchmarkBase):
                 chance=0.0 if not official else None,
                 sources=self.sources() if official else (),
                 licence="MIT repository; essays by Paul Graham" if official else "Apache-2.0",
-                judge=JudgeSpec(name=JUDGE, version="1") if official else None,
+                judge=JudgeSpec(name=JUDGE, version="2") if official else None,
             ),
         )
 
@@ -102,7 +109,12 @@ class Niah(BenchmarkBase):
         authors = options.grid == "authors"
         own = [round(n) for n in spaced(*AUTHORS_LEVELS)] if authors else options.levels or LEVELS
         levels = tuple(dict.fromkeys(lengths)) or tuple(own)
-        depths = [round(depth, 4) for depth in spaced(0, 1, AUTHORS_DEPTHS if authors else options.depths)]
+        n = AUTHORS_DEPTHS if authors else options.depths
+        if authors or not material.tidy:
+            # The authors' depths are whole per cent.
+            depths = [round(percent) / 100 for percent in spaced(0, 100, n)]
+        else:
+            depths = [round(depth, 4) for depth in spaced(0, 1, n)]
         haystack = self._haystack(material, tokenizer, max(levels))
         for repeat in range(options.repeats):
             for k in range(len(depths)):
@@ -132,11 +144,15 @@ class Niah(BenchmarkBase):
             hidden=lambda draw: official_needle(needle, question),
             text=lambda n: repeated(essays, n),
             tidy=False,
+            essays=essays,
+            judge=read_judge(data, self._pins[EVALUATOR], self._pins[TEMPLATE], question=question, needle=needle),
         )
 
-    def _haystack(self, material: _Material, tokenizer: Tokenizer | None, longest: int) -> Haystack:
+    def _haystack(self, material: _Material, tokenizer: Tokenizer | None, longest: int) -> Haystack | TokenHaystack:
         """A text that holds `longest` tokens, from any of its beginnings. Raises UsageError where a tokenizer never
         gets there."""
+        if material.essays and tokenizer is not None and self._options.ends == "token":
+            return TokenHaystack(material.essays, tokenizer, longest)
         needed = longest * (2 if material.tidy else 1)
         characters = needed * LONGEST_CHARACTERS_PER_TOKEN
         for _ in range(4):
@@ -155,7 +171,7 @@ class Niah(BenchmarkBase):
         self,
         task: Task,
         material: _Material,
-        haystack: Haystack,
+        haystack: Haystack | TokenHaystack,
         tokenizer: Tokenizer | None,
         level: int,
         depth: float,
@@ -175,12 +191,18 @@ class Niah(BenchmarkBase):
                 why=f"needle, question and what stands around them take {needed} tokens",
                 hint=f"ask for more than {needed} tokens",
             )
-        # loom's text begins at another sentence for each sample; the essays always begin with the first.
-        begin = draw.choice(haystack.begins(level)) if material.tidy else 0
-        context, spans = haystack.hide(begin, level - needed, hidden.needles, depth, tidy=material.tidy)
+        if isinstance(haystack, TokenHaystack):
+            context, span = haystack.hide(level, BUFFER, hidden.needles[0], round(depth * 100))
+            spans = [span]
+        else:
+            # loom's text begins at another sentence for each sample; the essays always begin with the first.
+            begin = draw.choice(haystack.begins(level)) if material.tidy else 0
+            context, spans = haystack.hide(begin, level - needed, hidden.needles, depth, tidy=material.tidy)
         prompt = material.frame.prompt(context, hidden)
         at = next(i for i, part in enumerate(prompt.segments) if part.kind == "context")
         meta: dict[str, Json] = {"question": hidden.question, "repeat": repeat, "oracle": "; ".join(hidden.facts)}
+        if material.judge:
+            meta["judge"] = list(material.judge)
         if tokenizer is None:
             meta["length_estimated"] = True
         return Sample(

@@ -2,7 +2,7 @@
 
 Source of the rules: LLMTest_NeedleInAHaystack, llm_needle_haystack_tester.py and llm_multi_needle_haystack_tester.py: a
 needle stands at int(tokens · depth), moved back to the end of a sentence; several are spread evenly from the depth to
-the end.
+the end. A sentence ends at a token that is a full stop (TokenHaystack), or at one before white space (Haystack).
 """
 
 from __future__ import annotations
@@ -42,6 +42,45 @@ def repeated(texts: Iterable[str], characters: int) -> str:
     """The texts one after the other, again from the first where they are too short."""
     whole = "".join(texts)
     return whole * (characters // max(1, len(whole)) + 1)
+
+
+class TokenHaystack:
+    """The authors' haystack in the tokens of a model (generate_context): cut to a length, read back as text, tokenised
+    anew, cut again by buffer and needle; the needle stands behind the last token that is a full stop alone."""
+
+    def __init__(self, texts: Iterable[str], tokenizer: Tokenizer, longest: int) -> None:
+        """The texts one after the other, as often as `longest` tokens need. Raises ValueError where they hold none."""
+        whole = text = "".join(texts)
+        self._tokenizer, self._tokens = tokenizer, tokenizer.encode(text)
+        if not self._tokens:
+            raise ValueError("the haystack's texts have no token")
+        while len(self._tokens) < longest:
+            text += whole
+            self._tokens = tokenizer.encode(text)
+        self._stops = frozenset(tokenizer.encode("."))
+        self._cut: dict[int, list[int]] = {}
+
+    def _of(self, length: int) -> list[int]:
+        if length not in self._cut:
+            longer = len(self._tokens) > length
+            text = self._tokenizer.decode(self._tokens[:length]) if longer else ""
+            self._cut[length] = self._tokenizer.encode(text) if longer else self._tokens
+        return self._cut[length]
+
+    def hide(self, length: int, buffer: int, needle: str, percent: int) -> tuple[str, tuple[int, int]]:
+        """A text of length - buffer tokens with the needle at a depth in per cent, and where the needle stands."""
+        needle_tokens, tokens = self._tokenizer.encode(needle), self._of(length)
+        if len(tokens) + len(needle_tokens) > length - buffer:
+            tokens = tokens[: length - buffer - len(needle_tokens)]
+        point = len(tokens) if percent == 100 else int(len(tokens) * (percent / 100))
+        while percent != 100 and point and tokens[point - 1] not in self._stops:
+            point -= 1
+        text = self._tokenizer.decode([*tokens[:point], *needle_tokens, *tokens[point:]])
+        # Where a needle's text comes back from its tokens with other white space, its words are what is found.
+        before = len(self._tokenizer.decode(tokens[:point]))
+        said = needle if text.startswith(needle, before) else needle.strip()
+        start = text.find(said, max(0, before - 1))
+        return text, (start, start + len(said)) if start >= 0 else (before, before)
 
 
 @dataclass(frozen=True, slots=True)

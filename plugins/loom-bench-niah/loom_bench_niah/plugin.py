@@ -30,10 +30,15 @@ class NiahOptions:
     )
     depths: int = option(10, help="positions of the needle, evenly from start to end", low=1, high=1000)
     grid: Literal["small", "authors"] = option(
-        "small", help="authors: 35 lengths from 1,000 to 16,000 tokens by 35 depths, instead of levels and depths"
+        "small", help="authors: 35 lengths from 1,000 to 16,000 tokens by 35 depths of whole per cent"
     )
     needles: int = option(
         1, help="several needles are spread evenly from the depth to the end", low=1, high=MOST_NEEDLES
+    )
+    ends: Literal["token", "text"] = option(
+        "token",
+        help="official: where a sentence ends; token: at a token that is a full stop alone, as the authors have it; "
+        "text: at a full stop before white space, which is also taken where no tokenizer is at hand",
     )
     repeats: int = option(1, help="samples for each length and depth; official has but one", low=1)
     seed: int = option(0, help="another seed draws other needles and another order of loom's text", low=0)
@@ -51,7 +56,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
     return (
         BenchmarkSpec(
             name="niah",
-            version="1",
+            version="2",
             summary="a fact hidden in long text, over a grid of lengths and depths, one needle or several",
             factory="loom_bench_niah.benchmark:Niah",
             tasks=(*(task_name("loom", n) for n in range(1, MOST_NEEDLES + 1)), "official"),
@@ -65,7 +70,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
 
 @hookimpl
 def loom_metrics() -> Sequence[MetricSpec]:
-    """What can be scored without a judge, and the place of the judge's score."""
+    """What can be scored without a judge, and the authors' score, for which a judge is asked."""
     return (
         MetricSpec(
             name="niah_contains",
@@ -81,9 +86,9 @@ def loom_metrics() -> Sequence[MetricSpec]:
         ),
         MetricSpec(
             name="niah_judge",
-            version="1",
-            summary="the authors' score by a language model, 1 to 10: needs a judge, has no value without one",
-            factory="loom_bench_niah.scoring:NeedsJudge",
+            version="2",
+            summary="the authors' mark from 1 to 10, by their prompt: needs a judge, has no value without one",
+            factory="loom_bench_niah.judging:Judge",
             low=1.0,
             high=10.0,
         ),

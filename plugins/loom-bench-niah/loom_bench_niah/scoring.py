@@ -1,7 +1,7 @@
 """What an answer holds of a needle's fact. Knows strings only.
 
-The authors let a language model score answers from 1 to 10 (evaluators/openai.py). The two other metrics are loom's
-own, named for what they count: neither is the official score.
+The authors let a language model score answers from 1 to 10 (`judging`). The two metrics here are loom's own, named for
+what they count: neither is the official score.
 """
 
 from __future__ import annotations
@@ -47,11 +47,3 @@ class WordRecall:
         question = str(sample.meta.get("question", ""))
         shares = [word_recall(prediction, str(fact), question) for fact in sample.references]
         return Scored(value=sum(shares) / len(shares) if shares else 0.0)
-
-
-class NeedsJudge:
-    """The place of the judge's score in a run without a judge."""
-
-    def score(self, prediction: str, sample: Sample) -> Scored:
-        """No value, and the reason."""
-        return Scored(value=None, detail={"why": "needs judge: the authors' score is given by a language model"})

@@ -5,25 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loom_bench_niah.benchmark import Niah
+from loom_bench_niah.benchmark import ESSAYS, Niah, spaced
+from loom_bench_niah.haystack import TokenHaystack
+from loom_bench_niah.judging import Judge, mark
 from loom_bench_niah.plugin import NiahOptions
-from loom_bench_niah.scoring import Contains, NeedsJudge, WordRecall, contains, word_recall
+from loom_bench_niah.scoring import Contains, WordRecall, contains, word_recall
 from loom_bench_niah.wording import read_frame
 
 from loom_core.contracts import Graded
 from loom_core.data import DataDir, Unavailable
 from loom_core.errors import DataError
+from loom_core.parity import answer
+from loom_core.plugins import installed
 from loom_core.testing.doubles import ToyTokenizer
-from loom_core.types import Prompt, Sample
+from loom_core.types import Prompt, Sample, Scored
 
 ROOT = Path(__file__).resolve().parents[3]
 MIRROR = Path(os.environ.get("LOOM_SHARED", ROOT.parent / "shared")) / "data"
+DIGESTS = MIRROR.parent / "prompt-digests" / "niah.json"
 RUN = """
 @dataclass
 class CommandArgs():
@@ -40,23 +46,44 @@ class OpenAI(ModelProvider):
             {"role": "user", "content": f"{retrieval_question} Look {{only}} there."},
         ]
 """
+EVALUATOR = '''
+class OpenAIEvaluator(Evaluator):
+    CRITERIA = {"fit": """
+        Score 1: {none} of it.
+        Score 10: all of it."""}
+'''
+TEMPLATE = """
+from somewhere import ChatPromptTemplate
+raise SystemExit("executed")
+SYSTEM_MESSAGE = "Judge."
+CRITERIA_INSTRUCTIONS = "By:\\n"
+SCORING_TEMPLATE_WITH_REFERENCE = ChatPromptTemplate.from_messages(
+    [
+        ("system", SYSTEM_MESSAGE),
+        ("human", "{criteria}" "[Truth]\\n{reference}\\n[Question]\\n{input}\\n[Answer]\\n{prediction}\\n[End]"),
+    ]
+)
+"""
 
 
 @pytest.fixture
 def mirror(tmp_path: Path) -> Path:
     """A mirror with every file that the variant needs, labelled as extracts."""
-    folder = tmp_path / "mirror" / "niah"
-    rows = []
+    rows: dict[str, list[str]] = {}
+    made = {"run.py": RUN, "providers/openai.py": OPENAI, "evaluators/openai.py": EVALUATOR, "prompt.py": TEMPLATE}
     for source in Niah(NiahOptions()).sources():
         path = source.pin.rpartition(":")[2]
         name = path.rpartition("/")[2]
         essay = "".join(f"{name[:-4]} says sentence {i}. " for i in range(12))
-        content = {"run.py": RUN, "openai.py": OPENAI}.get(name, essay)
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(content, "utf-8")
+        content = next((text for end, text in made.items() if path.endswith(end)), essay)
+        file = tmp_path / "mirror" / source.folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content, "utf-8")
         sha256 = hashlib.sha256(content.encode()).hexdigest()
-        rows.append(f'[[file]]\npath = "{path}"\nsha256 = "{sha256}"\nbytes = {len(content.encode())}\n')
-    (folder / "EXTRACT.toml").write_text("\n".join(rows), "utf-8")
+        row = f'[[file]]\npath = "{path}"\nsha256 = "{sha256}"\nbytes = {len(content.encode())}\n'
+        rows.setdefault(source.folder, []).append(row)
+    for folder, found in rows.items():
+        (tmp_path / "mirror" / folder / "EXTRACT.toml").write_text("\n".join(found), "utf-8")
     return tmp_path / "mirror"
 
 
@@ -73,7 +100,7 @@ def test_the_task_needs_a_judge() -> None:
     assert task.metrics[0] == "niah_judge"
     assert task.judge is not None
     assert task.generation.max_tokens == 300
-    assert len(task.sources) == 51
+    assert len(task.sources) == 53
 
 
 def test_prompts_by_hand(mirror: Path) -> None:
@@ -87,7 +114,7 @@ def test_prompts_by_hand(mirror: Path) -> None:
         assert question.text == "What is the best thing to see in Port Amsel? Look {only} there."
         assert (context.kind, context.role, question.role) == ("context", "user", "user")
         assert depth is not None
-        cut = len(kept) if depth == 1 else kept[: int(len(kept) * depth) + 1].rfind(".") + 1
+        cut = len(kept) if depth == 1 else kept[: int(len(kept) * depth)].rfind(".") + 1
         assert context.text == kept[:cut] + needle + kept[cut:]
         assert row.references == (needle.strip(),)
         (evidence,) = row.evidence
@@ -177,20 +204,117 @@ def test_several_facts_are_a_share() -> None:
     assert WordRecall().score("Fly a boat.", asked).value == pytest.approx(1 / 3)
 
 
-def test_without_a_judge_there_is_no_value_and_never_zero() -> None:
-    for answer in ("", FACT):
-        scored = NeedsJudge().score(answer, sample(FACT))
-        assert scored.value is None
-        assert "needs judge" in scored.detail["why"]
+def test_the_judges_prompt_by_hand(mirror: Path) -> None:
+    """The template filled all at once: what a value holds is never read as a field."""
+    row = samples(mirror, (3000,), depths=1)[0]
+    asked = Judge().score("It is {input}.", row)
+    prompt = next(asked).prompt
+    assert [(part.role, part.text) for part in prompt.segments] == [
+        ("system", "Judge."),
+        (
+            "user",
+            "By:\nfit: \n        Score 1: {none} of it.\n        Score 10: all of it.\n"
+            "[Truth]\n\nThe best thing to see in Port Amsel is the made-up tower.\n\n"
+            "[Question]\nWhat is the best thing to see in Port Amsel?\n[Answer]\nIt is {input}.\n[End]",
+        ),
+    ]
+    with pytest.raises(StopIteration) as ended:
+        asked.send(answer("Nearly. Rating: [[7]] of [[10]]"))
+    assert ended.value.value.value == 7.0
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        ("[[1]]", 1),
+        ("a\n[[10]]\nb", 10),
+        ("[[3]] [[9]]", 3),
+        ("7", None),
+        ("[[0]]", None),
+        ("[[11]]", None),
+        ("[[ 7 ]]", None),
+        ("[[7\n]]", None),
+        ("[[rating]] [[7]]", None),
+        ("", None),
+    ],
+)
+def test_marks(reply: str, found: int | None) -> None:
+    if found is None:
+        with pytest.raises(ValueError, match="no mark from 1 to 10"):
+            mark(reply)
+    else:
+        assert mark(reply) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("evaluators/openai.py", "class OpenAIEvaluator:\n    CRITERIA = {}\n"),
+        ("scoring/prompt.py", TEMPLATE.replace("{reference}", "")),
+        ("scoring/prompt.py", TEMPLATE.replace('"human"', '"ai"')),
+        ("scoring/prompt.py", TEMPLATE.replace("SCORING_TEMPLATE_WITH_REFERENCE", "OTHER")),
+        ("scoring/prompt.py", TEMPLATE.replace("{prediction}", "{prediction}{prediction}")),
+    ],
+)
+def test_a_judge_of_another_shape_is_refused(mirror: Path, name: str, text: str) -> None:
+    (file,) = mirror.rglob(name)
+    old = hashlib.sha256(file.read_bytes()).hexdigest()
+    file.write_text(text, "utf-8")
+    folder = mirror / file.relative_to(mirror).parts[0]
+    extract = folder / "EXTRACT.toml"
+    extract.write_text(extract.read_text().replace(old, hashlib.sha256(text.encode()).hexdigest()))
+    with pytest.raises(DataError, match=r"criteria|template"):
+        samples(mirror, (3000,))
 
 
 def test_the_table_says_that_a_judge_is_needed() -> None:
     row = Sample(id="x", task="official", prompt=Prompt(segments=()), references=(FACT,), level="1k", depth=0.5)
-    scored = {"niah_judge": NeedsJudge().score("", row), "niah_contains": Contains().score(FACT, row)}
+    scored = {"niah_judge": Scored(value=None), "niah_contains": Contains().score(FACT, row)}
     lines = Niah(NiahOptions()).aggregate([Graded(task="official", sample=row, repeat=0, scored=scored)])
     of_judge = [line for line in lines if line.metric == "niah_judge"]
     assert of_judge
     assert all(line.value is None and line.note == "needs judge" and line.missing == 1 for line in of_judge)
+
+
+class Pieces(ToyTokenizer):
+    """A token for a full stop and what follows it, as real vocabularies have some: such a stop ends no sentence."""
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        return [part for piece in text.replace(".\n", "\x01") for part in piece.encode()]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return super().decode(ids).replace("\x01", ".\n")
+
+
+def test_the_authors_depths_and_sentence_ends() -> None:
+    """Depths are whole per cent; a needle goes behind the last token that is a full stop alone."""
+    depths = [round(percent) / 100 for percent in spaced(0, 100, 35)]
+    assert depths[:5] == [0.0, 0.03, 0.06, 0.09, 0.12] and depths[17] == 0.5 and depths[-1] == 1.0
+    haystack = TokenHaystack(["One. Two.\nThree four five six seven."], Pieces(), 20)
+    text, (start, end) = haystack.hide(34, 0, " X.", 60)
+    assert text == "One. X. Two.\nThree four five six se" and text[start:end] == " X."
+    assert haystack.hide(34, 0, " X.", 5)[0].startswith(" X.One."), "no stop before it: the start"
+    assert haystack.hide(34, 0, " X.", 100)[0].endswith(" X.")
+    with pytest.raises(ValueError, match="no token"):
+        TokenHaystack([""], Pieces(), 20)
+
+
+@pytest.mark.skipif(not DIGESTS.is_file(), reason=f"no recorded digests at {DIGESTS}")
+def test_contexts_are_the_authors_byte_for_byte() -> None:
+    """What their insert_needle made with the embedded model's tokenizer; the needle is the rows' reference."""
+    catalog = installed()
+    folder = catalog.load(catalog.models.get("loom-tiny"))()
+    spec = catalog.servers.get("hf")
+    options = spec.spec.options(), spec.spec.model_options()
+    tokenizer = catalog.load(spec)(options[0]).describe(str(folder), options[1]).tokenizer
+    rows = [row for row in json.loads(DIGESTS.read_text("utf-8")) if row["tokenizer"] == "loom-tiny tokenizer"]
+    essays = [file.read_text("utf-8") for file in sorted((MIRROR / ESSAYS).glob("*.txt"))]
+    haystack = TokenHaystack(essays, tokenizer, 16000)
+    for row in rows:
+        settings = row["settings"]
+        text, _ = haystack.hide(settings["context_length"], 200, row["references"][0], settings["depth_percent"])
+        assert hashlib.sha256(text.encode()).hexdigest() == row["sha256"], settings
+    assert len(rows) >= 70
 
 
 @given(st.text("ab' .,\n", max_size=30), st.text("ab ", min_size=1, max_size=10))
