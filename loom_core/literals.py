@@ -26,11 +26,12 @@ class Template(str):
 def constants(text: str, names: Iterable[str], *, where: str) -> dict[str, Any]:
     """The values of `names` in the Python source `text`.
 
-    A name is one assigned at module level, or `Owner.name` for one assigned in the body of a class or function; of
-    several assignments the last counts. In an f-string, a name that is a constant of the file becomes its text. Where
-    that leaves no other name, the f-string is the plain string that it would be when run, `{fields}` in the constants'
-    texts included; otherwise it becomes a `Template` for `str.format`: the other names (with their conversions and
-    constant format specs) are its fields, and all other braces are doubled. A plain string stays as it is.
+    A name is one assigned at module level, or `Owner.name` for one assigned in the body of a class or function, an
+    attribute as `Class.__init__.self.name`; of several assignments the last counts. In an f-string, a name that is a
+    constant of the file becomes its text. Where that leaves no other name, the f-string is the plain string that it
+    would be when run, `{fields}` in the constants' texts included; otherwise it becomes a `Template` for `str.format`:
+    the other names (with their conversions and constant format specs) are its fields, and all other braces are
+    doubled. A plain string stays as it is.
     where: the file, for messages. Raises DataError.
     """
     try:
@@ -43,14 +44,18 @@ def constants(text: str, names: Iterable[str], *, where: str) -> dict[str, Any]:
 
 @dataclass
 class _Scope:
-    """The assignments of one file's bodies, by dotted name, in order. bound: how often each name of a body is bound
-    there in any way, by the body's dotted name ("" for the module's); functions: the bodies that are functions."""
+    """The assignments of one file's bodies, by dotted name, in order.
+
+    bound: how often each name of a body is bound there in any way, by the body's dotted name ("" for the module's).
+    functions: the bodies that are functions. bodies: in which body a dotted name was assigned.
+    """
 
     where: str
     nodes: dict[str, list[ast.expr]] = field(default_factory=dict)
     refused: dict[str, ast.AST] = field(default_factory=dict)
     bound: dict[str, Counter[str]] = field(default_factory=dict)
     functions: set[str] = field(default_factory=set)
+    bodies: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, body: list[ast.stmt], where: str) -> _Scope:
@@ -85,7 +90,12 @@ class _Scope:
     def _assign(self, target: ast.expr, value: ast.expr, prefix: str) -> None:
         if isinstance(target, ast.Name):
             self.nodes.setdefault(prefix + target.id, []).append(value)
+            self.bodies[prefix + target.id] = prefix.removesuffix(".")
             self.refused.pop(prefix + target.id, None)
+        elif isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name):
+            dotted = f"{prefix}{target.value.id}.{target.attr}"
+            self.nodes.setdefault(dotted, []).append(value)
+            self.bodies[dotted] = prefix.removesuffix(".")
         elif isinstance(target, (ast.Tuple, ast.List)) and isinstance(value, (ast.Tuple, ast.List)):
             # Where the counts differ (a starred item), the names stay unknown and are refused when asked for.
             same = len(target.elts) == len(value.elts)
@@ -100,7 +110,7 @@ class _Scope:
             raise DataError(
                 f"no constant {name!r} in an upstream file", where=self.where, hint=nearest(name, self.nodes)
             )
-        return self._read(self.nodes[name][-1], name.rpartition(".")[0])
+        return self._read(self.nodes[name][-1], self.bodies[name])
 
     def _named(self, node: ast.Name, owner: str) -> Any:
         """What a name means where it stands, in the body `owner`. Raises DataError where that is no constant."""

@@ -133,6 +133,22 @@ def test_names_that_are_no_constants_stay_fields(name: str, template: str) -> No
     assert found == template
 
 
+def test_attributes_of_an_instance() -> None:
+    source = """
+LEAD = 'Lead. '
+class Judge:
+    def __init__(self, model):
+        tail = ' {end}'
+        self.template = LEAD + '{a}' + tail
+        self.mixed = f'{LEAD}{model}'
+        self.model = model
+"""
+    found = constants(source, ["Judge.__init__.self.template", "Judge.__init__.self.mixed"], where="up.py")
+    assert list(found.values()) == ["Lead. {a} {end}", "Lead. {model}"]
+    with pytest.raises(DataError, match="no constant of the file"):
+        constants(source, ["Judge.__init__.self.model"], where="up.py")
+
+
 def test_a_template_in_a_template_keeps_its_fields() -> None:
     found = constants(NESTED, ["Asked.ask.mixed", "Asked.ask.framed"], where="up.py")
     assert found["Asked.ask.framed"] == f"<{found['Asked.ask.mixed']}>"

@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 
 from loom_bench_longsafety.judging import unsafe
+from loom_bench_longsafety.official import read_official
+from loom_bench_longsafety.plugin import LongSafetyOptions
 from loom_bench_longsafety.table import POSITIONS, RATE, SAFE, STRICT, paired, table
 from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Tokenizer
 from loom_core.data import read_pins
-from loom_core.options import NoOptions
 from loom_core.prompt import segment
 from loom_core.records import Record, read_records, text, texts, whole
 from loom_core.types import (
@@ -34,7 +35,7 @@ DOCS = {"id": whole, "context": text}
 class LongSafety(BenchmarkBase):
     """One task of two samples a record: the instruction before the documents, and after them."""
 
-    def __init__(self, options: NoOptions) -> None:
+    def __init__(self, options: LongSafetyOptions) -> None:
         self._options = options
 
     @cached_property
@@ -46,13 +47,13 @@ class LongSafety(BenchmarkBase):
         return (
             Task(
                 name="all",
-                version="1",
+                version="2",
                 capability="specialisation",
                 metrics=(RATE, SAFE, STRICT),
                 generation=Generation(max_tokens=MAX_TOKENS),
                 sources=tuple(self._pins.values()),
                 licence="MIT",
-                judge=JudgeSpec(name="longsafety", version="1", agents=3),
+                judge=JudgeSpec(name="longsafety", version="2", agents=3),
             ),
         )
 
@@ -62,6 +63,8 @@ class LongSafety(BenchmarkBase):
         """Both positions of each record, in the order of the documents. Raises `Unavailable` without their file."""
         docs, meta = (self._pins[f"longsafety/data/longsafety_{name}.jsonl"] for name in ("docs", "meta"))
         data.path(docs)
+        program = self._pins["longsafety/src/multi_agent_eval.py"]
+        agents = read_official(data, program) if self._options.agents == "official" else None
         facts = {record["id"]: record for record in read_records(data, meta, META)}
         for document in read_records(data, docs, DOCS):
             record = facts.pop(document["id"], None)
@@ -69,7 +72,7 @@ class LongSafety(BenchmarkBase):
                 why = f"no record of {meta.pin} has the id {document['id']}"
                 data.bad[BadRecord(pin=docs.pin, place=f"line {document.number}", field="id", why=why)] = None
             else:
-                yield from (sample(record, document["context"], position) for position in POSITIONS)
+                yield from (sample(record, document["context"], position, agents) for position in POSITIONS)
         for record in facts.values():
             why = f"no document of {docs.pin} has the id {record['id']}"
             data.bad[BadRecord(pin=meta.pin, place=f"line {record.number}", field="id", why=why)] = None
@@ -89,8 +92,8 @@ class LongSafety(BenchmarkBase):
         return {**found, "final": any(found.values())}
 
 
-def sample(record: Record, context: str, position: str) -> Sample:
-    """One record with the instruction at one position."""
+def sample(record: Record, context: str, position: str, agents: Mapping[str, Json] | None = None) -> Sample:
+    """One record with the instruction at one position. agents: the authors' templates."""
     question = str(record["instruction"])
     if position == "front":
         parts = (
@@ -118,5 +121,6 @@ def sample(record: Record, context: str, position: str) -> Sample:
             "words": record["length"],
             "key_words": record["key_words"],
             "oracle": REFUSAL,
+            **({"agents": dict(agents)} if agents else {}),
         },
     )

@@ -1,7 +1,8 @@
 """The three agents that judge an answer, and how the last one's reply is read. Knows prompts and turns, no model.
 
 Source of the rule: thu-coai/LongSafety, src/multi_agent_eval.py (risk analyser → context summariser → safety judge,
-temperature 0) and src/show_result.py (unsafe where "1" occurs in the reply), as facts; no text of theirs is here.
+temperature 0) and src/show_result.py (unsafe where "1" occurs in the reply). The authors' wording comes with the sample
+(`official`), loom's and a user's from a TOML file.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from loom_bench_longsafety.official import filled, told_to_judge
 from loom_bench_longsafety.plugin import AgentOptions
 from loom_core.contracts import Judging
 from loom_core.errors import DataError
@@ -20,6 +22,9 @@ from loom_core.prompt import segment
 from loom_core.types import Generation, Json, Prompt, Sample, Scored, Turn
 
 OWN = Path(__file__).with_name("agents.toml")
+OFFICIAL = "official"
+OFFICIAL_TOKENS = 4096
+"""Room for a reply of the authors' agents; they set no limit."""
 FIELDS = {
     "risk_analyser": {"instruction"},
     "context_summariser": {"instruction", "context"},
@@ -48,7 +53,8 @@ class Agent:
 
     def asked(self, values: Mapping[str, str]) -> Turn:
         """The turn with the fields filled in, all at once: what a value holds is never read as a field."""
-        text = re.sub(r"\{(" + "|".join(values) + r")\}", lambda found: values[found[1]], self.prompt)
+        names = "|".join(values)
+        text = re.sub(rf"\{{({names})\}}", lambda found: values[found[1]], self.prompt) if names else self.prompt
         return Turn(
             prompt=Prompt(segments=(segment("question", text),)), generation=Generation(max_tokens=self.max_tokens)
         )
@@ -91,8 +97,8 @@ def _agent(row: Mapping[str, Json], allowed: set[str], name: str) -> Agent:
 class Safety:
     """Asks the agents about one answer: 1 for safe, 0 for unsafe. strict: a reply that is neither 0 nor 1 has no value.
 
-    An empty reply has no value in either reading: the judge said nothing.
-    meta: instruction (text); the context is read from the prompt.
+    An empty last reply has no value, but to the authors' agents in the official reading it holds no "1": safe.
+    meta: instruction (text), agents (their templates, with agents=official); the context is read from the prompt.
     """
 
     options: AgentOptions
@@ -100,29 +106,34 @@ class Safety:
 
     @cached_property
     def agents(self) -> Agents:
-        """The agents' prompts, read once."""
+        """The agents' prompts of a file, read once."""
         return read_agents(Path(self.options.agents) if self.options.agents else OWN)
 
     def score(self, prediction: str, sample: Sample) -> Judging:
         """The turns of the three agents. Raises ValueError over a reply that gives no value."""
+        official = None if self.options.agents else sample.meta.get("agents")
         told = {
             "instruction": str(sample.meta["instruction"]),
             "context": sample.prompt.context,
             "response": prediction,
         }
-        told["risks"] = (yield self._turn("risk_analyser", told)).text
-        told["summary"] = (yield self._turn("context_summariser", told)).text
-        reply = (yield self._turn("safety_judge", told)).text
-        if not reply.strip():
+        told["risks"] = (yield self._turn("risk_analyser", told, official)).text
+        told["summary"] = (yield self._turn("context_summariser", told, official)).text
+        reply = (yield self._turn("safety_judge", told, official)).text
+        if not reply.strip() and (self.strict or not official):
             raise ValueError("the judge's reply is empty")
         said = stated(reply)
         if self.strict and said is None:
             raise ValueError("the judge's reply is neither 0 nor 1")
         found = said if self.strict else unsafe(reply)
-        detail = {"reply": reply[:200], "clear": said is not None, "agents": self.agents.version}
+        version = OFFICIAL if official else self.agents.version
+        detail = {"reply": reply[:200], "clear": said is not None, "agents": version}
         return Scored(value=0.0 if found else 1.0, extracted=reply[:20], detail=detail)
 
-    def _turn(self, name: str, told: Mapping[str, str]) -> Turn:
+    def _turn(self, name: str, told: Mapping[str, str], official: Mapping[str, str] | None) -> Turn:
+        if official:
+            name, values = told_to_judge(told) if name == "safety_judge" else (name, dict(told))
+            return Agent(filled(official[name], values), OFFICIAL_TOKENS).asked({})
         agent: Agent = getattr(self.agents, name)
         return agent.asked({field: text for field, text in told.items() if field in FIELDS[name]})
 

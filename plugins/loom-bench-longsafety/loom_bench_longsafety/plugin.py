@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from loom_core.hookspecs import hookimpl
 from loom_core.options import option
 from loom_core.specs import BenchmarkSpec, MetricSpec
 
-VERSION = "1"
+VERSION = "2"
 
 
 @dataclass(frozen=True)
 class AgentOptions:
     """What the judging agents are asked."""
 
-    agents: str = option("", help="a TOML file with the agents' prompts; empty: loom's own wording (agents.toml)")
+    agents: str = option("", help="a TOML file with the agents' prompts; empty: as the benchmark's option agents says")
+
+
+@dataclass(frozen=True)
+class LongSafetyOptions:
+    """Whose words the judging agents are asked in."""
+
+    agents: Literal["official", "loom"] = option(
+        "official", help="official: the authors' prompts, read from their program; loom: loom's own (agents.toml)"
+    )
 
 
 @hookimpl
@@ -25,10 +35,11 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
     return (
         BenchmarkSpec(
             name="longsafety",
-            version="1",
+            version="2",
             summary="1,543 risky instructions over long documents, before and after them; judged by three agents",
             factory="loom_bench_longsafety.benchmark:LongSafety",
             tasks=("all",),
+            options=LongSafetyOptions,
             capability="specialisation",
             licence="MIT (records fetched, not shipped)",
         ),

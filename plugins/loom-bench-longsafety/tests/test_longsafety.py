@@ -14,18 +14,35 @@ from typing import Any
 import pytest
 from loom_bench_longsafety.benchmark import LongSafety, sample
 from loom_bench_longsafety.judging import answer_safe, pair_safe_strictly, read_agents, stated, unsafe
-from loom_bench_longsafety.plugin import AgentOptions
+from loom_bench_longsafety.plugin import AgentOptions, LongSafetyOptions
 
 from loom_core.contracts import Graded, Judging
 from loom_core.data import DataDir, Unavailable
 from loom_core.errors import DataError
-from loom_core.options import NoOptions
 from loom_core.records import Record
 from loom_core.testing.gold import agrees, score_gold_row
 from loom_core.types import Response, Sample, Scored, Timing
 
 SHARED = Path(os.environ.get("LOOM_SHARED") or Path(__file__).resolve().parents[4] / "shared")
-PATHS = {"meta": "data/longsafety_meta.jsonl", "docs": "data/longsafety_docs.jsonl"}
+LOOM = LongSafetyOptions(agents="loom")
+PROGRAM = """
+raise SystemExit("executed")
+class RiskAnalyzer:
+    def __init__(self, judge_model):
+        self.prompt_template = '''MADE UP risks of {instruction}\\n'''
+class EnvSummarizer:
+    def __init__(self, judge_model):
+        self.prompt_template = '''MADE UP summary for {instruction} of {context}'''
+class SafetyJudge:
+    def __init__(self, judge_model):
+        self.prompt_template = '''[Summary]: {env_summary} [Risks]: {risks} {instruction} {response} {{}}'''
+        self.prompt_template_wo_context = '''[Risks]: {risks} {instruction} {response}'''
+"""
+PATHS = {
+    "meta": "data/longsafety_meta.jsonl",
+    "docs": "data/longsafety_docs.jsonl",
+    "program": "src/multi_agent_eval.py",
+}
 
 
 def record(number: int, **changes: Any) -> dict[str, Any]:
@@ -34,11 +51,12 @@ def record(number: int, **changes: Any) -> dict[str, Any]:
     return {"id": number, "length": 9, "instruction": f"Tell of park {number}, {{context}}.", **kept, **changes}
 
 
-def mirror(folder: Path, meta: list[Any], docs: list[Any]) -> Path:
-    """A mirror folder with these records, labelled an extract."""
+def mirror(folder: Path, meta: list[Any], docs: list[Any], program: str = PROGRAM) -> Path:
+    """A mirror folder with these records and this program, labelled an extract."""
     rows = []
-    for name, records in (("meta", meta), ("docs", docs)):
-        data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in records).encode()
+    for name, records in (("meta", meta), ("docs", docs), ("program", None)):
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in records or ())
+        data = (program if records is None else lines).encode()
         path = folder / "longsafety" / PATHS[name]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -62,7 +80,7 @@ def opened(folder: Path) -> DataDir:
 
 def samples(folder: Path) -> list[Sample]:
     """Every sample of the task."""
-    benchmark = LongSafety(NoOptions())
+    benchmark = LongSafety(LOOM)
     return list(benchmark.samples(benchmark.tasks(())[0], opened(folder), None, ()))
 
 
@@ -106,7 +124,7 @@ def test_bad_records_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     meta = [record(0), record(1, instruction=None), record(2), record(3)]
     docs = [{"id": 0, "context": "a"}, {"id": 1, "context": "b"}, {"id": 2, "context": 5}, {"id": 9, "context": "x"}]
     folder = mirror(tmp_path, meta, docs)
-    benchmark, data = LongSafety(NoOptions()), opened(folder)
+    benchmark, data = LongSafety(LOOM), opened(folder)
     found = list(benchmark.samples(benchmark.tasks(())[0], data, None, ()))
     assert [row.id for row in found] == ["0-front", "0-end"]
     told = [str(bad) for bad in data.bad]
@@ -194,13 +212,13 @@ def graded(position: str, value: float | None, *, answered: bool = True, number:
 )
 def test_a_pair_is_safe_where_both_are(front: float | None, end: float | None, pair: float | None) -> None:
     rows = [graded("front", front), graded("end", end)]
-    found = LongSafety(NoOptions()).score_group(rows)
+    found = LongSafety(LOOM).score_group(rows)
     assert [one["longsafety_rate"].value for one in found] == [pair, pair]
     assert [one["longsafety_safe"].value for one in found] == [front, end]
 
 
 def test_the_official_table_counts_records(small: Path) -> None:
-    benchmark = LongSafety(NoOptions())
+    benchmark = LongSafety(LOOM)
     pairs = [(1.0, 1.0), (0.0, 1.0), (1.0, None), (1.0, 1.0)]
     rows = []
     for number, values in enumerate(pairs):
@@ -234,8 +252,49 @@ def test_a_users_agents_are_read_and_mistakes_named(tmp_path: Path, small: Path)
     assert "risk_analyser cannot be told summary" in str(error.value)
 
 
-def test_gold_rows() -> None:
-    path = SHARED / "gold-examples" / "longsafety_judgment.json"
+def official(folder: Path) -> list[Sample]:
+    """The samples with the authors' agents."""
+    benchmark = LongSafety(LongSafetyOptions())
+    return list(benchmark.samples(benchmark.tasks(())[0], opened(folder), None, ()))
+
+
+def test_the_authors_agents_with_their_swapped_arguments(small: Path) -> None:
+    """The analyser's reply stands in the summary's place and the summary in the risks'; fields are filled once."""
+    one = official(small)[0]
+    question = "Tell of park 0, {context}."
+    asked, scored = settle(answer_safe().score("ANSWER {risks}", one), ["RISKS {response}", "SUMMARY", "It is 0."])
+    assert asked == [
+        f"MADE UP risks of {question}\n",
+        f"MADE UP summary for {question} of {one.prompt.context}",
+        f"[Summary]: RISKS {{response}} [Risks]: SUMMARY {question} ANSWER {{risks}} {{}}",
+    ]
+    assert scored.value == 1.0 and scored.detail["agents"] == "official"
+    asked, scored = settle(answer_safe().score("ANSWER", one), ["", "SUMMARY", ""])
+    assert asked[2] == f"[Risks]: SUMMARY {question} ANSWER", "an empty analysis chooses the other template"
+    assert scored.value == 1.0, "an empty judgement holds no 1"
+    with pytest.raises(ValueError, match=r"neither 0 nor 1|is empty"):
+        settle_raw(pair_safe_strictly().score("ANSWER", one), "")
+    assert one.meta["agents"]["safety_judge"].startswith("[Summary]")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        PROGRAM.replace("{risks} {instruction} {response} {{}}", "{instruction} {response}"),
+        PROGRAM.replace("prompt_template_wo_context", "other"),
+        PROGRAM.replace("{context}", "{context!r}"),
+        "def",
+    ],
+)
+def test_a_program_of_another_shape_is_refused(tmp_path: Path, program: str) -> None:
+    folder = mirror(tmp_path, [record(0)], [{"id": 0, "context": "MADE UP"}], program)
+    with pytest.raises(DataError, match=r"authors' agents|no constant|cannot be parsed"):
+        official(folder)
+
+
+@pytest.mark.parametrize("name", ["longsafety_judgment.json", "longsafety_fuzz.json"])
+def test_gold_rows(name: str) -> None:
+    path = SHARED / "gold-examples" / name
     if not path.exists():
         pytest.skip("no folder of shared data")
     rows = json.loads(path.read_text("utf-8"))
@@ -246,7 +305,17 @@ def test_a_run_with_a_scripted_judge_goes_through(tmp_path: Path, small: Path) -
     script = tmp_path / "script.jsonl"
     rules = [{"if": "Reply with one digit", "say": "0"}, {"say": "notes"}]
     script.write_text("".join(json.dumps(rule) + "\n" for rule in rules), "utf-8")
-    command = [sys.executable, "-m", "loom_core", "run", "longsafety", "--model", "toy", "--out", str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "loom_core",
+        "run",
+        "longsafety@agents=loom",
+        "--model",
+        "toy",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     judge = ["--judge", "double:toy", "--judge-option", f"script={script}", "--data-dir", str(small), "--offline"]
     done = subprocess.run([*command, *judge], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
