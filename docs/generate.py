@@ -118,7 +118,10 @@ def _command(command: click.Command, name: str, parent: click.Context) -> Iterat
 
 def _exit_codes() -> Iterator[str]:
     yield "## Exit codes"
-    rows = [("0", "done"), ("3", "incomplete: some planned answers are missing; the same command continues")]
+    rows = [
+        ("0", "done"),
+        ("3", "incomplete: some planned answers are missing (the same command continues), or a task was refused"),
+    ]
     kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.LoomError)]
     for code in sorted({kind.exit_code for kind in kinds}):
         names = ", ".join(f"`{k.__name__}`" for k in kinds if k.exit_code == code and k is not errors.LoomError)

@@ -164,7 +164,7 @@ def _tasks(first: Side, second: Side) -> tuple[list[str], list[dict[str, Json]]]
         elif versions := _version_difference(mine[name], theirs[name]):
             why = f"{versions}: their scores are of different tasks"
         elif mine[name].get("unavailable") or theirs[name].get("unavailable"):
-            why = "its data was unavailable to one of the runs"
+            why = "its data was unavailable to one of the runs, or it was refused there"
         if why:
             refused.append({"task": name, "why": why})
         else:

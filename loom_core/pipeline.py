@@ -11,6 +11,7 @@ from pathlib import Path
 
 from loom_core import manifest as manifests
 from loom_core import report
+from loom_core.absent import refused
 from loom_core.config import RunConfig, difference
 from loom_core.data import DataDir
 from loom_core.errors import RunError, nearest
@@ -38,8 +39,13 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0 when every planned job ended, else 3."""
-        return 0 if self.outcome.complete else 3
+        """0 when every planned job ended and no task was refused, else 3."""
+        return 0 if self.outcome.complete and not self.refused else 3
+
+    @property
+    def refused(self) -> list[str]:
+        """The tasks that were refused, each with its reason."""
+        return [f"{task['name']}: {task['unavailable']}" for task in refused(self.report.get("tasks", ()))]
 
 
 def run(config: RunConfig, catalog: Catalog, command: list[str], progress: Progress) -> Result:

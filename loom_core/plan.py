@@ -6,14 +6,16 @@ Streams: no more than one sample's context is in memory. Knows contracts and the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from math import isfinite
 
+from loom_core.absent import absence, drop, reason
 from loom_core.config import RunConfig
 from loom_core.contracts import ModelCard
 from loom_core.data import DataDir, Unavailable
-from loom_core.errors import DataError, PluginError, UsageError
+from loom_core.errors import DataError, LoomError, PluginError, RunError, UsageError
 from loom_core.forecast import Sizes, batch_of
 from loom_core.keys import job_key, plain, prompt_digest
 from loom_core.manifest import redacted, secrets
@@ -48,10 +50,16 @@ class Level:
 
 @dataclass
 class Tally:
-    """What is learnt about the tasks while their samples stream by."""
+    """What is learnt about the tasks while their samples stream by.
+
+    unavailable: why a task's data is not here; refused: what its making, its prompts or the template raised. partial:
+    tasks that raised after some of their samples had passed, which must not stay in the run folder.
+    """
 
     levels: dict[str, dict[str, Level]] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, LoomError] = field(default_factory=dict)
+    partial: set[str] = field(default_factory=set)
     bos: dict[tuple[int, int], int] = field(default_factory=dict)
     longest: int = 0
     n_samples: int = 0
@@ -65,11 +73,20 @@ class Tally:
     told: tuple[str, ...] = ()
     sizes: Sizes = field(default_factory=lambda: Sizes(None))
 
+    def forget(self, before: Tally, name: str) -> None:
+        """Everything as it was before this task, which has no part in the run."""
+        partial = {*before.partial, *([name] if self.n_samples > before.n_samples else [])}
+        for f in fields(self):
+            setattr(self, f.name, getattr(before, f.name))
+        self.partial, self.levels[name] = partial, {}
+
 
 def make_plan(selection: Selection, card: ModelCard, data: DataDir, folder: RunFolder | None) -> dict[str, Json]:
     """The plan as plan.json holds it. With a folder, samples, contexts and jobs are written to it, plan.json last.
 
-    Raises UsageError when prompts are too long under `--overlength error`, DataError when no task is available.
+    A task that cannot be asked (its data is not here, or it or the chat template refuses its prompts) is named and
+    leaves the others alone. Raises UsageError when prompts are too long under `--overlength error`, DataError when no
+    task is available, and a refusal where nothing else is left.
     """
     tally = Tally(sizes=Sizes(card.window, batch_of(selection.server_options)))
     samples: Iterable[Sample] = _measured(selection, card, data, tally)
@@ -77,9 +94,11 @@ def make_plan(selection: Selection, card: ModelCard, data: DataDir, folder: RunF
         samples = folder.write_samples(samples)
     jobs = _jobs(selection, card, samples, tally)
     if folder is not None:
-        tally.n_jobs = folder.write_jobs(jobs)
+        folder.write_jobs(jobs)
+        drop(folder, tally.partial)
     else:
-        tally.n_jobs = sum(1 for _ in jobs)
+        for _ in jobs:
+            pass
     tally.bad, tally.told = tuple(data.bad), tuple(data.notes)
     tally.extracts = {used.pin for used in data.used() if used.extract}
     plan = _as_json(selection, card, tally)
@@ -100,9 +119,13 @@ def refuse(plan: dict[str, Json]) -> None:
             hint="choose --overlength truncate or --overlength skip, or shorter --lengths",
         )
     if not plan["n_jobs"]:
-        reasons = [f"{t['name']}: {t['unavailable']}" for t in plan["tasks"] if t["unavailable"]]
-        if reasons:
-            raise DataError("no task is available here", why="\n        ".join(reasons), hint="see loom data fetch")
+        refused = [t for t in plan["tasks"] if t["refused"]]
+        if len(refused) == 1 and len(plan["tasks"]) == 1:
+            raise LoomError.from_json(refused[0]["refused"])
+        if reasons := [f"{t['name']}: {absence(t)}" for t in plan["tasks"] if absence(t)]:
+            kind, what = (UsageError, "no task can be asked") if refused else (DataError, "no task is available here")
+            hint = "choose other tasks, lengths or options" if refused else "see loom data fetch"
+            raise kind(what, why="\n        ".join(reasons), hint=hint)
         why = "; ".join(["the chosen tasks have no samples", *(n for n in plan["notes"] if "left out" in n)])
         if over["n_over"]:
             why = f"{over['n_over']} of {plan['n_samples']} prompts are longer than the model's window and were skipped"
@@ -113,26 +136,37 @@ def refuse(plan: dict[str, Json]) -> None:
 def _measured(selection: Selection, card: ModelCard, data: DataDir, tally: Tally) -> Iterator[Sample]:
     """Every sample of every task under its full task name, with its measured length."""
     for chosen, task, name in selection.tasks():
+        before = deepcopy(tally)
         tally.levels[name] = {}
-        seen: set[str] = set()
         try:
-            for sample in _samples(selection, chosen, task, card, data):
-                if sample.id in seen:
-                    raise PluginError(
-                        f"two samples are named {sample.id!r}", where=name, hint="report it to the author"
-                    )
-                seen.add(sample.id)
-                if selection.config.protocol == "context-only" and (why := unfit_for_context_only(sample.prompt)):
-                    raise UsageError(
-                        f"{name} cannot be asked context-only",
-                        where=f"sample {sample.id}",
-                        why=why,
-                        hint="leave the task out, or use protocol query-aware",
-                    )
-                sample = replace(sample, task=name, level=sample.level or "all")
-                yield _measure(sample, task, card, tally, overlength(selection.config, task))
+            yield from _measured_task(selection, chosen, task, name, card, data, tally)
         except Unavailable as error:
+            tally.forget(before, name)
             tally.unavailable[name] = str(error.what) + (f" ({error.where})" if error.where else "")
+        except RunError:
+            raise
+        except LoomError as error:
+            tally.forget(before, name)
+            tally.refused[name] = error
+
+
+def _measured_task(
+    selection: Selection, chosen: Chosen, task: Task, name: str, card: ModelCard, data: DataDir, tally: Tally
+) -> Iterator[Sample]:
+    seen: set[str] = set()
+    for sample in _samples(selection, chosen, task, card, data):
+        if sample.id in seen:
+            raise PluginError(f"two samples are named {sample.id!r}", where=name, hint="report it to the author")
+        seen.add(sample.id)
+        if selection.config.protocol == "context-only" and (why := unfit_for_context_only(sample.prompt)):
+            raise UsageError(
+                f"{name} cannot be asked context-only",
+                where=f"sample {sample.id}",
+                why=why,
+                hint="leave the task out, or use protocol query-aware",
+            )
+        sample = replace(sample, task=name, level=sample.level or "all")
+        yield _measure(sample, task, card, tally, overlength(selection.config, task))
 
 
 def _samples(selection: Selection, chosen: Chosen, task: Task, card: ModelCard, data: DataDir) -> Iterator[Sample]:
@@ -196,6 +230,7 @@ def _jobs(selection: Selection, card: ModelCard, samples: Iterable[Sample], tall
                     arm=identities[arm.name],
                     protocol=selection.config.protocol,
                 )
+                tally.n_jobs += 1
                 yield Job(
                     key=key,
                     sample=sample.id,
@@ -300,7 +335,8 @@ def _task_json(selection: Selection, chosen: Chosen, task: Task, name: str, tall
         "truncation": plain(task.truncation),
         "licence": task.licence,
         "own_prompt": chosen.template(task) is not None,
-        "unavailable": tally.unavailable.get(name),
+        "unavailable": tally.unavailable.get(name) or (reason(tally.refused[name]) if name in tally.refused else None),
+        "refused": tally.refused[name].to_json() if name in tally.refused else None,
         "extract": any(pin in tally.extracts for pin in pins),
         "n_samples": sum(level.n for level in levels.values()),
         "n_bad_records": sum(bad.pin in pins for bad in tally.bad),
@@ -339,8 +375,11 @@ def _notes(selection: Selection, card: ModelCard, tally: Tally) -> list[str]:
             notes.append(f"{name}: {n_over} samples are longer than the window and are skipped; its sizes are a grid")
         if chosen.template(task):
             notes.append(f"{name} asks with the user's own prompt: no score of it compares with the authors'")
-    for name, reason in tally.unavailable.items():
-        notes.append(f"{name} is unavailable here: {reason}")
+    for name, why in tally.unavailable.items():
+        notes.append(f"{name} is unavailable here: {why}")
+    for name, error in tally.refused.items():
+        hint = f" (next: {error.hint})" if error.hint else ""
+        notes.append(f"{name} is refused and does not run: {reason(error)}{hint}")
     notes += _without_retrieval(selection)
     return notes
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from loom_core import pipeline, report
+from loom_core.absent import refused
 from loom_core.config import RunConfig, with_templates
 from loom_core.errors import LoomError, RunError, UsageError
 from loom_core.keys import digest
@@ -48,8 +49,13 @@ class Joined:
 
     @property
     def exit_code(self) -> int:
-        """0 when every planned job of every system ended, else 3."""
-        return 0 if self.outcome.complete and not self.failed else 3
+        """0 when every planned job of every system ended and no task was refused, else 3."""
+        return 0 if self.outcome.complete and not self.failed and not self.refused else 3
+
+    @property
+    def refused(self) -> list[str]:
+        """The tasks that were refused, each with its reason."""
+        return [f"{task['name']}: {task['unavailable']}" for task in refused(self.report.get("tasks", ()))]
 
 
 def read_study(path: Path, given: Mapping[str, Any]) -> Study | None:

@@ -42,7 +42,19 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "stages",
         (
-            *("plan", "conversation", "agenda", "process", "placement", "worker", "score", "ledger", "costs", "cells"),
+            *(
+                "absent",
+                "plan",
+                "conversation",
+                "agenda",
+                "process",
+                "placement",
+                "worker",
+                "score",
+                "ledger",
+                "costs",
+                "cells",
+            ),
             *("rewriting", "losses", "compare", "knobs", "official", "resample", "leaderboard", "published"),
             *("report", "anytime", "weighting", "views", "judging", "forecast"),
         ),

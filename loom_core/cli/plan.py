@@ -108,7 +108,7 @@ def _tasks(made: dict[str, Any]) -> Any:
             found = power.get((task["name"], level["level"]), {}).get("detectable_loss")
             table.add_row(*row, *([f"{100 * found:.1f} %" if found is not None else "none"] if power else []))
         if task["unavailable"]:
-            table.add_row(task["name"], "unavailable here", "0", "", "")
+            table.add_row(task["name"], "refused" if task["refused"] else "unavailable here", "0", "", "")
     return table
 
 

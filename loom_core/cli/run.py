@@ -21,7 +21,8 @@ def run(what: tuple[str, ...], quiet: bool, **flags: Any) -> int:
     """Run benchmarks on a model with and without accelerations, and report quality and cost.
 
     The same command again continues the same run: what is recorded is not asked again. Exit code 0: every
-    planned question was answered; 3: some were not (run again to retry them); 1 and 2: an error.
+    planned question was answered; 3: some were not (run again to retry them), or a task was refused and the others
+    ran; 1 and 2: an error.
     """
     from loom_core.cli.progress import progress_for
     from loom_core.config import RunConfig
@@ -48,6 +49,9 @@ def _closing(result: Any, console: Any, *, again: str) -> None:
     """Where the report lies, and how to go on with a run that is not complete."""
     outcome, folder = result.outcome, result.folder
     console.print(f"report: {folder.report_html}", highlight=False, soft_wrap=True)
+    for why in result.refused:
+        console.print("[bold]refused[/], did not run: ", end="", highlight=False)
+        console.print(why, highlight=False, soft_wrap=True, markup=False)
     if outcome.complete:
         return
     left = outcome.planned - outcome.ended

@@ -14,6 +14,7 @@ from loom_core import ledger as ledger_module
 from loom_core import stats, views
 from loom_core.errors import RunError
 from loom_core.ledger import Ledger
+from loom_core.report.absences import FEW, data_banners
 from loom_core.report.text import one_line
 from loom_core.store import RunFolder, read_json
 from loom_core.thinking import UNFINISHED
@@ -35,8 +36,6 @@ Values keep their metric's scale; times are seconds, sizes bytes.
 Denominators: n + n_unscored + n_error + n_missing = n_planned; n_skipped is on top.
 """
 
-FEW = 2
-"""Tasks up to which each has a banner of its own; more of them share one."""
 BEFORE_NUMBERS = ("error", "warning", "note")
 
 
@@ -322,7 +321,7 @@ def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, s
     if ledger.strangers:
         yield {"kind": "warning", "text": f"{ledger.strangers} recorded answers are not in the plan and not counted."}
     yield from ({"kind": "warning", "text": one_line(told, 300)} for told in report["told"])
-    yield from _data_banners(report["tasks"])
+    yield from data_banners(report["tasks"])
     yield from _unscored_banners(report["unscored"])
     yield from _judge_banners(report["judge"])
     yield from _cost_banners(report)
@@ -331,21 +330,6 @@ def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, s
         names = list(dict.fromkeys(names))
         for name in [", ".join(names)] if len(names) > FEW else names:
             yield {"kind": "note", "text": f"{name}: {text}"}
-
-
-def _data_banners(tasks: Sequence[Mapping[str, Json]]) -> Iterator[dict[str, str]]:
-    """Tasks whose data is missing or cut: one banner each, or one for all where they are many."""
-    missing = {task["name"]: one_line(task["unavailable"]) for task in tasks if task.get("unavailable")}
-    if len(missing) > FEW:
-        text = f"{len(missing)} of {len(tasks)} tasks are unavailable here; the notes say which file each lacks: "
-        yield {"kind": "warning", "text": text + ", ".join(missing)}
-    else:
-        yield from ({"kind": "warning", "text": f"{name} is unavailable here: {why}"} for name, why in missing.items())
-    cut = [task["name"] for task in tasks if task.get("extract")]
-    for names in [", ".join(cut)] if len(cut) > FEW else cut:
-        were, their = ("were", "their") if len(cut) > FEW else ("was", "its")
-        text = f"{names} {were} run on an extract of {their} data: {their} scores stand for that extract alone."
-        yield {"kind": "warning", "text": text}
 
 
 def _subset_banners(anytime: Mapping[str, Any], state: Mapping[str, Any]) -> Iterator[dict[str, str]]:

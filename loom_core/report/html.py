@@ -223,13 +223,16 @@ def _task(
 
 
 def _absent(report: Mapping[str, Any]) -> str:
-    """The tasks that could not be asked here, with what each lacks."""
-    rows = "".join(
-        f"<li><b>{escape(task['name'])}</b>: {escape(text.one_line(task['unavailable'], 600))}</li>"
-        for task in report["tasks"]
-        if task.get("unavailable")
+    """The tasks that could not be asked here: what each lacks, or why it was refused."""
+    sections: dict[str, str] = {}
+    for task in report["tasks"]:
+        if task.get("unavailable"):
+            head = "Refused" if task.get("refused") else "Unavailable here"
+            row = f"<li><b>{escape(task['name'])}</b>: {escape(text.one_line(task['unavailable'], 600))}</li>"
+            sections[head] = sections.get(head, "") + row
+    return "".join(
+        f'<section><h2>{head}</h2><ul class="notes">{rows}</ul></section>' for head, rows in sections.items()
     )
-    return f'<section><h2>Unavailable here</h2><ul class="notes">{rows}</ul></section>' if rows else ""
 
 
 def _figure(picture: charts.Picture, *, numbers: bool = True) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from loom_core.absent import absence
 from loom_core.report import authors, charts, svg, tables
 from loom_core.report.budgets import budgets
 from loom_core.report.losses import losses
@@ -43,7 +44,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"## {escape(task['name'])}"
         yield ""
         if task.get("unavailable"):
-            yield f"Unavailable here: {escape(task['unavailable'])}"
+            why = absence(task)
+            yield escape(why[0].upper() + why[1:])
             yield ""
             continue
         yield from table(tables.headline(report, task, wide=True))

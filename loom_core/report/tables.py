@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from loom_core.absent import absence
 from loom_core.report import rewritten, text
 from loom_core.report.build import rows_of
 from loom_core.types import Json
@@ -132,7 +133,7 @@ def answered(row: Mapping[str, Json], score: Mapping[str, Json]) -> str:
 def _headline_notes(report: Report, task: Mapping[str, Json]) -> Iterator[str]:
     totals = rows_of(report["totals"], task["name"])
     if task.get("unavailable"):
-        yield f"unavailable here: {text.one_line(task['unavailable'])}"
+        yield text.one_line(absence(task))
         return
     ns = sorted({row["scores"][0]["n"] for row in totals if row["scores"]})
     if ns:

@@ -29,6 +29,7 @@ class FableOptions:
     )
     deadly: int | None = option(None, low=0, help="the worker is killed over this question")
     raising: int | None = option(None, low=0, help="the benchmark raises over this question")
+    refusing: int | None = option(None, low=0, help="task chat is refused after this many samples")
     seed: int = option(0, low=0, help="seed of the words")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from loom_bench_fable import AgainOptions, FableOptions, HeadOptions, JudgedOptions
 from loom_core.contracts import BenchmarkBase, Data, Judging, Tokenizer
+from loom_core.errors import UsageError
 from loom_core.prompt import context_indices, segment, with_texts
 from loom_core.types import Generation, JudgeSpec, Prompt, Response, Sample, Scored, Task, Turn
 
@@ -49,6 +50,8 @@ class Fable(BenchmarkBase):
     ) -> Iterator[Sample]:
         """Contexts grow from group to group."""
         for i in range(self._options.n):
+            if task.name == "chat" and i == self._options.refusing:
+                raise UsageError("no fable is that long", where=f"question {i}", hint="ask for fewer words")
             group = i // self._options.per_context
             draw = random.Random(f"{self._options.seed} {group}")
             words = [draw.choice(WORDS) for _ in range(self._options.words + 5 * group)]
