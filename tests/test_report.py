@@ -14,7 +14,7 @@ from loom_core import report as report_module
 from loom_core.cli.report import report as report_command
 from loom_core.errors import RunError, UsageError
 from loom_core.report import authors, terminal, text
-from loom_core.report.build import _data_banners
+from loom_core.report.absences import data_banners
 from loom_core.store import RunFolder, read_json, write_json
 from loom_core.testing.runs import DENSE, Answerer, Made, MadeArm, MadeTask, make_run, retrieves
 from loom_core.types import Json, Sample
@@ -280,7 +280,7 @@ def test_the_command_writes_and_shows(run: RunFolder) -> None:
 
 def test_many_tasks_without_data_share_a_banner() -> None:
     tasks = [{"name": f"b:t{i}", "unavailable": "no file" if i < 4 else None, "extract": i > 4} for i in range(7)]
-    shown = [banner["text"] for banner in _data_banners(tasks)]
+    shown = [banner["text"] for banner in data_banners(tasks)]
     assert shown[0].startswith("4 of 7 tasks are unavailable here") and shown[0].endswith("b:t0, b:t1, b:t2, b:t3")
     assert [text.partition(" ")[0] for text in shown[1:]] == ["b:t5", "b:t6"]
 
@@ -296,5 +296,5 @@ def test_the_page_lists_absent_tasks_once_and_links_only_to_those_asked(tmp_path
 
 def test_three_flags_share_a_banner() -> None:
     tasks = [{"name": f"b:t{i}", "unavailable": None, "extract": True} for i in range(3)]
-    (shown,) = [banner["text"] for banner in _data_banners(tasks)]
+    (shown,) = [banner["text"] for banner in data_banners(tasks)]
     assert shown.startswith("b:t0, b:t1, b:t2 were run on an extract")
