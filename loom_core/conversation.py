@@ -195,7 +195,11 @@ class Conversations:
         turn, task, job = step.turn, step.task, str(step.job["key"])
         prepared = self._render(arm, turn, task)
         prompt, rendered = prepared.prompt, prepared.rendered
-        seen: Json = list(rendered.token_ids or ()) if rendered else [[s.role, s.text] for s in prompt.segments]
+        seen: Json = (
+            list(rendered.token_ids or ())
+            if rendered
+            else [[s.role, s.text, *(["apart"] if s.apart else [])] for s in prompt.segments]
+        )
         return (
             Request(
                 key=call_key(job, step.number, seen, turn.generation),

@@ -174,7 +174,9 @@ class DataDir:
     # -- where a file may lie ------------------------------------------------------------------------------------
 
     def _in_mirror(self, source: DataSource) -> Place | None:
-        return find(self.mirror, source.folder, Pin.parse(source.pin)) if self.mirror is not None else None
+        if self.mirror is None:
+            return None
+        return find(self.mirror, source.folder, Pin.parse(source.pin), source.places)
 
     def _cached(self, pin: Pin) -> Path | None:
         """The pinned file in loom's cache or in the hub's."""

@@ -18,7 +18,7 @@ from loom_core.contracts import MOST_CALLS, Judging, ModelCard, Session
 from loom_core.conversation import response_from
 from loom_core.errors import LoomError
 from loom_core.judges import JudgeChoice
-from loom_core.keys import digest, plain, seed_of
+from loom_core.keys import digest, plain, prompt_digest, seed_of
 from loom_core.manifest import redact, secrets
 from loom_core.plugins import Catalog
 from loom_core.render import messages, render
@@ -291,7 +291,7 @@ class Judge:
             "task": case.job.task,
             "arm": case.job.arm,
             "repeat": case.job.repeat,
-            "prompt_digest": digest([[s.kind, s.role, s.text] for s in case.request.prompt.segments]),
+            "prompt_digest": prompt_digest(case.request.prompt),
             **plain(response),
         }
         if record["error"]:

@@ -53,8 +53,8 @@ def digest(value: Any) -> str:
 
 
 def prompt_digest(prompt: Prompt) -> str:
-    """sha256 of a prompt's segments: kinds, roles and texts."""
-    return digest([[s.kind, s.role, s.text] for s in prompt.segments])
+    """sha256 of a prompt's segments: kinds, roles and texts, and which of them stand apart."""
+    return digest([[s.kind, s.role, s.text, *(["apart"] if s.apart else [])] for s in prompt.segments])
 
 
 def job_key(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -41,11 +41,14 @@ class Place:
             raise DataError("a mirror's list of extracts cannot be read", where=str(file), why=str(error)) from error
 
 
-def find(mirror: Path, folder: str, pin: Pin) -> Place | None:
-    """The pinned file in a mirror: a member unpacked (at its own path, or beside its archive), or the file itself."""
+def find(mirror: Path, folder: str, pin: Pin, places: Sequence[str] = ()) -> Place | None:
+    """The pinned file in a mirror: a member unpacked (at its own path, or beside its archive), or the file itself.
+
+    places: other paths at which it may lie (`DataSource.places`), looked for last.
+    """
     beside = str(PurePosixPath(pin.path).parent / pin.member) if pin.member is not None else pin.path
     for root in _roots(mirror, folder, pin):
-        for inside in dict.fromkeys((pin.member or pin.path, beside, pin.path)):
+        for inside in dict.fromkeys((pin.member or pin.path, beside, pin.path, *places)):
             if (root / inside).is_file():
                 return Place(root, inside)
     return None

@@ -64,7 +64,8 @@ def merged(segments: Iterable[Segment]) -> tuple[Segment, ...]:
     """Neighbours of one kind and role as one segment; contexts stay apart."""
     found: list[Segment] = []
     for one in segments:
-        if found and one.kind != "context" and (found[-1].kind, found[-1].role) == (one.kind, one.role):
+        joins = found and one.kind != "context" and not one.apart
+        if joins and (found[-1].kind, found[-1].role) == (one.kind, one.role):
             found[-1] = replace(one, text=found[-1].text + one.text)
         else:
             found.append(one)

@@ -83,8 +83,8 @@ def read_pins(package_file: Path) -> dict[str, DataSource]:
     package_file: the plugin's `__file__`, whose folder holds pins.toml, or a TOML file itself. One table a mirror
     folder: `repo` and `commit` (GitHub) or `dataset` and `revision` (hub), `licence`, and `files`, a list of `path`,
     `sha256` ("" = not known yet), `bytes` (-1 = not known) and, where it is known, `git_blob` (git's id of the
-    content). `archives` lists, in the same form, the archives that members are taken from. `folder` names the mirror
-    folder where it is not the table's own name.
+    content), and `places` (other paths at which a mirror may hold it). `archives` lists, in the same form, the archives
+    that members are taken from. `folder` names the mirror folder where it is not the table's own name.
     """
     file = package_file if package_file.suffix == ".toml" else package_file.parent / "pins.toml"
     try:
@@ -113,6 +113,7 @@ def _source(table: Mapping[str, Any], folder: str, row: Mapping[str, Any]) -> Da
         n_bytes=row["bytes"] if row["bytes"] >= 0 else None,
         licence=str(table.get("licence", "")),
         git_blob=str(row.get("git_blob", "")),
+        places=tuple(map(str, row.get("places", ()))),
     )
     for name, digest, length in (("sha256", source.sha256, 64), ("git_blob", source.git_blob, 40)):
         if digest and not re.fullmatch(f"[0-9a-f]{{{length}}}", digest):

@@ -52,5 +52,4 @@ def unfit_for_context_only(prompt: Prompt) -> str:
 
 def only_context_changed(before: Prompt, after: Prompt) -> bool:
     """True if `after` differs from `before` in the texts of context segments alone."""
-    rest = [(s.kind, s.role, s.text) for s in before.segments if s.kind != "context"]
-    return rest == [(s.kind, s.role, s.text) for s in after.segments if s.kind != "context"]
+    return [s for s in before.segments if s.kind != "context"] == [s for s in after.segments if s.kind != "context"]

@@ -56,12 +56,13 @@ def n_tokens(prompt: Prompt, tokenizer: Tokenizer | None, *, chat: Chat) -> int:
 
 
 def messages(prompt: Prompt) -> list[dict[str, str]]:
-    """The segments as chat messages: consecutive equal roles form one; a trailing prefill is left out."""
+    """The segments as chat messages: consecutive equal roles form one, unless a segment stands apart; a trailing
+    prefill is left out."""
     rows: list[dict[str, str]] = []
     for segment in prompt.segments:
         if segment.kind == "prefill":
             continue
-        if rows and rows[-1]["role"] == segment.role:
+        if rows and rows[-1]["role"] == segment.role and not segment.apart:
             rows[-1]["content"] += segment.text
         else:
             rows.append({"role": segment.role, "content": segment.text})

@@ -23,11 +23,13 @@ PROTOCOLS: tuple[Protocol, ...] = ("query-aware", "context-only")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """One named part of a prompt. `role` says whose turn it belongs to; consecutive equal roles form one message."""
+    """One named part of a prompt. `role` says whose turn it belongs to; consecutive equal roles form one message, but
+    for one that stands `apart`."""
 
     kind: SegmentKind
     text: str
     role: Role = "user"
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +74,7 @@ class Sample:
 
     level: the benchmark's own length level ("16k", "512 words"). length: measured tokens, filled in by the plan.
     depth: relative position of the evidence, 0 to 1. cluster: samples of one document (clustered errors, shared
-    prefix). group: samples scored together.
-    """
+    prefix). group: samples scored together."""
 
     id: str
     task: str
@@ -110,8 +111,7 @@ class Truncation:
     scope "context": only context segments shrink, where the user allows it (`--overlength truncate`). "document": the
     same, but always, because the benchmark's authors cut documents that are too long. "prompt": the tokenised raw
     prompt is cut, always, as several authors do. side: the part that is removed. limit: tokens, read for "prompt" only;
-    None = window - max_tokens.
-    """
+    None = window - max_tokens."""
 
     scope: Literal["context", "document", "prompt"] = "context"
     side: Literal["middle", "left", "right"] = "middle"
@@ -123,7 +123,7 @@ class DataSource:
     """A pinned upstream file: `github:owner/repo@commit:path` or `hf:dataset@revision:path[#member of an archive]`.
 
     folder: the folder of a mirror that holds it (`FOLDER/path`). What is not pinned is "" or None. git_blob: git's id
-    of the content (hex). archive: the pin of the whole archive that a member comes from."""
+    of the content (hex). archive: the pin of a member's whole archive. places: other paths in a mirror's folder."""
 
     pin: str
     folder: str
@@ -132,14 +132,14 @@ class DataSource:
     licence: str = ""
     git_blob: str = ""
     archive: DataSource | None = None
+    places: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadRecord:
     """A record of an upstream file that cannot be used.
 
-    place: "line 7" or "item 7". field: "" where the record as a whole is wrong.
-    """
+    place: "line 7" or "item 7". field: "" where the record as a whole is wrong."""
 
     pin: str
     place: str
@@ -167,8 +167,7 @@ class Task:
     chance: the score of guessing, in the metric's own scale; None where it has no meaning.
     retrieval: False where retrieving parts of the context makes no sense (sorting, counting, summaries).
     grid: True where the samples are a fixed grid of sizes, asked as far as a model's window reaches: unless the user
-    gives `--overlength`, those that do not fit are skipped and counted.
-    """
+    gives `--overlength`, those that do not fit are skipped and counted."""
 
     name: str
     version: str

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loom_core.keys import digest, prompt_digest
 from loom_core.prompt import segment
 from loom_core.render import messages, prefill_text, render
 from loom_core.types import Prompt, Segment
@@ -183,3 +184,16 @@ def test_unstripped_contents_are_found_whole(rows: list[Segment]) -> None:
     assert "".join(text for kind, text in found if kind != "template") == "".join(row.text for row in rows)
     merged = [kind for kind, _ in found if kind != "template"]
     assert merged == [row.kind for row in rows]
+
+
+def test_a_segment_that_stands_apart_begins_a_message() -> None:
+    parts = (segment("context", "c"), segment("question", "q"))
+    prompt = Prompt(segments=(*parts, segment("question", "again")))
+    apart = Prompt(segments=(*parts, Segment(kind="question", text="again", apart=True)))
+    assert [row["content"] for row in messages(prompt)] == ["cqagain"]
+    assert [row["content"] for row in messages(apart)] == ["cq", "again"]
+    plain = [[one.kind, one.role, one.text] for one in prompt.segments]
+    assert prompt_digest(prompt) == digest(plain), "what stands nowhere apart keeps its digest"
+    assert prompt_digest(apart) != prompt_digest(prompt)
+    rendered = render(apart, FakeTokenizer(), chat="template")
+    assert rendered.text.count("again") == 1 and rendered.spans[-1].kind in ("question", "template")

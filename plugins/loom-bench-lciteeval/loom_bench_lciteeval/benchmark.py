@@ -13,9 +13,17 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from loom_bench_lciteeval.passages import needle_passage, star_passages
 from loom_bench_lciteeval.plugin import CONTROLLED, TASKS, LCiteEvalOptions
-from loom_bench_lciteeval.prompts import Settings, Wording, passage_text, read_settings, read_wording
-from loom_bench_lciteeval.scoring import gold_score, table
+from loom_bench_lciteeval.prompts import (
+    Settings,
+    Wording,
+    passage_text,
+    passage_title,
+    read_settings,
+    read_wording,
+)
+from loom_bench_lciteeval.scoring import bucket, gold_score, table
 from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Tokenizer
 from loom_core.data import read_pins
 from loom_core.errors import DataError
@@ -35,16 +43,16 @@ from loom_core.records import (
 from loom_core.types import DataSource, Generation, Json, Sample, Task
 
 FOLDERS = {"main": "l-citeeval", "length": "l-citeeval-length", "hardness": "l-citeeval-hardness"}
+RECORDS = {"main": "L-CiteEval-Data", "length": "L-CiteEval-Length", "hardness": "L-CiteEval-Hardness"}
+"""The folders of the run configurations in the repository, and of the records on the hub."""
 SUMMARIES = ("gov_report", "multi_news", "qmsum")
 KNOWN_PASSAGES = ("niah", "counting_stars")
 CITATIONS = ("citation_recall", "citation_precision", "citation_f1", "citation_count")
-PASSAGES = ("lciteeval_passage_recall", "lciteeval_passage_precision", "lciteeval_passage_f1")
+PASSAGES = tuple(f"lciteeval_passage_{part}" for part in ("recall", "precision", "f1", "count"))
 MAX_TOKENS = {"natural_questions": 200, "hotpotqa": 200, "2wikimultihopqa": 200, "locomo": 200, "dialsim": 200}
 MAX_TOKENS |= {"niah": 128, "counting_stars": 128}
 OTHERS_MAX_TOKENS = 800
 """Summaries, and narrativeqa: the authors' list of tasks with 200 misspells it."""
-BUCKETS = (8, 16, 24, 32, 40, 48)
-STARS = re.compile(r"little penguin counted (\d+) ★")
 FIELDS: Mapping[str, Check] = {
     "id": either(text, whole),
     "question": optional(text),
@@ -76,8 +84,12 @@ class LCiteEval(BenchmarkBase):
 
     def _files(self, base: str) -> tuple[DataSource, DataSource]:
         """The run configuration and the records of a task."""
-        folder = FOLDERS[self._options.variant]
-        return self._pin(f"config/{folder}/{base}.yaml"), self._pin(f"data/L-CiteEval/{folder}/{base}.json")
+        variant = self._options.variant
+        return self._pin(f"config/{FOLDERS[variant]}/{base}.yaml"), self._pin(f"{RECORDS[variant]}/{base}.json")
+
+    @property
+    def _stop(self) -> tuple[str, ...]:
+        return ("\n",) if self._options.stop == "newline" else ()
 
     def tasks(self, lengths: tuple[int, ...]) -> Sequence[Task]:
         """The tasks of the collection; those of a graded one carry its name."""
@@ -90,10 +102,10 @@ class LCiteEval(BenchmarkBase):
         stem = "2WikiMultihopQA" if base == "2wikimultihopqa" else base
         return Task(
             name=name,
-            version="1",
+            version="2",
             capability="faithfulness",
             metrics=metrics_of(base),
-            generation=Generation(max_tokens=MAX_TOKENS.get(base, OTHERS_MAX_TOKENS), stop=("\n",)),
+            generation=Generation(max_tokens=MAX_TOKENS.get(base, OTHERS_MAX_TOKENS), stop=self._stop),
             chance=0.0,
             sources=(config, self._pin(f"prompt/{stem}_default.json"), records),
             licence="none stated",
@@ -109,7 +121,7 @@ class LCiteEval(BenchmarkBase):
         settings = read_settings(data.text(config), config)
         source = self._pin(settings.prompt_file)
         wording = read_wording(data.text(source), source)
-        fields: Mapping[str, Check] = FIELDS if base in SUMMARIES and base != "qmsum" else {**FIELDS, "question": text}
+        fields = fields_of(base)
         seen: dict[str, int] = {}
         for record in read_records(data, records, fields, form="json"):
             one = self._sample(task, base, record, wording, settings)
@@ -118,11 +130,15 @@ class LCiteEval(BenchmarkBase):
             yield one if times == 1 else _renamed(one, f"{one.id}#{times}")
 
     def _sample(self, task: Task, base: str, record: Record, wording: Wording, settings: Settings) -> Sample:
-        asked = record.get("question")
-        documents = tuple(map(passage_text, record["docs"][: settings.most]))
+        asked, docs = record.get("question"), record["docs"][: settings.most]
+        documents, titles = tuple(map(passage_text, docs)), list(map(passage_title, docs))
         answer = record["answer"]
         references = tuple(answer) if isinstance(answer, list) else (answer,)
         meta: dict[str, Json] = {"oracle": oracle(base, references, documents)}
+        if any(title is not None for title in titles):
+            meta["titles"] = titles
+        if record.get("length") is not None:
+            meta["length"] = record["length"]
         if base in KNOWN_PASSAGES:
             meta |= {"passages": known_passages(base, references, documents), "cited_as": cited_as(base)}
         return Sample(
@@ -130,21 +146,18 @@ class LCiteEval(BenchmarkBase):
             task=task.name,
             prompt=wording.prompt(asked, record["docs"], record.get("role"), settings.shots, settings.most),
             references=references,
-            level=self._level(record),
+            level=self._level(record, task.name),
             documents=documents,
             meta=meta,
         )
 
-    def _level(self, record: Record) -> str | None:
-        """The bucket of the record's own length, or its hardness; None where the record says neither."""
+    def _level(self, record: Record, task: str) -> str | None:
+        """The authors' bucket of the record's own length, or its hardness; None where the record says neither."""
         if self._options.variant == "hardness":
             found = record.get("hardness") or record.get("level")
             return str(found) if found else None
         length = record.get("length")
-        if length is None:
-            return None
-        bucket = next((size for size in BUCKETS if length <= 1000 * size), BUCKETS[-1])
-        return f"{bucket}k"
+        return None if length is None else bucket(length, task)
 
     def aggregate(self, rows: Sequence[Graded]) -> Sequence[Line]:
         """Means times 100 by task, and by length or hardness."""
@@ -177,12 +190,15 @@ def cited_as(base: str) -> str:
 
 
 def known_passages(base: str, references: Sequence[Json], documents: Sequence[str]) -> list[int]:
-    """The numbers (from 1) of the passages that hold the answer: the counted stars, or the needle's text."""
-    if base == "counting_stars":
-        wanted = set(map(str, references))
-        return [i for i, text in enumerate(documents, 1) if any(n in wanted for n in STARS.findall(text))]
-    needle = str(references[0]).strip().rstrip(".").lower()
-    return [i for i, text in enumerate(documents, 1) if needle and needle in text.lower()]
+    """The numbers (from 1) of the passages that hold the answer: those that count stars, or the needle's first."""
+    return star_passages(documents) if base == "counting_stars" else needle_passage(str(references[0]), documents)
+
+
+def fields_of(base: str) -> Mapping[str, Check]:
+    """What a record of the task must have: the authors' scorers take one text only where they make ROUGE."""
+    question = optional(text) if base in SUMMARIES and base != "qmsum" else text
+    answer = {"answer": text} if base in SUMMARIES or base == "niah" else {}
+    return {**FIELDS, "question": question, **answer}
 
 
 def oracle(base: str, references: Sequence[Json], documents: Sequence[str]) -> str:

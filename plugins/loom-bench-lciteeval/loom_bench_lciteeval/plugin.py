@@ -29,10 +29,15 @@ CONTROLLED = ("narrativeqa", "hotpotqa", "gov_report", "locomo", "counting_stars
 
 @dataclass(frozen=True)
 class LCiteEvalOptions:
-    """Which of the three collections is asked."""
+    """Which of the three collections is asked, and where answers end."""
 
     variant: Literal["main", "length", "hardness"] = option(
         "main", help="main: all 11 tasks; length, hardness: the five tasks graded by length or by hardness"
+    )
+    stop: Literal["none", "newline"] = option(
+        "none",
+        help="newline: an answer ends at its first line feed, near what the authors ask of models whose configuration "
+        "lists several end tokens (Llama 3 Instruct); none: at the end token, as they ask of all others",
     )
 
 
@@ -42,7 +47,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
     return (
         BenchmarkSpec(
             name="lciteeval",
-            version="1",
+            version="2",
             summary="11 tasks of 8k to 48k tokens whose answers must cite their passages; correctness and citations",
             factory="loom_bench_lciteeval.benchmark:LCiteEval",
             tasks=(*TASKS, *(f"{task}_{variant}" for variant in ("length", "hardness") for task in CONTROLLED)),
@@ -57,11 +62,18 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
 def loom_metrics() -> Sequence[MetricSpec]:
     """Cited against known passages."""
     rows = (
-        ("lciteeval_passage_recall", "share of the passages known to hold the answer that are cited", "passage_recall"),
-        ("lciteeval_passage_precision", "share of the cited passages that hold the answer", "passage_precision"),
-        ("lciteeval_passage_f1", "harmonic mean of the two", "passage_f1"),
+        ("recall", "share of the passages known to hold the answer that are cited", 1.0),
+        ("precision", "share of the cited passages that hold the answer", 1.0),
+        ("f1", "harmonic mean of the two", 1.0),
+        ("count", "citations that count in one answer", float("inf")),
     )
     return tuple(
-        MetricSpec(name=name, version="1", summary=summary, factory=f"loom_bench_lciteeval.passages:{factory}")
-        for name, summary, factory in rows
+        MetricSpec(
+            name=f"lciteeval_passage_{part}",
+            version="2",
+            summary=summary,
+            factory=f"loom_bench_lciteeval.passages:passage_{part}",
+            high=high,
+        )
+        for part, summary, high in rows
     )

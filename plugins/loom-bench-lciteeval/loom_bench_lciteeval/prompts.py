@@ -1,8 +1,9 @@
 """The one-shot prompt of L-CiteEval from the authors' prompt file: demonstration, passages, instruction, question.
 
-Source: ZetangForward/L-CITEEVAL, script/inference_1shot_vllm.py:make_demo, which follows ALCE's function of that name:
-the fields are filled in the order instruction, question, passages; white space at the end is dropped; a demonstration's
-answer is put right behind. Knows the file's layout; holds none of its text.
+Source: ZetangForward/L-CITEEVAL@6e49326, script/inference_1shot_vllm.py (make_doc_prompt, make_demo), as facts: the
+fields are filled in the order instruction, question, passages; white space at the end is dropped; a demonstration's
+answer is put right behind; a passage that has a title is shown without it. Knows the file's layout; holds none
+of its text.
 """
 
 from __future__ import annotations
@@ -16,12 +17,27 @@ from loom_core.prompt import segment
 from loom_core.types import DataSource, Json, Prompt
 
 ROLE = "<<<chatbox>>>"
-PASSAGES = "{D}"
+PASSAGES, QUESTION = "{D}", "{Q}"
 
 
 def passage_text(document: Json) -> str:
-    """A passage's text: a record gives it as text, or as an object with title and text."""
+    """A passage's own text: a record gives it as text, or as an object with title and text."""
     return str(document["text"] if isinstance(document, Mapping) else document)
+
+
+def passage_title(document: Json) -> str | None:
+    """A passage's title; None where the record gives none."""
+    title = document.get("title") if isinstance(document, Mapping) else None
+    return None if title is None else str(title)
+
+
+def shown_text(document: Json) -> str:
+    """What stands in the prompt: of an object its text without line feeds at the ends and without its title's line."""
+    text = passage_text(document)
+    if not isinstance(document, Mapping):
+        return text
+    text, title = text.strip("\n"), passage_title(document)
+    return text if title is None else text.removeprefix(f"{title}\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +73,18 @@ class Wording:
     ) -> tuple[str, str, str]:
         """The template before, in and after the passages, with the answer's field removed."""
         instruction = self.instruction.replace(ROLE, role or ROLE)
-        text = self.template.replace("{INST}", instruction).replace("{Q}", question or "")
+        text = self.template.replace("{INST}", instruction)
+        if QUESTION in self.template:
+            text = text.replace(QUESTION, question or "")
         before, _, after = text.partition(PASSAGES)
         numbered = (
-            self.passage.replace("{ID}", str(number)).replace("{P}", passage_text(document))
+            self.passage.replace("{P}", shown_text(document)).replace("{ID}", str(number))
             for number, document in enumerate(documents[:most], 1)
         )
-        return before.replace("{A}", ""), "".join(numbered).replace("{A}", ""), after.replace("{A}", "")
+        passages = "".join(numbered)
+        # Field names that a record's own text holds are fields to the authors too.
+        after = after.replace(PASSAGES, passages)
+        return before.replace("{A}", ""), passages.replace("{A}", ""), after.replace("{A}", "")
 
 
 def _answer(answer: Json) -> str:

@@ -17,7 +17,10 @@ from loom_core.types import Sample, Scored
 from loom_metric_nli.entailment import Entailment, NoModel, opened
 from loom_metric_nli.plugin import CitationOptions
 
-PREMISE = "Passage: "
+TITLES = "titles"
+"""In `Sample.meta`, where passages have titles: one for each document, None for one without."""
+LONGEST = 4000
+"""Digits from which Python refuses to read a whole number; a citation so long is beyond every passage."""
 _CITED = re.compile(r"\[(\d+)")
 _AFTER_STOP = re.compile(r"(?<=[.!?])\s+")
 Part = Literal["recall", "precision", "f1", "count"]
@@ -81,8 +84,17 @@ class _Sentence:
     cited: tuple[int, ...]
 
 
+def premises(sample: Sample) -> tuple[str, ...]:
+    """The passages as the entailment model reads them: with their titles, where `Sample.meta` has them."""
+    titles = sample.meta.get(TITLES) or [None] * len(sample.documents)
+    return tuple(
+        f"Passage: {text}" if title is None else f"Title: {title}\nPassage: {text}"
+        for title, text in zip(titles, sample.documents, strict=True)
+    )
+
+
 def _parse(text: str, n_documents: int) -> tuple[str, list[int]]:
-    cited = [int(number) - 1 for number in _CITED.findall(text)]
+    cited = [int(number) - 1 if len(number) < LONGEST else n_documents for number in _CITED.findall(text)]
     # One number beyond the passages rejects all of a sentence's citations; they then do not count either.
     in_range = all(i < n_documents and n_documents for i in cited)
     return without_citations(text).strip(), cited if in_range else []
@@ -91,7 +103,7 @@ def _parse(text: str, n_documents: int) -> tuple[str, list[int]]:
 def measure(
     prediction: str, documents: Sequence[str], entails: Entailment, split: Callable[[str], list[str]], at_most: int
 ) -> Citations:
-    """The citations of one answer. documents: the passages, the first of which is cited as [1]."""
+    """The citations of one answer. documents: the passages (as `premises` has them); the first is cited as [1]."""
     sentences = []
     for text in split(prediction):
         claim, cited = _parse(text, len(documents))
@@ -126,7 +138,7 @@ def _except(cited: tuple[int, ...], i: int) -> tuple[int, ...]:
 
 
 def _premise(documents: Sequence[str], cited: Sequence[int]) -> str:
-    return "\n".join(PREMISE + documents[i] for i in cited)
+    return "\n".join(documents[i] for i in cited)
 
 
 @functools.lru_cache(maxsize=8)
@@ -138,7 +150,8 @@ def _measured(prediction: str, documents: tuple[str, ...], options: CitationOpti
 
 @dataclass(frozen=True)
 class CitationMetric:
-    """One part of an answer's citations. Reads `Sample.documents`, the passages as they are numbered in the prompt."""
+    """One part of an answer's citations. Reads `Sample.documents`, the passages as they are numbered in the prompt,
+    and `Sample.meta["titles"]`."""
 
     part: Part
     options: CitationOptions
@@ -146,7 +159,7 @@ class CitationMetric:
     def score(self, prediction: str, sample: Sample) -> Scored:
         """The part; 0 for an answer without a sentence, which the authors leave out; None where no model is at hand."""
         try:
-            found = _measured(prediction, sample.documents, self.options)
+            found = _measured(prediction, premises(sample), self.options)
         except NoModel as error:
             return Scored(value=None, detail={"error": str(error)})
         facts = {name: getattr(found, name) for name in ("sentences", "entailed", "needed", "count")}

@@ -38,7 +38,7 @@ def loom_metrics() -> Sequence[MetricSpec]:
     return tuple(
         MetricSpec(
             name=name,
-            version="1",
+            version="2",
             summary=summary,
             factory=f"loom_metric_nli.citations:{factory}",
             high=high,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,20 @@ def test_any_text_gives_shares(prediction: str, docs: list[str]) -> None:
 def sample() -> Sample:
     """A sample with passages."""
     return Sample(id="s", task="t", prompt=Prompt(segments=()), references=(), documents=DOCS)
+
+
+def test_passages_are_read_with_their_titles() -> None:
+    one = Sample(id="s", task="t", prompt=Prompt(segments=()), references=(), documents=("x", "y"))
+    assert citations.premises(one) == ("Passage: x", "Passage: y")
+    titled = replace(one, meta={"titles": ["Rome", None]})
+    assert citations.premises(titled) == ("Title: Rome\nPassage: x", "Passage: y")
+    words = CitationOptions(model="words", sentences="rule")
+    assert citations.recall(words).score("Rome x [1].", titled).value == 1.0
+    assert citations.recall(words).score("Rome x [1].", one).value == 0.0
+
+
+def test_a_number_too_long_for_python_is_beyond_every_passage() -> None:
+    assert found("Rome is old [" + "2" * 5000 + "].").count == 0
 
 
 def test_without_a_model_there_is_no_value() -> None:

@@ -142,7 +142,8 @@ VERSIONS = {
     "leval_topic": "2",
     "leval_loyalty": "3",
     "leval_fact": "3",
-    "lciteeval_counting_stars": "2",
+    "lciteeval_counting_stars": "3",
+    "lciteeval_rouge_l": "2",
 }
 """Of the metrics whose rule has changed since version 1; the changelog says how."""
 

@@ -112,25 +112,28 @@ def counting_stars_reasoning() -> Metric:
 class CitedStars:
     """L-CiteEval's counting_stars: hits of the collected list over the number of references.
 
-    JSON is read from the first "{" to the first "}"; the list is cut to the number of references, and a count that is
-    collected twice hits twice. The records hold whole numbers, so text that looks like one is no hit: "15" is not 15.
-    meta: key (optional, as for Counting-Stars).
+    Source: ZetangForward/L-CITEEVAL@6e49326, script/eval_correct.py, as facts. JSON is read from the first "{" to the
+    first "}" of the answer; the list is cut to the number of references, and a count that is collected twice hits
+    twice. The records hold whole numbers, so text that looks like one is no hit: "15" is not 15. The authors' function
+    also looks at `passage_id`, and raises where it is empty or no list of plain values: 0 here, with what it raises.
     """
 
     def score(self, prediction: str, sample: Sample) -> Scored:
         """0 to 1; 0 where no list can be read."""
         if not sample.references:
             return no_reference()
-        start = prediction.find("{")
-        end = prediction.find("}")
+        start, end = prediction.find("{"), prediction.find("}")
         if start < 0 or end < start:
             return failed("no JSON object in the answer")
-        try:
-            found = _listed(json.loads(prediction[start : end + 1]), sample.meta.get("key"))
-        except (ValueError, RecursionError):
-            found = None
-        if found is None:
-            return failed("no list of counts in the answer")
         wanted = wanted_counts(sample)
-        hits = sum(star in wanted for star in found[: len(wanted)])
-        return Scored(value=hits / len(wanted), extracted=found)
+        try:
+            record = json.loads(prediction[start : end + 1])
+        except (ValueError, RecursionError):
+            return failed("no JSON object in the answer")
+        try:
+            if "passage_id" in record and not set(record["passage_id"]):
+                return failed("ZeroDivisionError: an empty passage_id")
+            found = list(record["little_penguin"][: len(wanted)])
+        except (KeyError, TypeError) as error:
+            return failed(f"{type(error).__name__}: {error}")
+        return Scored(value=sum(star in wanted for star in found) / len(wanted), extracted=found)
