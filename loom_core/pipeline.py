@@ -6,16 +6,17 @@ The run folder is named by what is asked, so the same command continues the same
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from loom_core import identity, report
 from loom_core import manifest as manifests
-from loom_core import report
 from loom_core.absent import refused
 from loom_core.config import RunConfig, difference
 from loom_core.data import DataDir
 from loom_core.errors import RunError, nearest
-from loom_core.keys import plain
+from loom_core.keys import digest, plain
 from loom_core.placement import check, place
 from loom_core.plan import make_plan
 from loom_core.plugins import Catalog
@@ -53,7 +54,7 @@ def run(config: RunConfig, catalog: Catalog, command: list[str], progress: Progr
     selection = select(config, catalog)
     placement = place(config)
     environment = check(selection, placement)
-    folder = RunFolder(Path(config.out) if config.out else RUNS / default_name(selection))
+    folder = RunFolder(Path(config.out)) if config.out else default_folder(selection, progress.note)
     with folder.writing():
         plan = prepare(folder, selection, command)
         if torn := set_torn_tail_aside(folder.responses):
@@ -79,6 +80,14 @@ def prepare(folder: RunFolder, selection: Selection, command: list[str]) -> dict
                 where=str(folder.path),
                 why="; ".join(difference(stored_config(folder), selection.config)) or "its server options differ",
                 hint=f"choose another folder with --out, or continue it as it is: loom run {folder.path}",
+            )
+        if changed := identity.changes(plan, selection):
+            raise RunError(
+                "what this run asks has changed since it was planned",
+                where=str(folder.path),
+                why="; ".join(changed),
+                hint="ask anew in another folder (--out); to continue this one, install what it was planned with. "
+                f"Its answers can still be scored and reported: loom score {folder.path}",
             )
         card = selection.describe()
         if card.digest != plan["model"]["digest"]:
@@ -133,6 +142,22 @@ def stored_config(folder: RunFolder) -> RunConfig:
 def _is_manifest(record: Json) -> bool:
     """True for the manifest of a run, as far as it is needed to continue one."""
     return isinstance(record, dict) and isinstance(record.get("config"), dict)
+
+
+def default_folder(selection: Selection, note: Callable[[str], None]) -> RunFolder:
+    """The folder of a run whose user named none: named by what is asked, so that the same command finds it again.
+
+    Where a plugin or a described benchmark changed since that folder was planned, a folder of its own is taken: the
+    earlier answers stay as they are, and none of them stands for a question that was not asked.
+    """
+    folder = RunFolder(RUNS / default_name(selection))
+    if not folder.prepared:
+        return folder
+    plan = read_json(folder.plan)
+    if plan.get("config_digest") != selection.digest or not (changed := identity.changes(plan, selection)):
+        return folder
+    note(f"{folder.path} was planned with other versions ({'; '.join(changed)}): this is a new run")
+    return RunFolder(folder.path.with_name(f"{folder.path.name}-{digest(identity.installed(selection))[:8]}"))
 
 
 def default_name(selection: Selection) -> str:

@@ -20,9 +20,11 @@ from loom_core.forecast import Sizes, batch_of
 from loom_core.keys import job_key, plain, prompt_digest
 from loom_core.manifest import redacted, secrets
 from loom_core.names import arm_identity
+from loom_core.plugins import Found
 from loom_core.prompt import unfit_for_context_only
 from loom_core.render import CHARACTERS_PER_TOKEN, render
 from loom_core.selection import Chosen, Selection, plan_arm
+from loom_core.specs import MetricSpec
 from loom_core.store import RunFolder, write_json
 from loom_core.stratify import subset
 from loom_core.types import BadRecord, Job, Json, Sample, Task
@@ -306,18 +308,22 @@ def _as_json(selection: Selection, card: ModelCard, tally: Tally) -> dict[str, J
     }
 
 
+def metric_rows(found: Iterable[Found[MetricSpec]]) -> list[dict[str, Json]]:
+    """The metrics of a task as plan.json holds them, the primary one first; a range without an end has null there."""
+    return [
+        {
+            "name": spec.name,
+            "version": spec.version,
+            "low": spec.low if isfinite(spec.low) else None,
+            "high": spec.high if isfinite(spec.high) else None,
+            "higher_is_better": spec.higher_is_better,
+        }
+        for spec in (one.spec for one in found)
+    ]
+
+
 def _task_json(selection: Selection, chosen: Chosen, task: Task, name: str, tally: Tally) -> dict[str, Json]:
     levels, pins = tally.levels.get(name, {}), {source.pin for source in task.sources}
-    metrics = [
-        {
-            "name": found.spec.name,
-            "version": found.spec.version,
-            "low": found.spec.low if isfinite(found.spec.low) else None,
-            "high": found.spec.high if isfinite(found.spec.high) else None,
-            "higher_is_better": found.spec.higher_is_better,
-        }
-        for found in selection.metric_specs(task)
-    ]
     return {
         "name": name,
         "benchmark": chosen.name,
@@ -327,7 +333,7 @@ def _task_json(selection: Selection, chosen: Chosen, task: Task, name: str, tall
         "version": task.version,
         "capability": task.capability,
         "language": task.language,
-        "metrics": metrics,
+        "metrics": metric_rows(selection.metric_specs(task)),
         "chance": task.chance,
         "judge": plain(task.judge),
         "chat": task.chat,

@@ -16,12 +16,14 @@ from typing import TypeAlias
 from loom_core import official
 from loom_core.contracts import Benchmark, Graded, Judging, Metric
 from loom_core.conversation import response_from
+from loom_core.errors import RunError
 from loom_core.judging import Case, Judge
 from loom_core.keys import plain
 from loom_core.manifest import redact, secrets
+from loom_core.plan import metric_rows
 from loom_core.prompt import without_contexts
 from loom_core.selection import Chosen, Selection
-from loom_core.store import Responses, RunFolder, to_line, write_json
+from loom_core.store import Responses, RunFolder, read_json, to_line, write_json
 from loom_core.types import Job, Json, Response, Sample, Score, Scored, Task
 
 LONGEST_REASON = 300
@@ -41,6 +43,7 @@ def score_run(
     the scores (`official.json`: by benchmark and arm, see `contracts.Line`), and why values are missing
     (`unscored.json`: by metric, reasons with their counts).
     """
+    _refuse_lost_tasks(folder, selection)
     writers: dict[Path, _Writer] = {}
     tables: dict[tuple[str, str], list[Graded]] = {}
     missing: dict[str, Counter[str]] = {}
@@ -67,9 +70,36 @@ def score_run(
     for writer in writers.values():
         writer.finish()
     judge.write_summary()
+    _remember_scorers(folder, selection)
     write_json(folder.unscored, {name: dict(reasons.most_common()) for name, reasons in sorted(missing.items())})
     write_json(folder.official, official.tables(selection, tables))
     return n
+
+
+def _refuse_lost_tasks(folder: RunFolder, selection: Selection) -> None:
+    """Raise RunError where the installed benchmarks no longer have a task that was asked."""
+    known = {name for _, _, name in selection.tasks()}
+    if lost := [row for row in read_json(folder.plan)["tasks"] if row["name"] not in known]:
+        raise RunError(
+            f"{lost[0]['name']} cannot be scored: the installed {lost[0]['benchmark']} has no such task",
+            where=str(folder.path),
+            why=f"{len(lost)} tasks of this run are gone; it was asked with {lost[0]['distribution']}",
+            hint=f"install {lost[0]['distribution']} to score it; its recorded scores can be reported as they are",
+        )
+
+
+def _remember_scorers(folder: RunFolder, selection: Selection) -> None:
+    """Let the plan name the metrics and the benchmark version that made these scores: reports show those and no others.
+
+    What was asked, and by which version, stays as it was planned.
+    """
+    plan = read_json(folder.plan)
+    rows = {row["name"]: row for row in plan["tasks"]}
+    for chosen, task, name in selection.tasks():
+        if name in rows:
+            rows[name]["metrics"] = metric_rows(selection.metric_specs(task))
+            rows[name]["scored_version"] = chosen.choice.found.spec.version
+    write_json(folder.plan, plan)
 
 
 def _why(score: Score) -> str:

@@ -143,6 +143,7 @@ def test_member_of_a_tar(tmp_path: Path, open_dir: Callable[..., DataDir]) -> No
         (b"no archive", "cannot be unpacked"),
         (zipped({"data/x.jsonl": b"?"}), "data file"),
     ],
+    ids=["another member", "no archive", "altered member"],
 )
 def test_bad_archives(tmp_path: Path, open_dir: Callable[..., DataDir], content: bytes, message: str) -> None:
     put(tmp_path, "mirror/bench/data.zip", content)

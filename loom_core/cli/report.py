@@ -44,10 +44,15 @@ def report(run: Path, html: bool, form: str, bundle: Path | None) -> int:
     elif form == "table":
         from rich.console import Console
 
+        from loom_core.identity import newer_scorers
+        from loom_core.plugins import installed
         from loom_core.report.terminal import show
+        from loom_core.store import read_json
 
         console = Console()
         show(write(folder), console)
+        for line in newer_scorers(read_json(folder.plan), installed()):
+            console.print(f"{line}; `loom score {run}` scores anew", highlight=False, soft_wrap=True, markup=False)
         console.print(f"report: {folder.report_html}", highlight=False, soft_wrap=True, markup=False)
     else:
         made = printer(form)

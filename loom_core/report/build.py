@@ -14,8 +14,7 @@ from loom_core import ledger as ledger_module
 from loom_core import stats, views
 from loom_core.errors import RunError
 from loom_core.ledger import Ledger
-from loom_core.report.absences import FEW, data_banners
-from loom_core.report.text import one_line
+from loom_core.report.banners import banners
 from loom_core.store import RunFolder, read_json
 from loom_core.thinking import UNFINISHED
 from loom_core.types import Json
@@ -35,8 +34,6 @@ cost (in no `cost` of a cell). unscored: why values are missing, by metric.
 Values keep their metric's scale; times are seconds, sizes bytes.
 Denominators: n + n_unscored + n_error + n_missing = n_planned; n_skipped is on top.
 """
-
-BEFORE_NUMBERS = ("error", "warning", "note")
 
 
 def build(folder: RunFolder) -> tuple[dict[str, Json], Ledger]:
@@ -83,7 +80,7 @@ def build(folder: RunFolder) -> tuple[dict[str, Json], Ledger]:
     report["pareto"] = [row for task in report["tasks"] for row in _pareto(report, task)]
     report["retention"] = [row for task in report["tasks"] for row in _retention(report, task)]
     report["capabilities"] = _capabilities(report)
-    report["banners"] = sorted(_banners(report, ledger), key=lambda banner: BEFORE_NUMBERS.index(banner["kind"]))
+    report["banners"] = banners(report, ledger)
     clean: dict[str, Json] = _encodable(report)
     return clean, ledger
 
@@ -287,97 +284,3 @@ def _share_of_range(report: Mapping[str, Any], task: Mapping[str, Any], arm: str
         return None
     share = float((score - metric["low"]) / (metric["high"] - metric["low"]))
     return share if metric.get("higher_is_better", True) else 1.0 - share
-
-
-def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, str]]:
-    """What a reader must know before the numbers."""
-    state, n = report["state"], report["state"]["n_planned"]
-    if state["n_error"]:
-        example = next((row["example_error"] for row in report["totals"] if row["example_error"]), "")
-        text = f"{state['n_error']} of {n} answers failed; scores are over the answers that were given. "
-        yield {"kind": "error", "text": text + f"The first reason: {one_line(example, 300)}"}
-    if not n:
-        yield {"kind": "error", "text": "No answer was planned: there is nothing to score."}
-    elif not state["n_answered"]:
-        yield {"kind": "error", "text": f"None of the {n} planned answers has been given yet."}
-    elif ledger.subset is not None:
-        yield from _subset_banners(report["anytime"], state)
-    elif state["n_missing"]:
-        text = f"{state['n_missing']} of {n} planned answers are missing: this report is of a partial run."
-        yield {"kind": "warning", "text": text}
-    if state["n_unscored"]:
-        text = f"{state['n_unscored']} answers have no score and are outside every mean; `loom score` scores them."
-        yield {"kind": "warning", "text": text}
-    if state["n_invalid_scores"]:
-        text = f"{state['n_invalid_scores']} stored scores are no finite numbers and count as none."
-        yield {"kind": "warning", "text": text}
-    if state["n_truncated"]:
-        text = f"{state['n_truncated']} prompts were truncated: {state['tokens_dropped']} tokens dropped in all."
-        yield {"kind": "warning", "text": text}
-    if state["n_skipped"]:
-        yield {"kind": "warning", "text": f"{state['n_skipped']} answers were left out: their prompts are too long."}
-    if damage := str(ledger.damage):
-        yield {"kind": "warning", "text": f"The run's files are damaged: {damage}."}
-    if ledger.strangers:
-        yield {"kind": "warning", "text": f"{ledger.strangers} recorded answers are not in the plan and not counted."}
-    yield from ({"kind": "warning", "text": one_line(told, 300)} for told in report["told"])
-    yield from data_banners(report["tasks"])
-    yield from _unscored_banners(report["unscored"])
-    yield from _judge_banners(report["judge"])
-    yield from _cost_banners(report)
-    for flag, text in FLAGS.items():
-        names = [row["task"] for row in report["totals"] for s in row["scores"][:1] if s["flag"] == flag]
-        names = list(dict.fromkeys(names))
-        for name in [", ".join(names)] if len(names) > FEW else names:
-            yield {"kind": "note", "text": f"{name}: {text}"}
-
-
-def _subset_banners(anytime: Mapping[str, Any], state: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """How a stratified subset was chosen, and what to make of it."""
-    asked = f"{state['n_answered']} of {state['n_planned']} planned answers"
-    text = (
-        f"A stratified subset: {asked} ({anytime['stopped'] or 'it goes on'}). Questions are drawn at random within "
-        "task and level, more where intervals are widest; totals weigh levels by their planned questions, and scores "
-        "are corrected for when the drawing ended. Intervals are those of a fixed number of questions."
-    )
-    yield {"kind": "note", "text": text}
-
-
-FLAGS = {
-    "chance": "not discriminative. The baseline is within its noise of chance: differences between arms say nothing.",
-    "floor": "not discriminative. The baseline is within its noise of the worst score: a loss cannot show.",
-    "ceiling": "the baseline is within its noise of the best score: a loss can show, a gain cannot.",
-}
-
-
-def _unscored_banners(unscored: Mapping[str, Mapping[str, int]]) -> Iterator[dict[str, str]]:
-    """Why values are missing."""
-    for metric, reasons in unscored.items():
-        shown = "; ".join(f"{n} × {one_line(why, 200)}" for why, n in list(reasons.items())[:3])
-        more = f"; {len(reasons) - 3} further reasons" if len(reasons) > 3 else ""
-        yield {"kind": "warning", "text": f"{metric}: {sum(reasons.values())} answers have no value: {shown}{more}"}
-
-
-def _judge_banners(judge: Mapping[str, Any] | None) -> Iterator[dict[str, str]]:
-    """Who judged and at what cost."""
-    if judge is None:
-        return
-    if judge["calls"]:
-        cost = "" if judge["cost"] is None else f", cost {judge['cost']:.4g}"
-        text = f"Judged by {one_line(judge['judge'])}: {judge['calls']} calls, {judge['n_in']} tokens in and "
-        text += f"{judge['n_out']} out{cost}; this is in no cost of the evaluated model."
-        yield {"kind": "note", "text": text}
-
-
-def _cost_banners(report: Mapping[str, Json]) -> Iterator[dict[str, str]]:
-    answered = [row for row in report["totals"] if row["n_answered"]]
-    for name in dict.fromkeys(row["task"] for row in answered if not row["cost"]["comparable"]):
-        text = f"{name}: the arms ran at different batch sizes or on shared prefixes; their times are not comparable."
-        yield {"kind": "warning", "text": text}
-    for arm in report["arms"]:
-        if all(part.get("kind", "model") != "model" for part in arm["parts"]):
-            continue  # a shorter prompt saves before there is a cache to measure
-        if arm["measured_saves"] and arm["saves"] != "none" and arm["saves"] not in arm["measured_saves"]:
-            measured = ", ".join(arm["measured_saves"])
-            text = f"{arm['name']} declares {arm['saves']} savings, but its responses say {measured}."
-            yield {"kind": "warning", "text": text}

@@ -261,20 +261,24 @@ def sha256_of(path: Path) -> str:
 
 
 def cached_sha256(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
-    """sha256 of the files, each read only if its path, size or modification time is new to the cache."""
+    """sha256 of the files, each read only if its path or state is new to the cache.
+
+    The state is size, times of modification and of status change, and inode: whoever replaces a file may keep its size
+    and its modification time (cp -p, rsync, restored images), the system does not keep the other two for him.
+    """
     store = cache_folder() / "weights.json"
     known = _read_cache(store)
     hashes, fresh = {}, {}
     for name in names:
         path = (folder / name).resolve()
         stat = path.stat()
-        state = [stat.st_size, stat.st_mtime_ns]
+        state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         entry = known.get(str(path))
-        if entry is not None and entry[:2] == state:
-            hashes[name] = str(entry[2])
+        if entry is not None and entry[:-1] == state:
+            hashes[name] = str(entry[-1])
             continue
         hashes[name] = sha256_of(path)
-        if time.time() - stat.st_mtime > RACY_SECONDS:
+        if time.time() - max(stat.st_mtime, stat.st_ctime) > RACY_SECONDS:
             fresh[str(path)] = [*state, hashes[name]]
     if fresh:
         _write_cache(store, {**_read_cache(store), **fresh})
@@ -293,7 +297,7 @@ def _read_cache(store: Path) -> dict[str, list[Any]]:
     except (OSError, ValueError):
         return {}
     entries = value.items() if isinstance(value, dict) else ()
-    return {k: v for k, v in entries if isinstance(v, list) and len(v) == 3}
+    return {k: v for k, v in entries if isinstance(v, list) and len(v) == 5}
 
 
 def _write_cache(store: Path, value: Mapping[str, list[Any]]) -> None:

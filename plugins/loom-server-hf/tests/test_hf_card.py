@@ -110,6 +110,7 @@ def test_weights_are_hashed_once(copy_of_model: Path, own_cache: Path, monkeypat
     weights = copy_of_model / "model.safetensors"
     read: list[str] = []
     os.utime(weights, (time.time() - 60, time.time() - 60))
+    monkeypatch.setattr(folders, "RACY_SECONDS", -1.0)  # the copy was made this second
     original = folders.sha256_of
 
     def noted(path: Path) -> str:
@@ -126,6 +127,24 @@ def test_weights_are_hashed_once(copy_of_model: Path, own_cache: Path, monkeypat
     os.utime(weights, (time.time() - 30, time.time() - 30))
     locate(str(copy_of_model)).digest(code=False)
     assert "model.safetensors" in read
+
+
+@pytest.mark.parametrize("how", ["in place", "moved into its place"])
+def test_weights_exchanged_under_the_same_size_and_time(
+    copy_of_model: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """What `cp -p`, rsync or a restored image may leave: other bytes, the size and modification time of before."""
+    weights = copy_of_model / "model.safetensors"
+    os.utime(weights, (time.time() - 10_000, time.time() - 10_000))
+    monkeypatch.setattr(folders, "RACY_SECONDS", -1.0)
+    before, stat = locate(str(copy_of_model)).digest(code=False), weights.stat()
+    content = weights.read_bytes()
+    other = weights if how == "in place" else copy_of_model / "other"
+    other.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other.rename(weights)
+    assert (weights.stat().st_size, weights.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    assert locate(str(copy_of_model)).digest(code=False) != before
 
 
 def test_a_file_that_just_changed_is_not_cached(copy_of_model: Path, own_cache: Path) -> None:
