@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from loom_bench_leval.official import Unreadable, read_wording
@@ -146,20 +146,22 @@ class LEval(Pinned, BenchmarkBase):
         return cut_by_words(text, tokenizer, limit, from_left=kind_of(task) == "code")
 
     def follow_up(self, sample: Sample, responses: Sequence[Response]) -> Turn | None:
-        """sci_fi asks a second time, without the document, what is so in the real world."""
+        """sci_fi asks a second time what is so in the real world: a second message of the user behind the first, whose
+        answer is not among the messages (or, with `second=alone`, that message by itself)."""
         text = sample.meta.get(SECOND_TEXT)
         if text is None or len(responses) > 1:
             return None
-        prompt = Prompt(segments=(segment("question", text),))
+        before = () if self._options.second == "alone" else sample.prompt.segments
+        prompt = Prompt(segments=(*before, replace(segment("question", text), apart=bool(before))))
         return Turn(prompt=prompt, generation=Generation(max_tokens=NEW_TOKENS))
 
     def score(
         self, sample: Sample, responses: Sequence[Response], metrics: Mapping[str, Metric]
     ) -> Mapping[str, Scored]:
-        """Each metric on the answer; sci_fi's two answers are put together as the authors do."""
-        text = responses[0].text
+        """Each metric on the stripped answer; sci_fi's two answers are put together as the authors do."""
+        text = responses[0].text.strip()
         if len(responses) > 1:
-            text = f"{text} [fact: {responses[1].text}]"
+            text = f"{text} [fact: {responses[1].text.strip()}]"
         return {name: metric.score(text, sample) for name, metric in metrics.items()}
 
     def aggregate(self, rows: Sequence[Graded]) -> Sequence[Line]:
@@ -194,12 +196,13 @@ def rotated(n: int, start: int) -> list[int]:
 def cut_by_words(text: str, tokenizer: Tokenizer, limit: int, *, from_left: bool) -> str:
     """The document with so few words, at first `limit`, then 250 fewer each time, that it has at most `limit` tokens.
 
-    Words are what white space parts; a document that is cut has single spaces between them, as upstream.
+    Words are what single spaces part, so that line feeds and runs of spaces stay. As upstream, each round cuts what the
+    last one left, and once the number to keep is below zero it is the number to leave out at the other end.
     """
     cut = 0
     while len(tokenizer.encode(text)) > limit:
-        words, keep = text.split(), max(limit - cut, 0)
-        text = " ".join(words[max(len(words) - keep, 0) :] if from_left else words[:keep])
+        words = text.split(" ")
+        text = " ".join(words[cut - limit :] if from_left else words[: limit - cut])
         cut += STEP_WORDS
     return text
 

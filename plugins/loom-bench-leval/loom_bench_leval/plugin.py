@@ -42,6 +42,11 @@ class LEvalOptions:
         "documents are cut to the model's window less 512, to the token",
         low=513,
     )
+    second: Literal["behind", "alone"] = option(
+        "behind",
+        help="sci_fi's question on the real world. behind: a second message of the user behind document and question, "
+        "as in the authors' script; alone: by itself, for models whose chat template refuses two such messages",
+    )
 
 
 @hookimpl
@@ -53,6 +58,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
             version="2",
             summary="20 tasks on long documents: exams, code, topics, questions and summaries, several a document",
             factory="loom_bench_leval.benchmark:LEval",
+            answers="loom_bench_leval.answers:read",
             tasks=TASKS,
             options=LEvalOptions,
             capability="general",

@@ -1,18 +1,19 @@
 """L-Eval's metrics by task, and its official table. Knows graded samples.
 
-Source: OpenLMLab/LEval, Evaluation/auto_eval.py: means times 100 for exams and F1, the three topics of
-topic_retrieval_longchat and the two judgements of sci_fi apart; for summaries the cube root of the product of the
-corpus means of ROUGE-1, -2 and -L. No mean over tasks is defined there.
+Source: OpenLMLab/LEval@cd34b05, Evaluation/auto_eval.py: means times 100, four decimals; the three topics of
+topic_retrieval_longchat and the two judgements of sci_fi apart, and the mean of what is printed for them; for summaries
+the cube root of the product of the corpus means of ROUGE-1, -2 and -L. No mean over tasks is defined there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 
 from loom_bench_leval.plugin import F1
 from loom_core.contracts import Graded, Line
-from loom_core.tables import by_task, mean_line
+from loom_core.tables import by_task, macro_line, mean_line
 
 SCI_FI = {"loyalty": "leval_loyalty", "fact": "leval_fact"}
 ROUGE_PARTS = {"rouge1": "leval_rouge1", "rouge2": "leval_rouge2", "rougeL": "leval_rouge_l"}
@@ -26,6 +27,7 @@ _EXAM: Mapping[str, tuple[str, ...]] = {
     "topic_retrieval_longchat": ("leval_topic",),
     "sci_fi": tuple(SCI_FI.values()),
 }
+DIGITS = 4
 TOPICS = ("first topic", "second topic", "third topic")
 STAND_IN = "loom's own wording, not the authors'"
 
@@ -53,14 +55,27 @@ def _lines(task: str, rows: Sequence[Graded]) -> list[Line]:
     note = STAND_IN if any(row.sample.meta.get("wording") == "loom" for row in rows) else ""
     names = metric_names(task)
     if task == "sci_fi":
-        return [mean_line(f"{task} {part}", metric, rows, note=note) for part, metric in SCI_FI.items()]
+        parts = [mean_line(f"{task} {part}", metric, rows, digits=DIGITS, note=note) for part, metric in SCI_FI.items()]
+        return [*parts, _average("average of fact and loyalty", task, parts, len(SCI_FI))]
     if task == "topic_retrieval_longchat":
-        parts = [(name, [r for r in rows if r.sample.meta.get("topic") == i]) for i, name in enumerate(TOPICS)]
-        return [mean_line(f"{task} {name}", names[0], members, note=note) for name, members in parts if members]
+        of_topic = [(name, [r for r in rows if r.sample.meta.get("topic") == i]) for i, name in enumerate(TOPICS)]
+        parts = [
+            mean_line(f"{task} {name}", names[0], members, digits=DIGITS, note=note)
+            for name, members in of_topic
+            if members
+        ]
+        return [*parts, _average("average of the three topics", task, parts, len(TOPICS))]
     if len(names) == 1:
-        return [mean_line(task, names[0], rows, note=note)]
-    lines = [mean_line(task, metric, rows, digits=4, note=note) for metric in ROUGE_PARTS.values()]
+        return [mean_line(task, names[0], rows, digits=DIGITS, note=note)]
+    lines = [mean_line(task, metric, rows, digits=DIGITS, note=note) for metric in ROUGE_PARTS.values()]
     values = [line.value for line in lines if line.value is not None]
     whole = geometric_mean(values) if len(values) == len(lines) else None
     n, missing = lines[0].n, lines[0].missing
-    return [*lines, Line(name=task, metric=GEOMETRIC, value=whole, n=n, missing=missing, digits=4, note=note)]
+    return [*lines, Line(name=task, metric=GEOMETRIC, value=whole, n=n, missing=missing, digits=DIGITS, note=note)]
+
+
+def _average(name: str, task: str, parts: Sequence[Line], of: int) -> Line:
+    """The mean of what is printed for the parts of a task."""
+    line = macro_line(f"{task} {name}", "mean", parts, of=of, digits=DIGITS)
+    note = "; ".join(text for text in (parts[0].note if parts else "", line.note) if text)
+    return replace(line, note=note)

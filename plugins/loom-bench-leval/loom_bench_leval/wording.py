@@ -36,7 +36,7 @@ def kind_of(task: str) -> Kind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Second:
-    """sci_fi's second question, asked without the document: `old` becomes `new` in the instruction, `tail` follows."""
+    """sci_fi's second question, on the real world: `old` becomes `new` in the instruction, `tail` follows."""
 
     old: str
     new: str

@@ -21,6 +21,7 @@ from loom_core.contracts import Graded
 from loom_core.data import DataDir, Unavailable
 from loom_core.errors import DataError, LoomError
 from loom_core.plugins import installed
+from loom_core.render import messages
 from loom_core.testing.doubles import ToyTokenizer, oracle_text
 from loom_core.testing.gold import agrees, score_gold_row
 from loom_core.testing.upstream import put
@@ -255,8 +256,12 @@ def test_science_fiction_is_asked_twice(tmp_path: Path, with_programs: Path) -> 
     turn = benchmark.follow_up(sample, [said("True")])
     instruction = rows_of("sci_fi")[0]["instructions"][0]
     assert "described in the document." in instruction and turn is not None
-    assert turn.prompt.text == instruction.replace("described in the document.", "you live in.") + "\nReply: "
-    assert sample.prompt.context not in turn.prompt.text
+    second = instruction.replace("described in the document.", "you live in.") + "\nReply: "
+    # The authors append the second question to the messages of the first call; its answer is not among them.
+    assert messages(turn.prompt) == [*messages(sample.prompt), {"role": "user", "content": second}]
+    assert [row["role"] for row in messages(turn.prompt)] == ["system", "user", "user"]
+    alone = LEval(LEvalOptions(second="alone")).follow_up(sample, [said("True")])
+    assert alone is not None and messages(alone.prompt) == [{"role": "user", "content": second}]
     assert benchmark.follow_up(sample, [said("True"), said("False")]) is None
     metrics = {n: installed().load(installed().metrics.get(n))() for n in task_of(benchmark, "sci_fi").metrics}
     assert sample.references == ("True [fact: False]",)
@@ -284,12 +289,22 @@ def test_the_oracle_has_the_full_score_and_silence_none(tmp_path: Path, name: st
 
 def test_documents_are_cut_by_words_250_at_a_time() -> None:
     words = [f"{i:03d}" for i in range(1000)]
-    text, tokenizer = "\n".join(words), ToyTokenizer()
+    text, tokenizer = " ".join(words), ToyTokenizer()
     # 4 bytes a word: 600, 350, then 100 words are the first below 600 tokens.
     assert cut_by_words(text, tokenizer, 600, from_left=False) == " ".join(words[:100])
     assert cut_by_words(text, tokenizer, 600, from_left=True) == " ".join(words[-100:])
     assert cut_by_words(text, tokenizer, 4000, from_left=False) == text
     assert cut_by_words(text, tokenizer, 3, from_left=True) == ""
+
+
+def test_a_cut_keeps_white_space_and_counts_on_below_zero() -> None:
+    text, tokenizer = "a\n\nb  c\td " * 20, ToyTokenizer()
+    words = text.split(" ")
+    assert len(words) == 61 and len(text) == 200 and " ".join(words) == text
+    # 199 words are all of them; 250 fewer are -51: all but the last 51, or all but the first 51.
+    assert cut_by_words(text, tokenizer, 199, from_left=False) == " ".join(words[:-51])
+    assert cut_by_words(text, tokenizer, 199, from_left=True) == " ".join(words[51:])
+    assert "a\n\nb  c\td" in cut_by_words(text, tokenizer, 199, from_left=False)
 
 
 @needs_shared
@@ -364,7 +379,7 @@ def test_official_table() -> None:
     rouge = [("leval_rouge1", 0.8, 0.4), ("leval_rouge2", 0.1, 0.3), ("leval_rouge_l", 0.5, 0.3)]
     rows = [graded("news_summ", {name: row[i] for name, *row in rouge}, wording="official") for i in (0, 1)]
     rows += [graded("topic_retrieval_longchat", {"leval_topic": v}, topic=i) for i, v in ((0, 1), (1, 0), (0, 0))]
-    rows += [graded("sci_fi", {"leval_loyalty": 1, "leval_fact": 0}), graded("tpo", {"leval_choice": 0.25})]
+    rows += [graded("sci_fi", {"leval_loyalty": 1, "leval_fact": 0}), graded("tpo", {"leval_choice": 1 / 3})]
     rows += [graded("multidoc_qa", {"leval_f1": None}, wording="loom")]
     lines = {(line.name, line.metric): line for line in LEval(LEvalOptions()).aggregate(rows)}
     shown = {name: round(line.value, line.digits) for name, line in lines.items() if line.value is not None}
@@ -376,10 +391,29 @@ def test_official_table() -> None:
         ("news_summ", GEOMETRIC): 36.3424,
         ("topic_retrieval_longchat first topic", "leval_topic"): 50.0,
         ("topic_retrieval_longchat second topic", "leval_topic"): 0.0,
+        ("topic_retrieval_longchat average of the three topics", "mean"): 25.0,
         ("sci_fi loyalty", "leval_loyalty"): 100.0,
         ("sci_fi fact", "leval_fact"): 0.0,
-        ("tpo", "leval_choice"): 25.0,
+        ("sci_fi average of fact and loyalty", "mean"): 50.0,
+        ("tpo", "leval_choice"): 33.3333,
     }
     empty = lines["multidoc_qa", "leval_f1"]
     assert (empty.value, empty.n, empty.missing, empty.note) == (None, 0, 1, STAND_IN)
     assert lines["tpo", "leval_choice"].note == ""
+    average = lines["topic_retrieval_longchat average of the three topics", "mean"]
+    assert (average.value, average.note) == (25.0, "mean of 2 of 3")
+
+
+def test_averages_are_of_what_is_printed() -> None:
+    values = [1.0, 0.0, 0.0]
+    rows = [graded("topic_retrieval_longchat", {"leval_topic": v}, topic=i) for i in range(3) for v in values[i:]]
+    lines = LEval(LEvalOptions()).aggregate(rows)
+    assert [round(line.value or 0, 4) for line in lines[:3]] == [33.3333, 0.0, 0.0]
+    assert lines[-1].value == 33.3333 / 3
+
+
+def test_answers_are_stripped_as_the_authors_script_does() -> None:
+    metrics = {"leval_code": installed().load(installed().metrics.get("leval_code"))()}
+    sample = Sample(id="x", task="codeU", prompt=Prompt(segments=()), references=("5",))
+    answer = said("\n\nIt gives 1 and 5 and so on\n")
+    assert LEval(LEvalOptions()).score(sample, [answer], metrics)["leval_code"].value == 1.0
