@@ -10,8 +10,9 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 
 from loom_core.errors import LoomError
-from loom_core.store import RunFolder, read_lines, to_line
+from loom_core.store import RunFolder, read_lines
 from loom_core.types import Json
+from loom_core.writing import to_line, whole_file
 
 
 def absence(task: Mapping[str, Json]) -> str:
@@ -36,13 +37,11 @@ def drop(folder: RunFolder, tasks: Collection[str]) -> None:
     if not tasks:
         return
     kept: set[str] = set()
-    partial = folder.samples.with_suffix(".partial")
-    with partial.open("w", encoding="ascii") as file:
+    with whole_file(folder.samples, encoding="ascii") as file:
         for _, row in read_lines(folder.samples):
             if row["task"] not in tasks:
                 file.write(to_line(row))
                 kept.update(part["stored"] for part in row["prompt"]["segments"] if part.get("stored"))
-    os.replace(partial, folder.samples)
     before = RunFolder(folder.path)
     before.jobs = folder.jobs.with_suffix(".partial")
     os.replace(folder.jobs, before.jobs)

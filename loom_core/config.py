@@ -6,7 +6,6 @@ Values stay as the user wrote them; names are resolved against the installed plu
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from loom_core.keys import plain
 from loom_core.options import SECRET, number, show
 from loom_core.ownprompt import read_templates
 from loom_core.thinking import marks
+from loom_core.tomlfile import read_toml
 from loom_core.types import PROTOCOLS, Json, Protocol
 
 OVERLENGTH = ("error", "skip", "truncate")
@@ -113,11 +113,11 @@ class RunConfig:
 def from_toml(path: Path) -> RunConfig:
     """A study file: the fields of `RunConfig`, options as tables. Raises UsageError naming file and key."""
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = read_toml(path)
     except OSError as error:
         why = error.strerror or str(error)
         raise UsageError("the study file cannot be read", where=str(path), why=why, hint="check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError("the study file is no TOML", where=str(path), why=str(error)) from error
     if not values:
         hint = 'write benchmarks = ["NAME"] and what else differs from the defaults'
@@ -139,10 +139,19 @@ def _typed(values: Mapping[str, Any], *, where: str) -> RunConfig:
         if name not in known:
             raise UsageError(f"unknown setting {name!r}", where=where, hint=nearest(name, known - {"origins"}))
         try:
+            if _holds_nul(value):
+                raise ValueError("it holds the character NUL")
             converted[name] = _value(name, value)
         except (TypeError, ValueError) as error:
             raise UsageError(f"bad value for {name!r}", where=where, why=str(error)) from None
     return replace(RunConfig(), **converted)
+
+
+def _holds_nul(value: Any) -> bool:
+    """True where a text somewhere in a value holds NUL, which no path, name or process can."""
+    if isinstance(value, Mapping):
+        return any(map(_holds_nul, (*value.keys(), *value.values())))
+    return "\0" in value if isinstance(value, str) else isinstance(value, (list, tuple)) and any(map(_holds_nul, value))
 
 
 def _value(name: str, value: Any) -> Any:

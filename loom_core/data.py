@@ -85,7 +85,7 @@ class DataDir:
         """
         chosen = data_dir if data_dir is not None else os.environ.get("LOOM_DATA") or None
         mirror = Path(chosen).expanduser() if chosen is not None else None
-        if mirror is not None and not mirror.is_dir():
+        if mirror is not None and not os.path.isdir(mirror):
             raise DataError(
                 "the mirror folder does not exist", where=str(mirror), hint="give another with --data-dir or LOOM_DATA"
             )

@@ -7,8 +7,8 @@ but core. Knows records and templates; knows no benchmark. The format is explain
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ from loom_core.records import (
     whole,
 )
 from loom_core.specs import BenchmarkSpec
+from loom_core.tomlfile import read_toml
 from loom_core.types import BadRecord, DataSource, Generation, Json, Prompt, Sample, Segment, Task, Truncation
 
 FACTORY = "loom_core.described:Described"
@@ -112,10 +113,10 @@ class Description:
 def is_description(name: str) -> bool:
     """True for the path of a TOML file with a [benchmark] table, perhaps with `:task` behind it."""
     path = name.partition(".toml")[0] + ".toml"
-    if ".toml" not in name or name[len(path) :][:1] not in ("", ":", "@") or not Path(path).is_file():
+    if ".toml" not in name or name[len(path) :][:1] not in ("", ":", "@") or not os.path.isfile(path):
         return False
     try:
-        return "benchmark" in tomllib.loads(Path(path).read_text("utf-8"))
+        return "benchmark" in read_toml(Path(path))
     except (OSError, ValueError):
         # A broken file is meant as a benchmark where it names one; else it is a study, which says what is wrong.
         return b"[benchmark]" in Path(path).read_bytes()
@@ -124,7 +125,7 @@ def is_description(name: str) -> bool:
 def read_description(file: Path) -> Description:
     """The description. Raises UsageError naming the file and the key, DataError where records are missing."""
     try:
-        values = tomllib.loads(file.read_text("utf-8"))
+        values = read_toml(file)
     except OSError as error:
         raise UsageError("a benchmark cannot be read", where=str(file), why=error.strerror or str(error)) from error
     except ValueError as error:

@@ -7,6 +7,7 @@ it without a traceback; anything that is not a `LoomError` is a bug in loom and 
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -88,3 +89,33 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return "did you mean " + " or ".join(near) + "?"
     more = [f"… ({len(known) - SHOWN} more)"] if len(known) > SHOWN + 1 else known[SHOWN:]
     return "known: " + ", ".join([*known[:SHOWN], *more]) if known else "none is installed"
+
+
+_ADVICE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or ask for a larger quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "close programs that hold many files open",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOENT: "was its folder moved or deleted? choose another",
+    errno.EROFS: "choose a folder that can be written",
+    errno.EACCES: "choose a folder that can be written",
+    errno.EPERM: "choose a folder that can be written",
+}
+
+
+def advice(error: OSError) -> str:
+    """What a user can do about a refusal of the operating system."""
+    return _ADVICE.get(error.errno or 0, "see what the system says of this file or device")
+
+
+def refusal(error: OSError) -> RunError:
+    """A refusal of the operating system that no part of loom expected, as a message."""
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    return RunError(
+        "the operating system refused",
+        where=" and ".join(names),
+        why=error.strerror or str(error) or type(error).__name__,
+        hint=advice(error),
+    )

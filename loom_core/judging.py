@@ -22,8 +22,9 @@ from loom_core.keys import digest, plain, prompt_digest, seed_of
 from loom_core.manifest import redact, secrets
 from loom_core.plugins import Catalog
 from loom_core.render import messages, render
-from loom_core.store import Appender, RunFolder, read_json, read_lines, set_torn_tail_aside, write_json
+from loom_core.store import RunFolder, read_json, read_lines
 from loom_core.types import Arm, Job, Json, Request, Response, Scored, Turn
+from loom_core.writing import Appender, set_torn_tail_aside, write_json
 
 JUDGE_ARM = Arm(name="dense")
 NO_JUDGE = "needs a judge: give --judge SERVER:MODEL"

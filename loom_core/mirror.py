@@ -6,13 +6,13 @@ A mirror is laid out FOLDER/PATH-IN-UPSTREAM. A checkout or a snapshot that was 
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from loom_core.errors import DataError
 from loom_core.pins import Pin
+from loom_core.tomlfile import read_toml
 
 EXTRACTS = "EXTRACT.toml"
 
@@ -35,7 +35,7 @@ class Place:
         if not file.is_file():
             return None
         try:
-            rows = tomllib.loads(file.read_text("utf-8")).get("file", [])
+            rows = read_toml(file).get("file", [])
             return {str(row["path"]): str(row["sha256"]) for row in rows}.get(self.inside)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise DataError("a mirror's list of extracts cannot be read", where=str(file), why=str(error)) from error

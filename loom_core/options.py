@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from loom_core.errors import UsageError, nearest
 from loom_core.keys import plain
+from loom_core.tomlfile import parse_toml
 from loom_core.types import Budget, Json
 
 SECRET = re.compile(r"(?i)(^|_)(api_?keys?|token|secrets?|passwords?|credentials?)$")
@@ -287,9 +287,9 @@ def table(text: str, *, name: str, owner: str, taken: Mapping[str, str]) -> dict
         if text.lstrip().startswith("{"):
             values = json.loads(text)
         else:
-            content = Path(text).expanduser().read_text("utf-8")
-            values = tomllib.loads(content) if text.endswith(".toml") else json.loads(content)
-    except (OSError, ValueError) as error:
+            content = Path(text).expanduser().read_text("utf-8-sig")
+            values = parse_toml(content) if text.endswith(".toml") else json.loads(content)
+    except (OSError, ValueError, RecursionError) as error:
         hint = f'give a JSON object, {name}={{"top_k":1}}, or a .json or .toml file'
         raise UsageError(f"option {name} cannot be read", where=owner, why=str(error), hint=hint) from error
     if not isinstance(values, dict):

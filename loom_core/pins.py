@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import Any, Literal, cast
 from urllib.parse import quote
 
 from loom_core.errors import DataError
+from loom_core.tomlfile import read_toml
 from loom_core.types import DataSource
 
 BASES: Mapping[str, str] = {"github": "https://raw.githubusercontent.com", "hf": "https://huggingface.co"}
@@ -89,7 +89,7 @@ def read_pins(package_file: Path) -> dict[str, DataSource]:
     file = package_file if package_file.suffix == ".toml" else package_file.parent / "pins.toml"
     try:
         pins: dict[str, DataSource] = {}
-        for name, table in tomllib.loads(file.read_text("utf-8")).items():
+        for name, table in read_toml(file).items():
             folder = str(table.get("folder", name))
             archives = {row["path"]: _source(table, folder, row) for row in table.get("archives", ())}
             for row in table["files"]:

@@ -23,9 +23,10 @@ from loom_core.plugins import Catalog
 from loom_core.runner import Outcome, Progress, Runner
 from loom_core.score import score_run
 from loom_core.selection import Selection, select
-from loom_core.store import RunFolder, read_json, set_torn_tail_aside, write_json
+from loom_core.store import RunFolder, read_json
 from loom_core.supply import supply
 from loom_core.types import Json
+from loom_core.writing import set_torn_tail_aside, write_json
 
 RUNS = Path("runs")
 

@@ -25,9 +25,10 @@ from loom_core.prompt import unfit_for_context_only
 from loom_core.render import CHARACTERS_PER_TOKEN, render
 from loom_core.selection import Chosen, Selection, plan_arm
 from loom_core.specs import MetricSpec
-from loom_core.store import RunFolder, write_json
+from loom_core.store import RunFolder
 from loom_core.stratify import subset
 from loom_core.types import BadRecord, Job, Json, Sample, Task
+from loom_core.writing import write_json
 
 BAD_SHOWN = 5
 """Bad records that a note names; all are counted."""
@@ -182,8 +183,7 @@ def _samples(selection: Selection, chosen: Chosen, task: Task, card: ModelCard, 
 
 
 def overlength(config: RunConfig, task: Task) -> str:
-    """The policy for a task's prompts that are longer than the window: a grid of sizes is asked as far as they fit,
-    unless the user says otherwise."""
+    """What becomes of a task's too long prompts: a grid of sizes is asked as far as they fit, or as the user says."""
     return "skip" if task.grid and "overlength" not in config.origins else config.overlength
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from loom_core.manifest import redact
-from loom_core.store import to_line
+from loom_core.writing import to_line
 
 LAST_LINES = 20
 

@@ -21,9 +21,10 @@ from loom_core.names import arm_to_json
 from loom_core.placement import Placement, place
 from loom_core.process import Events, WorkerProcess
 from loom_core.selection import Selection
-from loom_core.store import Appender, Responses, RunFolder
+from loom_core.store import Responses, RunFolder
 from loom_core.supply import Everything, Supply
 from loom_core.types import Job, Json, Response, Timing
+from loom_core.writing import Appender, recording
 
 SILENCE_SECONDS = 180.0
 """A worker that gives no sign of life for this long is taken for dead."""
@@ -115,9 +116,9 @@ class Runner:
             signal.signal(signal.SIGINT, before)
             for worker in list(self._busy):
                 worker.kill()
-            self._out.close()
             self._supply.end()
             self._progress.end()
+            self._out.close()
         self._count()
         self.outcome.interrupted = self._interrupts > 0
         return self.outcome
@@ -134,7 +135,8 @@ class Runner:
         return 2 * batch if isinstance(batch, int) else DEFAULT_BUNDLE
 
     def _start(self, number: int, workers: int) -> None:
-        self._folder.logs.mkdir(exist_ok=True)
+        with recording(self._folder.logs):
+            self._folder.logs.mkdir(exist_ok=True)
         self._started += 1
         order = {"op": "open", "config": self._selection.config.to_json(), "model_digest": self._model_digest}
         log = self._folder.logs / f"worker-{number}.log"

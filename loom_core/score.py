@@ -6,12 +6,12 @@ A scorer that raises costs its sample the value, never the sample: the reason st
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TextIO, TypeAlias
 
 from loom_core import official
 from loom_core.contracts import Benchmark, Graded, Judging, Metric
@@ -23,8 +23,9 @@ from loom_core.manifest import redact, secrets
 from loom_core.plan import metric_rows
 from loom_core.prompt import without_contexts
 from loom_core.selection import Chosen, Selection
-from loom_core.store import Responses, RunFolder, read_json, to_line, write_json
+from loom_core.store import Responses, RunFolder, read_json
 from loom_core.types import Job, Json, Response, Sample, Score, Scored, Task
+from loom_core.writing import to_line, whole_file, write_json
 
 LONGEST_REASON = 300
 JUDGED_AT_ONCE = 64
@@ -44,31 +45,24 @@ def score_run(
     (`unscored.json`: by metric, reasons with their counts).
     """
     _refuse_lost_tasks(folder, selection)
-    writers: dict[Path, _Writer] = {}
+    writers: dict[Path, TextIO] = {}
     tables: dict[tuple[str, str], list[Graded]] = {}
     missing: dict[str, Counter[str]] = {}
     n = 0
-    try:
-        with Judge(folder, selection.judge, selection.catalog, note) as judge:
-            for chosen, task, job, row in _graded(folder, selection, judge):
-                tables.setdefault((chosen.name, job.arm), []).append(row)
-                if not row.answered:
-                    continue
-                for score in _scores(selection, task, job, row.scored):
-                    path = folder.scores(score.metric, score.metric_version)
-                    if path not in writers:
-                        writers[path] = _Writer(path)
-                    writers[path].write(plain(score))
-                    if score.value is None:
-                        missing.setdefault(score.metric, Counter())[_why(score)] += 1
-                n += 1
-                progress()
-    except BaseException:
-        for writer in writers.values():
-            writer.discard()
-        raise
-    for writer in writers.values():
-        writer.finish()
+    with ExitStack() as files, Judge(folder, selection.judge, selection.catalog, note) as judge:
+        for chosen, task, job, row in _graded(folder, selection, judge):
+            tables.setdefault((chosen.name, job.arm), []).append(row)
+            if not row.answered:
+                continue
+            for score in _scores(selection, task, job, row.scored):
+                path = folder.scores(score.metric, score.metric_version)
+                if path not in writers:
+                    writers[path] = files.enter_context(whole_file(path, encoding="ascii"))
+                writers[path].write(to_line(plain(score)))
+                if score.value is None:
+                    missing.setdefault(score.metric, Counter())[_why(score)] += 1
+            n += 1
+            progress()
     judge.write_summary()
     _remember_scorers(folder, selection)
     write_json(folder.unscored, {name: dict(reasons.most_common()) for name, reasons in sorted(missing.items())})
@@ -197,25 +191,6 @@ def scores_together(benchmark: Benchmark, rows: list[Graded], hidden: list[str])
         {name: _finite(value) for name, value in {**row.scored, **one}.items()}
         for row, one in zip(rows, given, strict=True)
     ]
-
-
-class _Writer:
-    """A file that appears whole or not at all."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._partial = path, path.with_name(path.name + ".partial")
-        self._file = self._partial.open("w", encoding="ascii")
-
-    def write(self, record: Mapping[str, Json]) -> None:
-        self._file.write(to_line(record))
-
-    def finish(self) -> None:
-        self._file.close()
-        os.replace(self._partial, self._path)
-
-    def discard(self) -> None:
-        self._file.close()
-        self._partial.unlink(missing_ok=True)
 
 
 def _scores(selection: Selection, task: Task, job: Job, scored: Mapping[str, Scored]) -> list[Score]:

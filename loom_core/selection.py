@@ -6,7 +6,6 @@ Imports benchmark and server factories; loads no weights. Everything here is don
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from loom_core.ownprompt import OwnPrompt
 from loom_core.plugins import Catalog, Found, resolve
 from loom_core.specs import MetricSpec, ServerSpec
 from loom_core.thinking import declared
+from loom_core.tomlfile import read_toml
 from loom_core.types import Arm, Json, Sample, Task
 
 LOADING = frozenset(("local_model", "device"))
@@ -314,7 +314,7 @@ def _with_suite(config: RunConfig, catalog: Catalog) -> RunConfig:
         raise UsageError("no benchmark was named", hint="loom run BENCHMARK --model MODEL (loom list benchmarks)")
     path = Path(resolve(catalog.suites.get(name).spec.factory)())
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = read_toml(path)
     except (OSError, ValueError) as error:
         raise DataError(f"suite {name} cannot be read", where=str(path), why=str(error)) from error
     values = {k: v for k, v in with_templates(values, path).items() if not config.origins.get(k)}

@@ -14,40 +14,24 @@ import json
 import os
 import shutil
 import sys
-import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from loom_core.errors import RunError
 from loom_core.keys import plain
 from loom_core.prompt import context_indices, with_texts
 from loom_core.types import Evidence, Job, Json, Prompt, Sample, Segment
+from loom_core.writing import recording, to_line
 
 CALL_FIELDS = frozenset(("job", "step", "last", "finish", "key", "text", "timing", "error"))
 """What a response record must have to be counted; the rest is `types.Response` and the sample's coordinates."""
 
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error)
 ANEW = "delete plan.json in the run folder and run again: jobs and contexts are prepared anew, answers are kept"
-
-
-def to_line(record: Mapping[str, Json]) -> str:
-    """One JSON line. Lone surrogates and control characters are escaped, so a line is always one line."""
-    return json.dumps(record, ensure_ascii=True, separators=(",", ":"), allow_nan=False) + "\n"
-
-
-def write_json(path: Path, value: Json) -> None:
-    """Write a JSON file whole or not at all: its existence means that it is complete."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def read_json(path: Path) -> Any:
@@ -105,56 +89,6 @@ def _parse(line: bytes) -> dict[str, Json] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) and line.endswith(b"\n") else None
-
-
-class Appender:
-    """Appends records to a file; each is flushed, and synced to disk at most a second later and at close."""
-
-    def __init__(self, path: Path) -> None:
-        self._file: TextIO = path.open("a", encoding="ascii")
-        self._end = path.stat().st_size
-        self._synced = time.monotonic()
-
-    def append(self, record: Mapping[str, Json]) -> int:
-        """Write one record; returns its byte offset."""
-        line, offset = to_line(record), self._end
-        self._file.write(line)
-        self._file.flush()
-        self._end += len(line)
-        if time.monotonic() - self._synced >= 1.0:
-            self.sync()
-        return offset
-
-    def sync(self) -> None:
-        """Force everything appended so far onto the disk."""
-        os.fsync(self._file.fileno())
-        self._synced = time.monotonic()
-
-    def close(self) -> None:
-        """Sync and close."""
-        self.sync()
-        self._file.close()
-
-
-def set_torn_tail_aside(path: Path) -> int:
-    """Cut an unfinished last line (a writer was killed) into NAME.torn; returns how many bytes it had."""
-    if not path.exists() or path.stat().st_size == 0:
-        return 0
-    with path.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        end, tail = size, b""
-        while end > 0 and b"\n" not in tail:
-            start = max(0, end - 65536)
-            file.seek(start)
-            tail = file.read(end - start) + tail
-            end = start
-        keep = end + tail.rfind(b"\n") + 1
-        if keep == size:
-            return 0
-        with path.with_suffix(".torn").open("ab") as aside:
-            aside.write(tail[tail.rfind(b"\n") + 1 :] + b"\n")
-        file.truncate(keep)
-    return size - keep
 
 
 class Responses:
@@ -235,12 +169,9 @@ class RunFolder:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the folder for writing; raises RunError while another process holds it."""
-        try:
+        with recording(self.path, hint="choose another folder with --out"):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / ".lock").open("a+")
-        except OSError as error:
-            why, hint = error.strerror or str(error), "choose another folder with --out"
-            raise RunError("the run folder cannot be written", where=str(self.path), why=why, hint=hint) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -283,8 +214,9 @@ class RunFolder:
     def write_samples(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         """Write samples as they pass, each context once; yields them on without their contexts' texts in memory."""
         shutil.rmtree(self.contexts, ignore_errors=True)  # what an earlier try left may be damaged
-        self.contexts.mkdir(parents=True)
-        with self.samples.open("w", encoding="ascii") as file:
+        with recording(self.contexts):
+            self.contexts.mkdir(parents=True)
+        with recording(self.samples), self.samples.open("w", encoding="ascii") as file:
             for sample in samples:
                 file.write(to_line(self._without_contexts(sample)))
                 yield sample
@@ -304,8 +236,9 @@ class RunFolder:
         path = self.contexts / f"{digest}.gz"
         if not path.exists():
             partial = path.with_suffix(f".{os.getpid()}")
-            partial.write_bytes(gzip.compress(data, compresslevel=1, mtime=0))
-            os.replace(partial, path)
+            with recording(path):
+                partial.write_bytes(gzip.compress(data, compresslevel=1, mtime=0))
+                os.replace(partial, path)
         return digest
 
     def context(self, digest: str) -> str:
@@ -325,7 +258,7 @@ class RunFolder:
 
     def write_jobs(self, jobs: Iterable[Job]) -> int:
         """Write the planned jobs; returns how many."""
-        with gzip.open(self.jobs, "wt", encoding="ascii", compresslevel=3) as file:
+        with recording(self.jobs), gzip.open(self.jobs, "wt", encoding="ascii", compresslevel=3) as file:
             return sum(1 for job in jobs if file.write(to_line(plain(job))))
 
     def read_jobs(self) -> Iterator[Job]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,8 +25,10 @@ from loom_core.placement import check, place
 from loom_core.plugins import Catalog
 from loom_core.runner import Outcome, Progress
 from loom_core.selection import select
-from loom_core.store import RunFolder, read_json, read_lines, to_line, write_json
+from loom_core.store import RunFolder, read_json, read_lines
+from loom_core.tomlfile import read_toml
 from loom_core.types import Job, Json
+from loom_core.writing import recording, to_line, whole_file, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def read_study(path: Path, given: Mapping[str, Any]) -> Study | None:
     Raises UsageError for a bad name or setting, naming its table.
     """
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = read_toml(path)
     except (OSError, ValueError):
         return None  # said by the reader of plain study files
     tables = values.pop("systems", None)
@@ -151,15 +152,16 @@ def join(folder: RunFolder, members: Mapping[str, RunFolder], command: list[str]
     """Write the joined run anew from its members. Raises RunError where they were asked different questions."""
     plans: dict[str, dict[str, Json]] = {name: read_json(member.plan) for name, member in members.items()}
     shutil.rmtree(folder.contexts, ignore_errors=True)
-    folder.contexts.mkdir(parents=True)
+    with recording(folder.contexts):
+        folder.contexts.mkdir(parents=True)
     _join_samples(folder, members)
     folder.write_jobs(_jobs(members))
-    with folder.responses.open("w", encoding="ascii") as file:
+    with whole_file(folder.responses, encoding="ascii") as file:
         for name, row in _rows(members, lambda member: member.responses):
             file.write(to_line({**row, "job": _key(name, row["job"]), "arm": _arm(name, row["arm"], members)}))
     metrics = {(m["name"], m["version"]) for plan in plans.values() for t in plan["tasks"] for m in t["metrics"]}
     for metric, version in sorted(metrics):
-        with folder.scores(metric, version).open("w", encoding="ascii") as file:
+        with whole_file(folder.scores(metric, version), encoding="ascii") as file:
             for name, row in _rows(members, lambda member, m=metric, v=version: member.scores(m, v)):
                 file.write(to_line({**row, "key": _key(name, row["key"])}))
     write_json(folder.official, _official(members))
@@ -173,7 +175,7 @@ def join(folder: RunFolder, members: Mapping[str, RunFolder], command: list[str]
 
 def _join_samples(folder: RunFolder, members: Mapping[str, RunFolder]) -> None:
     seen: dict[tuple[str, str], tuple[str, str]] = {}
-    with folder.samples.open("w", encoding="ascii") as file:
+    with whole_file(folder.samples, encoding="ascii") as file:
         for name, row in _rows(members, lambda member: member.samples):
             place, content = (row["task"], row["id"]), digest([row["prompt"], row["references"]])
             first, known = seen.setdefault(place, (name, content))

@@ -19,8 +19,9 @@ from loom_core.errors import UsageError
 from loom_core.manifest import secrets
 from loom_core.score import answers_of, scores_alone, scores_together
 from loom_core.selection import Selection
-from loom_core.store import Responses, RunFolder, read_json, read_lines, write_json
+from loom_core.store import Responses, RunFolder, read_json, read_lines
 from loom_core.types import Job, Json, Scored
+from loom_core.writing import write_json
 
 
 class Supply(Protocol):

@@ -23,7 +23,7 @@ from loom_core.errors import LoomError, ModelError
 from loom_core.names import arm_from_json
 from loom_core.plugins import installed
 from loom_core.selection import Selection, select
-from loom_core.store import to_line
+from loom_core.writing import to_line
 
 HEARTBEAT_SECONDS = 5.0
 CLOSING_SECONDS = 30.0

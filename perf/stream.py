@@ -28,7 +28,8 @@ def made_run(path: Path, n: int, gigabytes: float) -> int:
     from loom_core.cli.progress import Quiet
     from loom_core.config import RunConfig
     from loom_core.plugins import installed
-    from loom_core.store import RunFolder, to_line
+    from loom_core.store import RunFolder
+    from loom_core.writing import to_line
 
     config = RunConfig().merged(
         {"benchmarks": [f"passkey@words=32,depths=100,repeats={n // 100}"], "model": "toy", "out": str(path)}, "perf"

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from loom_core import stats
 from loom_core.anytime import PILOT_UNITS, Asked, Standing, allot, elasticities, strata_of
-from loom_core.store import read_json, write_json
+from loom_core.store import read_json
 from loom_core.weighting import Part, Steered, combined, shift, weighted_test
+from loom_core.writing import write_json
 
 REPLAYS = 200
 RATES = (0.97, 0.5, 0.8, 0.2, 0.99, 0.65)

@@ -16,9 +16,10 @@ from loom_core.errors import RunError
 from loom_core.leaderboard import board
 from loom_core.published import Published, tables
 from loom_core.report.ranking import reference
-from loom_core.store import RunFolder, read_json, write_json
+from loom_core.store import RunFolder, read_json
 from loom_core.testing.runs import DENSE, Made, MadeArm, MadeTask, make_run, retrieves
 from loom_core.types import Sample
+from loom_core.writing import write_json
 
 SNAP = MadeArm("snapkv:budget=4x", 0.25, query_aware=True)
 THINK = MadeArm("think:budget=4x", 0.25, saves="simulated")

@@ -15,9 +15,10 @@ from loom_core.cli.report import report as report_command
 from loom_core.errors import RunError, UsageError
 from loom_core.report import authors, terminal, text
 from loom_core.report.absences import data_banners
-from loom_core.store import RunFolder, read_json, write_json
+from loom_core.store import RunFolder, read_json
 from loom_core.testing.runs import DENSE, Answerer, Made, MadeArm, MadeTask, make_run, retrieves
 from loom_core.types import Json, Sample
+from loom_core.writing import write_json
 
 SNAP = MadeArm("snapkv:budget=4x", 0.25, query_aware=True)
 THINK = MadeArm("think:budget=4x", 0.25, saves="simulated")

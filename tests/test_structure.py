@@ -30,14 +30,14 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("keys", "prompt", "contracts", "answering", "render", "truncate", "literals", "stats", "pins"),
             *("download", "records", "tables", "ownprompt", "stratify", "evidence", "chunking", "thinking"),
             "upstream",
-            *("digests", "archives", "mirror", "hub", "parquet", "remote"),
+            *("digests", "archives", "mirror", "hub", "parquet", "remote", "foreign", "tomlfile"),
         ),
     ),
     (
         "plugins",
         (*("options", "specs", "hookspecs", "plugins", "readers", "engines", "retrieval", "windows"), "certificate"),
     ),
-    ("input", ("data", "described", "config", "names", "judges", "store", "parity")),
+    ("input", ("data", "described", "config", "names", "judges", "writing", "store", "parity")),
     ("selection", ("selection", "manifest")),
     (
         "stages",
@@ -101,6 +101,7 @@ PUBLIC = frozenset(
             "parity",
             "upstream",
             "certificate",
+            "tomlfile",
         ),
         *("options", "specs", "hookspecs", "plugins", "readers", "engines", "names", "store", "config", "testing"),
     )

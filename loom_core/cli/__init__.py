@@ -1,6 +1,7 @@
 """The command line: one file a command, imported when it is called, so that `loom --help` stays instant.
 
-A `LoomError` ends in its message and its exit code; anything else is a bug and keeps its traceback.
+A `LoomError` ends in its message and its exit code, and so does a refusal of the operating system (a full disk, a
+limit, a name too long); anything else is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
+from contextlib import suppress
 
 import click
 
 from loom_core import __version__
-from loom_core.errors import LoomError, UsageError, nearest
+from loom_core.cli import exits
+from loom_core.errors import LoomError, UsageError, nearest, refusal
 
 COMMANDS = {
     "run": "Run benchmarks on a model, or continue a run.",
@@ -72,7 +75,7 @@ class LazyGroup(click.Group):
             try:
                 point.load().loom_commands(self)
             except Exception as error:  # noqa: BLE001 - one broken plugin must not take the command line away
-                click.echo(f"loom: plugin {point.name} is broken: {type(error).__name__}: {error}", err=True)
+                exits.say(f"loom: plugin {point.name} is broken: {type(error).__name__}: {error}", err=True)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -89,20 +92,28 @@ def cli() -> None:
 
 def main() -> None:
     """The entry point `loom`."""
+    exits.prepare()
     try:
         code = cli.main(prog_name="loom", standalone_mode=False)
+        exits.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except LoomError as error:
-        from loom_core.manifest import redact, secrets
-
-        click.echo(click.style("error: ", fg="red", bold=True) + redact(str(error), secrets()), err=True)
-        sys.exit(error.exit_code)
+        sys.exit(_failed(error))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except click.Abort:
-        click.echo("stopped", err=True)
+        exits.say("stopped", err=True)
         sys.exit(3)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    except OSError as error:
+        sys.exit(_failed(refusal(error)))
+
+
+def _failed(error: LoomError) -> int:
+    """Print what went wrong, without secrets; the exit code."""
+    from loom_core.manifest import redact, secrets
+
+    with suppress(OSError):
+        exits.flush()
+        exits.say(exits.paint("error: ", fg="red", bold=True), redact(str(error), secrets()), err=True)
+    return error.exit_code

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from loom_core.cli.exits import paint, say
+
 
 @click.command(short_help="Check an installed plugin, or methods against oracle results.")
 @click.argument("package", required=False)
@@ -30,9 +32,9 @@ def check(package: str | None, oracle: Path | None, server: str, verbose: bool) 
     failed = 0
     for row in check_package(package):
         failed += not row.passed
-        mark = click.style("ok  ", fg="green") if row.passed else click.style("FAIL", fg="red")
-        click.echo(f"{mark} {row.subject}: {row.check}" + (f"\n     {row.why}" if row.why else ""))
-    click.echo("all checks passed" if not failed else f"{failed} checks failed")
+        mark = paint("ok  ", fg="green") if row.passed else paint("FAIL", fg="red")
+        say(mark, f" {row.subject}: {row.check}" + (f"\n     {row.why}" if row.why else ""))
+    say("all checks passed" if not failed else f"{failed} checks failed")
     return int(failed > 0)
 
 
@@ -49,7 +51,7 @@ def _oracle(folder: Path, method: str | None, server: str, verbose: bool) -> int
     width = max((len(row.method) for row in rows), default=0)
     for row in rows:
         text = f"{row.method:<{width}}  {row.agree:>4} agree  {row.differ:>4} differ  {row.not_covered:>4} not covered"
-        click.echo(click.style(text, fg="red" if row.differ else "yellow" if row.not_covered else None))
+        say(paint(text, fg="red" if row.differ else "yellow" if row.not_covered else None))
         for detail in row.details if verbose or row.differ else ():
-            click.echo(f"    {detail}")
+            say(f"    {detail}")
     return int(any(row.differ for row in rows))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import click
 
+from loom_core.cli.exits import say
 from loom_core.data import DataDir, Pin
 from loom_core.errors import LoomError, UsageError
 from loom_core.names import parse_benchmark
@@ -53,8 +54,8 @@ def lock(bench: str, data_dir: str | None, offline: bool, renew: bool) -> None:
     recorded = files.locked()
     for pin in open_pins:
         if pin in recorded:
-            click.echo(f"locked {recorded[pin]['sha256']} {pin}")
-    click.echo(f"{len(open_pins)} of {bench}'s files are pinned without a digest; lock file: {files.lock_file}")
+            say(f"locked {recorded[pin]['sha256']} {pin}")
+    say(f"{len(open_pins)} of {bench}'s files are pinned without a digest; lock file: {files.lock_file}")
 
 
 @data.command()
@@ -97,9 +98,9 @@ def _ask(benches: Iterable[str], data_dir: str | None) -> None:
         # What is wrong with a host is told once, not for each of its files.
         detail = "" if answer.state == "not asked" and answer.detail in told else answer.detail
         told.add(detail)
-        click.echo(f"{answer.state:9} {answer.pin}" + (f"  ({detail})" if detail else ""))
+        say(f"{answer.state:9} {answer.pin}" + (f"  ({detail})" if detail else ""))
     said = ", ".join(f"{n} {state}" for state, n in counts.most_common())
-    click.echo(f"{counts.total()} files: {said}" if said else "no files are pinned")
+    say(f"{counts.total()} files: {said}" if said else "no files are pinned")
     if set(counts) - {"there", "moved", "not asked"}:
         raise click.exceptions.Exit(1)
     if counts["not asked"]:
@@ -128,15 +129,15 @@ def _each(bench: str, files: DataDir, get: Callable[[DataSource], object]) -> No
             get(source)
         except LoomError as error:
             failed.append(error)
-            click.echo(f"failed: {error.what}", err=True)
+            say(f"failed: {error.what}", err=True)
     used = files.used()
     for row in used:
         label = " (extract)" if row.extract else ""
         where = f"{row.folder}/{Pin.parse(row.pin).upstream_path}"
-        click.echo(f"{row.origin:8} {row.n_bytes:>12,} bytes  {row.sha256[:16]}  {where}{label}")
+        say(f"{row.origin:8} {row.n_bytes:>12,} bytes  {row.sha256[:16]}  {where}{label}")
     cut = sum(row.extract for row in used)
     summary = f"{len(used)} of {len(sources)} files of {bench}, {sum(row.n_bytes for row in used):,} bytes"
-    click.echo(summary + (f", {cut} of them extracts" if cut else "") if sources else f"{bench} needs no files")
+    say(summary + (f", {cut} of them extracts" if cut else "") if sources else f"{bench} needs no files")
     if failed:
-        click.echo(str(failed[0]), err=True)
+        say(str(failed[0]), err=True)
         raise click.exceptions.Exit(1)

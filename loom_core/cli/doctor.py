@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import click
 
+from loom_core.cli.exits import paint, say, say_json
+
 MARKS = {"ok": "green", "note": "cyan", "warning": "yellow", "broken": "red"}
 LEAST_FREE_BYTES = 5 << 30
 DEVICES = """
@@ -40,10 +42,10 @@ def doctor(form: str) -> int:
     """
     found = [*_versions(), *_plugins(), *_devices(), *_data(), *_settings()]
     if form == "json":
-        click.echo(json.dumps([row._asdict() for row in found], indent=1, ensure_ascii=False))
+        say_json([row._asdict() for row in found])
     else:
         for row in found:
-            click.echo(f"{click.style(f'{row.mark:<8}', fg=MARKS[row.mark])} {row.subject}: {row.text}")
+            say(paint(f"{row.mark:<8}", fg=MARKS[row.mark]), f" {row.subject}: {row.text}")
     return int(any(row.mark == "broken" for row in found))
 
 

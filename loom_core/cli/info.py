@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from typing import Any
 
 import click
+
+from loom_core.cli.exits import paint, say, say_json
 
 
 @click.command(short_help="Describe one benchmark, server, augmentation, metric, model or suite.")
@@ -24,7 +25,7 @@ def info(name: str, form: str) -> int:
         raise UsageError(f"nothing named {name!r} is installed", hint=f"{nearest(name, set(known))} (loom list)")
     rows = [_described(noun, found, catalog) for noun, found in hits]
     if form == "json":
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        say_json(rows)
     else:
         for row in rows:
             _show(row)
@@ -68,7 +69,7 @@ def _certificate(spec: Any) -> dict[str, Any] | None:
 
 
 def _show(row: dict[str, Any]) -> None:
-    click.echo(click.style(f"{row['kind']} {row['name']} {row['version']}", bold=True) + f"  ({row['distribution']})")
+    say(paint(f"{row['kind']} {row['name']} {row['version']}", bold=True), f"  ({row['distribution']})")
     for name, value in row.items():
         if name in ("kind", "name", "version", "distribution", "factory", "oracle", "certificate") or value in (
             "",
@@ -77,12 +78,12 @@ def _show(row: dict[str, Any]) -> None:
         ):
             continue
         if name in ("options", "model_options"):
-            click.echo(f"  {name.replace('_', ' ')}:")
+            say(f"  {name.replace('_', ' ')}:")
             for option in value:
                 low, high = option["low"], option["high"]
                 span = f", {low if low is not None else '…'} to {high if high is not None else '…'}"
                 span = span if (low, high) != (None, None) else ""
-                click.echo(f"    {option['name']}={option['default']}  ({option['type']}{span})  {option['help']}")
+                say(f"    {option['name']}={option['default']}  ({option['type']}{span})  {option['help']}")
         else:
             shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            click.echo(f"  {name.replace('_', ' ')}: {shown}")
+            say(f"  {name.replace('_', ' ')}: {shown}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
+
+from loom_core.cli.exits import paint, say, say_json
 
 NOUNS = ("benchmarks", "servers", "augmentations", "metrics", "models", "suites", "reports")
 
@@ -19,17 +20,17 @@ def list_(what: str | None, form: str) -> int:
 
     rows = _rows(installed(), what)
     if form == "json":
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        say_json(rows)
         return 0
     width = max((len(row["name"]) for row in rows), default=0)
     kind = None
     for row in rows:
         if row["kind"] != kind:
             kind = row["kind"]
-            click.echo(click.style(("\n" if row is not rows[0] else "") + kind + "s", bold=True))
-        status = "" if row["status"] == "ok" else click.style(f"  [{row['status']}]", fg="yellow")
+            say(paint(("\n" if row is not rows[0] else "") + kind + "s", bold=True))
+        status = "" if row["status"] == "ok" else paint(f"  [{row['status']}]", fg="yellow")
         parity = f"  [parity: {row['parity']}]" if "parity" in row else ""
-        click.echo(f"  {row['name']:<{width}}  {row['summary']}{status}{parity}")
+        say(f"  {row['name']:<{width}}  {row['summary']}", status, parity)
     return 0
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from loom_core.cli.exits import say
+
 KINDS = ("benchmark", "accel", "server", "metric")
 
 
@@ -25,5 +27,5 @@ def new(kind: str, name: str, out: Path | None) -> int:
     if kind not in KINDS:
         raise UsageError(f"there is no kind {kind!r} of plugin", where="loom new", hint=nearest(kind, KINDS))
     folder, distribution = write(kind, name, out)
-    click.echo(f"{folder}\nnext: pip install -e {folder} && loom check {distribution}")
+    say(f"{folder}\nnext: pip install -e {folder} && loom check {distribution}")
     return 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import click
 
+from loom_core.cli.exits import console, paint, say, say_json
 from loom_core.cli.settings import config_from, settings, study_from
 
 BAR = 30
@@ -53,11 +53,11 @@ def _made(config: Any) -> dict[str, Any]:
 def _print(record: dict[str, Any] | None, rows: list[tuple[str, Any, dict[str, Any]]]) -> None:
     """The record as JSON, or without one the plans as tables, each under its system's name."""
     if record is not None:
-        click.echo(json.dumps(record, indent=1, ensure_ascii=False))
+        say_json(record)
         return
     for i, (name, config, made) in enumerate(rows):
         if name:
-            click.echo(("\n" if i else "") + click.style(f"system {name}", bold=True))
+            say("\n" if i else "", paint(f"system {name}", bold=True))
         _show(made, dict(config.origins))
 
 
@@ -69,28 +69,26 @@ def _refused(made: dict[str, Any]) -> int:
     try:
         refuse(made)
     except LoomError as error:
-        click.echo(f"\nrefused: {error}", err=True)
+        say(f"\nrefused: {error}", err=True)
         return error.exit_code
     return 0
 
 
 def _show(made: dict[str, Any], origins: dict[str, str]) -> None:
-    from rich.console import Console
-
-    console, model = Console(), made["model"]
+    out, model = console(), made["model"]
     window = f"{model['window']:,} tokens" if model["window"] else "unknown"
-    console.print(f"model   {model['name']} on {made['server']['name']}, window {window}", highlight=False)
+    out.print(f"model   {model['name']} on {made['server']['name']}, window {window}", highlight=False, markup=False)
     for arm in made["arms"]:
         labels = [f"{p['saves']} saving" if p["saves"] != "none" else "" for p in arm["parts"]]
-        console.print(f"arm     {arm['name']} {' '.join(filter(None, labels))}", highlight=False)
-    console.print(_tasks(made))
-    console.print(f"{made['n_jobs']} answers from {made['n_samples']} samples", highlight=False)
+        out.print(f"arm     {arm['name']} {' '.join(filter(None, labels))}", highlight=False, markup=False)
+    out.print(_tasks(made))
+    out.print(f"{made['n_jobs']} answers from {made['n_samples']} samples", highlight=False)
     for line in (*_fit(made), *_forecast(made)):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
     for note in made["notes"]:
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+        out.print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
     for name, origin in origins.items():
-        console.print(f"[dim]{name} from {origin}[/]", highlight=False)
+        out.print(f"{name} from {origin}", style="dim", highlight=False, markup=False)
 
 
 def _tasks(made: dict[str, Any]) -> Any:

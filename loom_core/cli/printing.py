@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
+from loom_core.cli.exits import console, say, say_json
 from loom_core.report.tables import Table
 
 FORMATS = ("table", "md", "json")
@@ -26,9 +26,9 @@ def emit(
 ) -> None:
     """Print a title, facts, banners and tables; as JSON, `data` alone."""
     if form == "json":
-        click.echo(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False))
+        say_json(data)
     elif form == "md":
-        click.echo(markdown(title, facts, banners, tables))
+        say(markdown(title, facts, banners, tables))
     else:
         _terminal(title, facts, banners, tables)
 
@@ -46,17 +46,16 @@ def markdown(title: str, facts: Sequence[str], banners: Sequence[Mapping[str, st
 
 
 def _terminal(title: str, facts: Sequence[str], banners: Sequence[Mapping[str, str]], tables: Sequence[Table]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     from loom_core.report.terminal import STYLES, draw
 
-    console = Console()
-    console.print(Text(title, style="bold"))
+    out = console()
+    out.print(Text(title, style="bold"))
     for fact in facts:
-        console.print(Text(fact, style="dim"))
+        out.print(Text(fact, style="dim"))
     for banner in banners:
-        console.print(Text(f"{banner['kind']}: {banner['text']}", style=STYLES[banner["kind"]]))
+        out.print(Text(f"{banner['kind']}: {banner['text']}", style=STYLES[banner["kind"]]))
     for drawn in tables:
-        for renderable in draw(drawn, console.width):
-            console.print(renderable)
+        for renderable in draw(drawn, out.width):
+            out.print(renderable)

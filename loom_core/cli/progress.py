@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from loom_core.cli.exits import FILE_WIDTH, console, say
 from loom_core.types import Json
 
 LINE_SECONDS = 10.0
-FILE_WIDTH = 110
-"""Columns of tables that go to a file or a pipe."""
 
 
 class Quiet:
@@ -27,7 +25,7 @@ class Quiet:
 
     def note(self, text: str) -> None:
         """Worth a line even when quiet: it went wrong."""
-        print(f"loom: {text}", file=sys.stderr)
+        say(f"loom: {text}", err=True)
 
     def end(self) -> None:
         """Nothing to show."""
@@ -112,15 +110,15 @@ class Lines(Counter):
         self._say(text)
 
     def _say(self, text: str) -> None:
-        print(f"loom: {text}", file=sys.stderr, flush=True)
+        say(f"loom: {text}", err=True)
 
 
 def progress_for(*, quiet: bool) -> tuple[Console, Quiet]:
     """The console for results (standard output) and what watches the run (standard error)."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=FILE_WIDTH)
+    out = console()
+    if not out.is_terminal:
+        out = console(width=FILE_WIDTH)
     if quiet:
-        return console, Quiet()
-    errors = Console(stderr=True)
-    return console, Bar(errors) if errors.is_terminal else Lines()
+        return out, Quiet()
+    errors = console(err=True)
+    return out, Bar(errors) if errors.is_terminal else Lines()

@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 
+from loom_core.cli.exits import console, say, say_data
+from loom_core.foreign import escaped
+
 FORMATS = ("table", "md", "json", "csv", "latex")
 
 
@@ -34,29 +37,27 @@ def report(run: Path, html: bool, form: str, bundle: Path | None) -> int:
     if bundle is not None:
         from loom_core.reproduce import bundle as write_bundle
 
-        click.echo(f"{bundle}: {write_bundle(folder, bundle):,} bytes")
+        say(f"{bundle}: {write_bundle(folder, bundle):,} bytes")
         return 0
     if html and form != "table":
         raise UsageError("--html and --format exclude each other", hint="leave one of them out")
     if html:
         write(folder)
-        click.echo(str(folder.report_html))
+        say(str(folder.report_html))
     elif form == "table":
-        from rich.console import Console
-
         from loom_core.identity import newer_scorers
         from loom_core.plugins import installed
         from loom_core.report.terminal import show
         from loom_core.store import read_json
 
-        console = Console()
-        show(write(folder), console)
+        out = console()
+        show(write(folder), out)
         for line in newer_scorers(read_json(folder.plan), installed()):
-            console.print(f"{line}; `loom score {run}` scores anew", highlight=False, soft_wrap=True, markup=False)
-        console.print(f"report: {folder.report_html}", highlight=False, soft_wrap=True, markup=False)
+            out.print(f"{line}; `loom score {run}` scores anew", highlight=False, soft_wrap=True, markup=False)
+        out.print(f"report: {folder.report_html}", highlight=False, soft_wrap=True, markup=False)
     else:
         made = printer(form)
-        click.echo(made(build(folder)[0]).rstrip("\n"))
+        say_data(made(build(folder)[0]).rstrip("\n"))
     return 0
 
 
@@ -66,7 +67,7 @@ def printer(form: str) -> Callable[[Mapping[str, Any]], str]:
 
     known: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "md": markdown.render,
-        "json": lambda made: json.dumps(made, indent=1, ensure_ascii=False, allow_nan=False),
+        "json": lambda made: escaped(json.dumps(made, indent=1, ensure_ascii=False, allow_nan=False)),
         "csv": tables.to_csv,
         "latex": tables.to_latex,
     }

@@ -48,17 +48,17 @@ def run(what: tuple[str, ...], quiet: bool, **flags: Any) -> int:
 def _closing(result: Any, console: Any, *, again: str) -> None:
     """Where the report lies, and how to go on with a run that is not complete."""
     outcome, folder = result.outcome, result.folder
-    console.print(f"report: {folder.report_html}", highlight=False, soft_wrap=True)
+    console.print(f"report: {folder.report_html}", highlight=False, soft_wrap=True, markup=False)
     for why in result.refused:
-        console.print("[bold]refused[/], did not run: ", end="", highlight=False)
-        console.print(why, highlight=False, soft_wrap=True, markup=False)
+        console.print(f"refused, did not run: {why}", highlight=False, soft_wrap=True, markup=False)
     if outcome.complete:
         return
     left = outcome.planned - outcome.ended
     why = "stopped" if outcome.interrupted else f"{outcome.failed} failed"
     console.print(
-        f"[bold]incomplete[/]: {left} of {outcome.planned} answers are missing ({why}); what was answered is stored.\n"
+        f"incomplete: {left} of {outcome.planned} answers are missing ({why}); what was answered is stored.\n"
         f"continue: loom run {again}",
         highlight=False,
         soft_wrap=True,
+        markup=False,
     )

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from loom_core.cli.exits import console, say
+
 
 @click.command(short_help="Score the recorded answers of a run again.")
 @click.argument("run", type=click.Path(path_type=Path))
@@ -24,8 +26,6 @@ def score(run: Path, judge: str | None, judge_options: tuple[str, ...], metric_o
     The evaluated model is not asked. A judge is asked only for what is not recorded in RUN yet; without --judge the
     judge of the run goes on, and of a judge given to an earlier `loom score` the recorded judgements are used.
     """
-    from rich.console import Console
-
     from loom_core import report
     from loom_core.options import assignments
     from loom_core.pipeline import stored_config
@@ -45,9 +45,9 @@ def score(run: Path, judge: str | None, judge_options: tuple[str, ...], metric_o
     if judge is not None:
         config = config.merged({"judge_options": {}}, "command line")
     selection = select(config.merged({k: v for k, v in given.items() if v is not None}, "command line"), installed())
-    console = Console()
+    out = console()
     with folder.writing():
-        n = score_run(folder, selection, note=lambda text: console.print(text, markup=False, highlight=False))
-        show(report.write(folder), console)
-    click.echo(f"{n} answers scored")
+        n = score_run(folder, selection, note=lambda text: out.print(text, markup=False, highlight=False))
+        show(report.write(folder), out)
+    say(f"{n} answers scored")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -120,7 +121,7 @@ def study_from(what: tuple[str, ...], flags: dict[str, Any]) -> Any:
 
 def _is_folder(text: str) -> bool:
     """True for a run folder, and for whatever else can only be meant as a path."""
-    if any((Path(text) / name).exists() for name in ("manifest.json", "plan.json")) or text in (".", ".."):
+    if any(os.path.exists(Path(text) / name) for name in ("manifest.json", "plan.json")) or text in (".", ".."):
         return True
     return "/" in text and "@" not in text and ":" not in text
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from loom_core.cli.exits import say
+
 
 @click.command(short_help="Serve a run's report with every sample.")
 @click.argument("run", type=click.Path(path_type=Path))
@@ -23,11 +25,11 @@ def view(run: Path, port: int) -> int:
         server = Server(live, port)
     except OSError as error:
         raise UsageError("the port cannot be used", where=str(port), why=str(error), hint="leave --port out") from None
-    click.echo(f"{run.resolve().name}: {server.address} (Ctrl-C ends)")
+    say(f"{run.resolve().name}: {server.address} (Ctrl-C ends)")
     try:
         server.serve_forever()
     except KeyboardInterrupt:
-        click.echo()
+        say()
     finally:
         server.server_close()
     return 0

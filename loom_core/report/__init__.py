@@ -6,14 +6,14 @@ Other formats are functions from report.json's dict to text: see `tables.to_csv`
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from loom_core.report import html, markdown, samples
 from loom_core.report.build import SCHEMA, build
-from loom_core.store import RunFolder, write_json
+from loom_core.store import RunFolder
 from loom_core.types import Json
+from loom_core.writing import whole_file, write_json
 
 __all__ = ["SCHEMA", "build", "write"]
 
@@ -31,11 +31,5 @@ def write(folder: RunFolder) -> dict[str, Json]:
 
 
 def _write(path: Path, pieces: Iterable[str]) -> None:
-    """Write a text file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        for piece in pieces:
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with whole_file(path) as file:
+        file.writelines(pieces)

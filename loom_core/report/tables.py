@@ -295,7 +295,10 @@ def to_csv(report: Report) -> str:
 
 
 def _plain_text(value: Json) -> Json:
-    return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value
+    if not isinstance(value, str):
+        return value
+    value = text.visible(value)
+    return "'" + value if value[:1] in ("=", "+", "-", "@", "\t") else value
 
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "Δ": r"$\Delta$"}
@@ -305,7 +308,7 @@ _LATEX |= {character: "\\" + character for character in "&%$#_{}"}
 
 def latex_text(value: str) -> str:
     """A text with everything escaped that LaTeX would act on."""
-    return "".join(_LATEX.get(character, character) for character in value)
+    return "".join(_LATEX.get(character, character) for character in text.visible(value))
 
 
 def to_latex(report: Report) -> str:

@@ -1,31 +1,13 @@
-"""Numbers and foreign text as people read them. Knows units and dangerous characters; knows no report.
-
-Texts of models and data sets may hold anything: `visible` makes what would act on a page or terminal readable instead.
-"""
+"""Numbers and foreign text as people read them. Knows units; knows no report."""
 
 from __future__ import annotations
 
 import math
-import re
 
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
-)
+from loom_core.foreign import one_line as one_line
+from loom_core.foreign import visible as visible
+
 NONE = "–"
-
-
-def visible(text: str) -> str:
-    """The text with control characters, direction overrides and lone surrogates spelt out, e.g. ⟨U+202E⟩.
-
-    Line feeds and tabs stay; a carriage return before a line feed is dropped.
-    """
-    return _INVISIBLE.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text.replace("\r\n", "\n"))
-
-
-def one_line(text: str, limit: int = 200) -> str:
-    """A visible text on one line, cut at the end."""
-    line = " ".join(visible(text[: 4 * limit]).split())
-    return line if len(line) <= limit and len(text) <= 4 * limit else line[: limit - 1] + "…"
 
 
 def cut_middle(text: str, limit: int) -> tuple[str, int, str]:

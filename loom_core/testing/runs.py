@@ -13,8 +13,9 @@ from pathlib import Path
 
 from loom_core.keys import digest, plain
 from loom_core.prompt import segment
-from loom_core.store import RunFolder, to_line, write_json
+from loom_core.store import RunFolder
 from loom_core.types import Evidence, Job, Json, KVUse, Prompt, Response, Sample, Saves, Score, Timing
+from loom_core.writing import to_line, write_json
 
 KV_BYTES_PER_TOKEN = 4096
 

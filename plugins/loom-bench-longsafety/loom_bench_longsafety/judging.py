@@ -8,7 +8,6 @@ temperature 0) and src/show_result.py (unsafe where "1" occurs in the reply). Th
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from loom_bench_longsafety.plugin import AgentOptions
 from loom_core.contracts import Judging
 from loom_core.errors import DataError
 from loom_core.prompt import segment
+from loom_core.tomlfile import read_toml
 from loom_core.types import Generation, Json, Prompt, Sample, Scored, Turn
 
 OWN = Path(__file__).with_name("agents.toml")
@@ -73,7 +73,7 @@ class Agents:
 def read_agents(path: Path) -> Agents:
     """The agents of a TOML file (see agents.toml). Raises DataError naming what is missing or wrong."""
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = read_toml(path)
         agents = {name: _agent(values[name], allowed, name) for name, allowed in FIELDS.items()}
         return Agents(version=str(values["version"]), **agents)
     except (OSError, ValueError, TypeError, KeyError) as error:

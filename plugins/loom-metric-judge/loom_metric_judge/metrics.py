@@ -7,7 +7,6 @@ comparisons in both orders against position bias); the wording is loom's own.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Generator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from statistics import fmean
 from loom_core.contracts import Judging
 from loom_core.errors import DataError
 from loom_core.prompt import segment
+from loom_core.tomlfile import read_toml
 from loom_core.types import Generation, Json, Prompt, Response, Sample, Scored, Turn
 from loom_metric_judge.plugin import JudgeOptions
 from loom_metric_judge.replies import label, mark, marks
@@ -31,7 +31,7 @@ _FIELD = re.compile(r"\{(question|reference|answer|rubric|first|second)\}")
 def read_prompts(path: Path) -> Mapping[str, Json]:
     """The prompts of a TOML file (see prompts.toml). Raises DataError naming what is missing or wrong."""
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = read_toml(path)
         for name in NAMES:
             if not isinstance(values[name]["prompt"], str) or not isinstance(values[name]["max_tokens"], int):
                 raise ValueError(f"{name} needs prompt (text) and max_tokens (whole number)")

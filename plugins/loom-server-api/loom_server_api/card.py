@@ -94,8 +94,8 @@ def list_models(options: ApiOptions) -> list[Mapping[str, Json]]:
             why=redact(_cause(error)),
             hint="check base_url, and that the server is up: --server-option base_url=http://HOST:PORT/v1",
         ) from None
-    except ValueError:
-        raise _no_endpoint(options, "GET /models gave no JSON") from None
+    except (ValueError, RecursionError):
+        raise _no_endpoint(options, "GET /models gave no JSON that can be read") from None
     rows = value.get("data") if isinstance(value, Mapping) else value
     if not isinstance(rows, list):
         raise _no_endpoint(options, "GET /models gave no list of models")

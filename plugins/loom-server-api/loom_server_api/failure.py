@@ -104,7 +104,7 @@ def parsed(content: bytes) -> Json:
     """An error body: JSON where it is, else its text."""
     try:
         return json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return content.decode("utf-8", "replace")
 
 

@@ -127,7 +127,7 @@ def _usage(value: Mapping[str, Json]) -> Mapping[str, Json] | None:
 def _object(data: bytes | str) -> dict[str, Json]:
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Broken(f"malformed JSON: {error}") from None
     if not isinstance(value, dict):
         raise Broken("malformed JSON: the reply is no object")

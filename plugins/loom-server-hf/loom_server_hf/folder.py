@@ -80,7 +80,7 @@ def locate(model: str, revision: str | None = None) -> ModelFolder:
     Raises ModelError saying which of them is missing, and where it was looked for.
     """
     path = Path(model).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's own question, False for a text that is no possible path
         name = path.resolve().name
         if revision is not None:
             raise ModelError(
@@ -88,7 +88,7 @@ def locate(model: str, revision: str | None = None) -> ModelFolder:
                 where=str(path),
                 hint="leave revision out, or give a hub id",
             )
-    elif path.exists():
+    elif os.path.exists(path):
         raise ModelError(f"{model} is a file, not a model folder", hint="give the folder that holds config.json")
     elif model.startswith((".", "~", os.sep)) or not HUB_ID.fullmatch(model):
         raise ModelError(f"there is no model folder {model}", hint="check the path, or give a hub id (owner/name)")
@@ -120,8 +120,8 @@ def tokenizer_folder(model: str) -> Path:
     Raises ModelError where it is not there.
     """
     path = Path(model).expanduser()
-    if not path.is_dir():
-        if path.exists() or not HUB_ID.fullmatch(model):
+    if not os.path.isdir(path):
+        if os.path.exists(path) or not HUB_ID.fullmatch(model):
             raise ModelError(
                 f"there is no tokenizer folder {model}", hint="check the path, or give a hub id (owner/name)"
             )
