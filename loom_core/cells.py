@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from loom_core import stats, weighting
+from loom_core import stats, strata, weighting
 from loom_core.costs import Footing, common_footing, cost
 from loom_core.keys import seed_of
 from loom_core.ledger import Answer, Ledger
@@ -336,16 +336,26 @@ def difference(metric: Metric, pairs: Sequence[tuple[Hashable, float, float]], p
     single = len(set(clusters)) == len(clusters)
     gains, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     value = fmean(differences)
+    bounded = math.isfinite(metric.high - metric.low)
     if metric.binary and single:
         interval: stats.Interval | None = stats.paired_binary_interval(gains, losses, len(pairs))
         tested = stats.Tested(stats.mcnemar_exact(gains, losses), "mcnemar, exact")
+        if tested.p >= ALPHA and interval is not None:
+            # What the exact test does not exclude is inside; where it excludes 0, this interval does too.
+            interval = interval._replace(low=min(interval.low, 0.0), high=max(interval.high, 0.0))
+    elif bounded and all(abs(d) <= 1 + 1e-9 for d in differences):
+        share = 1 / len(pairs)
+        weighed = [strata.Weighed(d, share, cluster, None) for d, cluster in zip(differences, clusters, strict=True)]
+        compared = strata.difference_interval(strata.moments(weighed, worst=-1.0))
+        interval, tested = strata.agreed(compared, stats.sign_flip(differences, clusters, seed=seed))
     else:
         interval = stats.bootstrap(differences, clusters, seed=seed)
         tested = stats.sign_flip(differences, clusters, seed=seed)
-        if interval is not None and interval.high - interval.low < 1e-12 and math.isfinite(metric.high - metric.low):
-            # Every cluster differs by the same amount: a resample has no width, but so few pairs leave doubt.
-            width = stats.paired_binary_interval(0, 0, len(set(clusters))).high
-            interval = stats.Interval(max(-1.0, value - width), min(1.0, value + width), "bonett-price bound")
+        if interval is not None:
+            p = max(tested.p, ALPHA) if interval.low <= 0 <= interval.high else tested.p
+            tested = tested._replace(p=p)
+            if p >= ALPHA:
+                interval = interval._replace(low=min(interval.low, 0.0), high=max(interval.high, 0.0))
     better, worse = (gains, losses) if metric.higher_is_better else (losses, gains)
     return {
         "value": value * metric.span,

@@ -142,6 +142,8 @@ class Line:
     """One number of an official table, in the authors' scale. digits: decimals the authors print. n: samples in it.
 
     value is None where nothing was answered. missing: planned samples without an answer, which the rule leaves out.
+    rows: what the number is made of, of the rows that `aggregate` was given; its interval is computed from these. A
+    line that names none is taken to be made of whole tasks and levels, and has an interval where that is so.
     """
 
     name: str
@@ -151,6 +153,7 @@ class Line:
     missing: int = 0
     digits: int = 2
     note: str = ""
+    rows: Sequence[Graded] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,9 +209,8 @@ class BenchmarkBase:
                 given = [row.scored[metric].value for row in of_task if metric in row.scored]
                 values = [value for value in given if value is not None]
                 mean = sum(values) / len(values) if values else None
-                lines.append(
-                    Line(name=task, metric=metric, value=mean, n=len(values), missing=len(of_task) - len(values))
-                )
+                missing = len(of_task) - len(values)
+                lines.append(Line(name=task, metric=metric, value=mean, n=len(values), missing=missing, rows=of_task))
         return lines
 
 

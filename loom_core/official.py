@@ -1,18 +1,20 @@
-"""The benchmark authors' own tables with intervals: whole clusters are resampled and put through `Benchmark.aggregate`.
+"""The benchmark authors' own tables with intervals. Knows graded rows; reads and writes no file.
 
-So a macro average, a mean over pairs or a harmonic mean gets the interval of that very number. A line that is found to
-be the plain mean of a task keeps its closed form. Knows graded rows; reads and writes no file.
+What a line is made of is read from the aggregation (`composition`), never from a run's scores. A weighted mean of its
+rows gets the interval of that mean over strata (`strata`), a plain mean of one task the closed form of any cell. What
+is no mean (a geometric mean, an effective length) is resampled through `Benchmark.aggregate` where each task and level
+has enough documents, and has no interval elsewhere.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple, TypeAlias
 
-from loom_core import cells, stats
+from loom_core import cells, stats, strata
+from loom_core.composition import Composition, LineName, WeighedRow, compositions, spot
 from loom_core.contracts import Benchmark, Graded, Line
 from loom_core.keys import plain, seed_of
 from loom_core.resample import Cluster, Draws, resample, rows_of, strata_of
@@ -21,21 +23,12 @@ from loom_core.types import Json, Task
 
 DRAWS = 1000
 LEAST_DRAWS = 100
+LEAST_CLUSTERS = 10
+"""Documents or groups of each task and level below which a resampled line has no interval: it would be too short."""
 MOST_WORK = 3_000_000
 SWAPS = 9_999
 ENOUGH_HITS = 20
-PROBES = 8
-
-Spot: TypeAlias = tuple[str, str, int]
-LineName: TypeAlias = tuple[str, str]
-
-
-class Mean(NamedTuple):
-    """A line that is `scale` times the plain mean of a metric over the rows of a task; task None: of the only one."""
-
-    metric: str
-    task: str | None
-    scale: float
+FEW_CLUSTERS = f"none: no mean of its answers, and a task or length has fewer than {LEAST_CLUSTERS} documents or groups"
 
 
 def tables(selection: Selection, rows: Mapping[tuple[str, str], Sequence[Graded]]) -> Json:
@@ -54,7 +47,8 @@ def tables(selection: Selection, rows: Mapping[tuple[str, str], Sequence[Graded]
             found.setdefault(chosen.name, {})[arm] = lines
     for by_arm in found.values():
         known = [line for lines in by_arm.values() if isinstance(lines, list) for line in lines]
-        cells.adjust([line["delta"] for line in known if line["delta"]])
+        for headline in (True, False):
+            cells.adjust([line["delta"] for line in known if line["delta"] and line["headline"] == headline])
     return found
 
 
@@ -85,27 +79,28 @@ def table(
     baseline's rows. place: names the table; draws are seeded from it.
     """
     lines = list(benchmark.aggregate(rows))
+    bounds = {name: (metric.low, metric.high) for name, metric in metrics.items()}
+    made = compositions(benchmark, rows, lines, bounds)
+    means = {name for name, one in made.items() if _is_mean(one, rows, metrics)}
     pairs = Paired(rows, base) if base is not None else None
-    strata = strata_of(rows)
-    means = _means(benchmark, rows, strata, lines, place)
     paired_lines = _paired_lines(benchmark, pairs)
-    drawn = _draw(benchmark, rows, strata, lines, means, place)
+    paired_made = compositions(benchmark, pairs.rows, lines, bounds) if pairs is not None and pairs.rows else {}
+    drawn_rows = strata_of(rows)
+    drawn = _draw(benchmark, rows, drawn_rows, lines, means, place)
     deltas = _draw_deltas(benchmark, pairs, paired_lines, means, place)
     swapped = _swap(benchmark, pairs, {name: v for name, v in paired_lines.items() if name not in means}, place)
     found = []
     for line in lines:
         name = (line.name, line.metric)
-        record: dict[str, Json] = plain(line)
-        record["value"] = _number(line.value)
-        mean = means.get(name)
-        if mean is not None and mean.metric in metrics:
-            record |= _closed_interval(mean, rows, metrics[mean.metric], place)
-            record["delta"] = _closed_delta(mean, pairs, metrics[mean.metric], place)
+        record: dict[str, Json] = plain(replace(line, rows=None))
+        del record["rows"]
+        record |= {"value": _number(line.value), "headline": _is_headline(line, made.get(name), rows)}
+        if name in means:
+            record |= _mean_interval(made[name], rows, metrics[line.metric], place)
+            record["delta"] = _mean_delta(paired_made.get(name), pairs, metrics[line.metric], place)
         else:
-            record |= drawn[name].interval(record["value"], strata)
-            record["delta"] = _drawn_delta(name, pairs, paired_lines, deltas)
-            if record["delta"] is not None:
-                record["delta"] |= {"p": swapped[name].p, "test": swapped[name].method}
+            record |= drawn[name].interval(record["value"], drawn_rows)
+            record["delta"] = _drawn_delta(name, pairs, paired_lines, deltas, swapped)
         found.append(record)
     return found
 
@@ -114,78 +109,42 @@ def _number(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-# --- plain means -----------------------------------------------------------------------------------------------------
+def _is_headline(line: Line, made: Composition | None, rows: Sequence[Graded]) -> bool:
+    """Whether a line answers the question that a run asks: one over several tasks, or over all that was asked.
 
-
-def _means(
-    benchmark: Benchmark, rows: Sequence[Graded], strata: Sequence[Sequence[Cluster]], lines: Sequence[Line], place: str
-) -> dict[LineName, Mean]:
-    """The lines that are plain means. A line counts as one only where it is `scale` times the mean, to the digits the
-    authors print, of these rows and of several resamples of them.
+    Lines of a task or of a task at a length are tested as a family of their own.
     """
-    generator = random.Random(seed_of(f"{place} probes"))
-    probes = [list(rows)] + [rows_of(strata, list(resample(strata, generator))) for _ in range(PROBES)]
-    given = [{(line.name, line.metric): line for line in benchmark.aggregate(probe)} for probe in probes]
-    one_task = len({row.task for row in rows}) == 1
-    found = {}
-    for line in lines:
-        name = (line.name, line.metric)
-        if line.value is None or any(name not in each for each in given):
-            continue
-        for task in (line.name, *([None] if one_task else [])):
-            means = [_mean_of(probe, line.metric, task) for probe in probes]
-            scale = _scale([(mean, each[name].value) for mean, each in zip(means, given, strict=True)], line.digits)
-            if scale is not None and not any(means):
-                # Any multiple of 0 is 0: what the line makes of ones tells its scale.
-                ones = {(one.name, one.metric): one.value for one in benchmark.aggregate(_ones(rows))}
-                scale = _scale([(1.0, ones.get(name))], line.digits)
-            if scale is not None:
-                found[name] = Mean(line.metric, task, scale)
-                break
-    return found
+    counted = [each.row for each in made.rows(rows)] if made is not None else line.rows
+    if counted is None:
+        return True
+    of_all = len(counted) >= sum(any(one.value is not None for one in row.scored.values()) for row in rows)
+    return of_all or len({row.task for row in counted}) > 1
 
 
-def _ones(rows: Sequence[Graded]) -> list[Graded]:
-    """The rows with 1 for every value they have."""
+# --- weighted means --------------------------------------------------------------------------------------------------
+
+
+def _is_mean(made: Composition, rows: Sequence[Graded], metrics: Mapping[str, cells.Metric]) -> bool:
+    """Whether a line has a closed form: always where its metric has bounds, else where it is a task's plain mean."""
+    metric = metrics.get(made.metric)
+    if metric is None:
+        return False
+    counted = made.rows(rows)
+    inside = all(-1e-9 <= each.value <= 1 + 1e-9 for each in counted)
+    return bool(counted) and (_is_plain(counted) or (inside and math.isfinite(metric.high - metric.low)))
+
+
+def _is_plain(counted: Sequence[WeighedRow]) -> bool:
+    """Whether all answers are of one task and count alike, as those of any cell or total."""
+    weights = [each.weight for each in counted]
+    return len({each.row.task for each in counted}) == 1 and max(weights) - min(weights) < 1e-6 * max(weights)
+
+
+def _weighed(counted: Sequence[WeighedRow], values: Sequence[float]) -> list[strata.Weighed]:
     return [
-        replace(
-            row,
-            scored={
-                name: scored if scored.value is None else replace(scored, value=1.0)
-                for name, scored in row.scored.items()
-            },
-        )
-        for row in rows
+        strata.Weighed(value, each.weight, _cluster_of(each.row), (each.row.task, each.row.sample.level))
+        for each, value in zip(counted, values, strict=True)
     ]
-
-
-def _mean_of(rows: Sequence[Graded], metric: str, task: str | None) -> float | None:
-    values = list(_values(rows, metric, task))
-    return sum(value for _, value in values) / len(values) if values else None
-
-
-def _values(rows: Sequence[Graded], metric: str, task: str | None) -> Iterator[tuple[Graded, float]]:
-    """The rows that have a value of the metric."""
-    for row in rows:
-        scored = row.scored.get(metric) if task is None or row.task == task else None
-        if scored is not None and scored.value is not None:
-            yield row, scored.value
-
-
-def _scale(pairs: Sequence[tuple[float | None, float | None]], digits: int) -> float | None:
-    """1 or 100 where every line value is that many times the mean; None for other lines."""
-    for scale in (1.0, 100.0):
-        rounding = 0.51 * 10.0**-digits if scale == 100.0 else 0.51 * 10.0 ** -max(digits, 4)
-        if all(
-            mean is not None and value is not None and abs(scale * mean - value) <= rounding for mean, value in pairs
-        ):
-            return scale
-    return None
-
-
-def _as_seen(metric: cells.Metric, values: Sequence[float]) -> cells.Metric:
-    finite = math.isfinite(metric.high - metric.low)
-    return replace(metric, binary=finite and all(value in (metric.low, metric.high) for value in values))
 
 
 def _cluster_of(row: Graded) -> Hashable:
@@ -194,32 +153,66 @@ def _cluster_of(row: Graded) -> Hashable:
     return (row.task, sample.id if joint is None else ("joint", joint))
 
 
-def _closed_interval(mean: Mean, rows: Sequence[Graded], metric: cells.Metric, place: str) -> dict[str, Json]:
-    values = list(_values(rows, mean.metric, mean.task))
-    found = stats.mean_interval(
-        [value for _, value in values],
-        [_cluster_of(row) for row, _ in values],
-        bounds=(metric.low, metric.high),
-        seed=seed_of(f"{place} {mean}"),
-    )
+def _mean_interval(made: Composition, rows: Sequence[Graded], metric: cells.Metric, place: str) -> dict[str, Json]:
+    counted = made.rows(rows)
+    values = [each.value for each in counted]
+    if _is_plain(counted):
+        low, high = metric.low, metric.high
+        found = stats.mean_interval(
+            values,
+            [_cluster_of(each.row) for each in counted],
+            bounds=(0.0, 1.0) if math.isfinite(high - low) else (low, high),
+            seed=seed_of(f"{place} {made.metric} {counted[0].row.task}"),
+        )
+    else:
+        found = strata.mean_interval(strata.moments(_weighed(counted, values)))
     if found is None:
-        return {"low": None, "high": None, "interval": None}
-    return {"low": mean.scale * found.low, "high": mean.scale * found.high, "interval": found.method}
+        return {"low": None, "high": None, "interval": "none: a single document of a metric without bounds"}
+    ends = (made.base + made.scale * found.low, made.base + made.scale * found.high)
+    return {"low": ends[0], "high": ends[1], "interval": found.method}
 
 
-def _closed_delta(mean: Mean, pairs: Paired | None, metric: cells.Metric, place: str) -> dict[str, Json] | None:
-    if pairs is None:
+def _mean_delta(
+    made: Composition | None, pairs: Paired | None, metric: cells.Metric, place: str
+) -> dict[str, Json] | None:
+    """The difference of a weighted mean over the rows that both arms have a value of."""
+    if pairs is None or made is None:
         return None
-    theirs = {_spot(row): value for row, value in _values(pairs.base, mean.metric, mean.task)}
-    mine = [(row, value) for row, value in _values(pairs.rows, mean.metric, mean.task) if _spot(row) in theirs]
-    if not mine:
+    low, high = made.bounds
+    theirs = {spot(row): row.scored[made.metric].value for row in pairs.base if made.metric in row.scored}
+    counted = made.rows(pairs.rows)
+    other = [((theirs.get(spot(each.row)) or 0.0) - low) / (high - low) for each in counted]
+    differences = [each.value - value for each, value in zip(counted, other, strict=True)]
+    if not counted:
         return None
-    values = [value for _, value in mine] + [theirs[_spot(row)] for row, _ in mine]
-    triples = [(_cluster_of(row), value, theirs[_spot(row)]) for row, value in mine]
-    found = cells.difference(_as_seen(metric, values), triples, f"{place} {mean} delta")
-    low, high = ((None if found[key] is None else mean.scale * found[key]) for key in ("low", "high"))
-    same = {key: found[key] for key in ("interval", "n_pairs", "p", "test")}
-    return {"value": mean.scale * found["value"], "low": low, "high": high, **same}
+    if _is_plain(counted):
+        seen = _as_seen(metric, [low + (high - low) * value for value in [*(each.value for each in counted), *other]])
+        triples = [
+            (_cluster_of(each.row), low + (high - low) * each.value, low + (high - low) * value)
+            for each, value in zip(counted, other, strict=True)
+        ]
+        found = cells.difference(seen, triples, f"{place} {made.metric} {counted[0].row.task} delta")
+        scale = made.scale / (high - low)
+        ends = {key: None if found[key] is None else scale * found[key] for key in ("value", "low", "high")}
+        return ends | {key: found[key] for key in ("interval", "n_pairs", "p", "test")}
+    weighed = _weighed(counted, differences)
+    moments = strata.moments(weighed, worst=-1.0)
+    tested = strata.weighted_flips(weighed, seed_of(f"{place} {made.metric} flips"))
+    interval, tested = strata.agreed(strata.difference_interval(moments), tested)
+    return {
+        "value": made.scale * moments.mean,
+        "low": made.scale * interval.low,
+        "high": made.scale * interval.high,
+        "interval": interval.method,
+        "n_pairs": len(counted),
+        "p": tested.p,
+        "test": tested.method,
+    }
+
+
+def _as_seen(metric: cells.Metric, values: Sequence[float]) -> cells.Metric:
+    finite = math.isfinite(metric.high - metric.low)
+    return replace(metric, binary=finite and all(value in (metric.low, metric.high) for value in values))
 
 
 # --- resampled lines -------------------------------------------------------------------------------------------------
@@ -235,13 +228,13 @@ def _draw(
     rows: Sequence[Graded],
     strata: Sequence[Sequence[Cluster]],
     lines: Sequence[Line],
-    means: Mapping[LineName, Mean],
+    means: Collection[LineName],
     place: str,
 ) -> dict[LineName, Draws]:
     """Resampled values of the lines that are no plain means; nothing is drawn where all are."""
     open_lines = {name: Draws() for line in lines if (name := (line.name, line.metric)) not in means}
-    if not open_lines or any(len(stratum) < 2 for stratum in strata):
-        return {name: Draws(asked=int(bool(strata))) for name in open_lines}
+    if not open_lines or _too_few(strata):
+        return {name: Draws(reason=FEW_CLUSTERS if strata else "") for name in open_lines}
     generator, n = random.Random(seed_of(f"{place} draws")), _n_draws(len(rows))
     for _ in range(n):
         given = _by_name(benchmark.aggregate(rows_of(strata, list(resample(strata, generator)))))
@@ -252,29 +245,39 @@ def _draw(
     return open_lines
 
 
+def _too_few(groups: Sequence[Sequence[Cluster]]) -> bool:
+    return any(len(group) < LEAST_CLUSTERS for group in groups)
+
+
 def _by_name(lines: Sequence[Line]) -> dict[LineName, float | None]:
     return {(line.name, line.metric): _number(line.value) for line in lines}
-
-
-def _spot(row: Graded) -> Spot:
-    return row.task, row.sample.id, row.repeat
 
 
 class Paired:
     """The rows of two arms that both answered, in one order. rows: the arm's; base: the baseline's."""
 
     def __init__(self, rows: Sequence[Graded], base: Sequence[Graded]) -> None:
-        theirs = {_spot(row): row for row in base if row.answered}
-        self.rows = [row for row in rows if row.answered and _spot(row) in theirs]
-        self.base = [theirs[_spot(row)] for row in self.rows]
+        theirs = {spot(row): row for row in base if row.answered}
+        both = [(row, theirs[spot(row)]) for row in rows if row.answered and spot(row) in theirs]
+        self.rows = [_valued(row, other) for row, other in both]
+        self.base = [_valued(other, row) for row, other in both]
 
     def clusters(self) -> list[list[tuple[Cluster, Cluster]]]:
         """Clusters of the arm, each with the baseline's rows of the same questions."""
-        theirs = {_spot(row): row for row in self.base}
+        theirs = {spot(row): row for row in self.base}
         return [
-            [(cluster, Cluster([theirs[_spot(row)] for row in cluster.rows])) for cluster in stratum]
+            [(cluster, Cluster([theirs[spot(row)] for row in cluster.rows])) for cluster in stratum]
             for stratum in strata_of(self.rows)
         ]
+
+
+def _valued(row: Graded, other: Graded) -> Graded:
+    """The row with the values that the other has too."""
+    known = {name for name, one in other.scored.items() if one.value is not None}
+    if all(one.value is None or name in known for name, one in row.scored.items()):
+        return row
+    kept = {name: one if name in known else replace(one, value=None) for name, one in row.scored.items()}
+    return replace(row, scored=kept)
 
 
 def _paired_lines(benchmark: Benchmark, pairs: Paired | None) -> dict[LineName, float]:
@@ -294,7 +297,7 @@ def _draw_deltas(
     benchmark: Benchmark,
     pairs: Paired | None,
     lines: Mapping[LineName, float],
-    means: Mapping[LineName, Mean],
+    means: Collection[LineName],
     place: str,
 ) -> tuple[dict[LineName, Draws], list[list[Cluster]]]:
     """Resampled differences of the lines that are no plain means: both arms by the same draws."""
@@ -303,8 +306,8 @@ def _draw_deltas(
         return found, []
     both = pairs.clusters()
     mine, theirs = ([[pair[side] for pair in stratum] for stratum in both] for side in (0, 1))
-    if any(len(stratum) < 2 for stratum in mine):
-        return {name: Draws(asked=1) for name in found}, mine
+    if _too_few(mine):
+        return {name: Draws(reason=FEW_CLUSTERS) for name in found}, mine
     generator = random.Random(seed_of(f"{place} delta draws"))
     for _ in range(_n_draws(2 * len(pairs.rows))):
         draw = list(resample(mine, generator))
@@ -353,8 +356,16 @@ def _drawn_delta(
     pairs: Paired | None,
     lines: Mapping[LineName, float],
     drawn: tuple[Mapping[LineName, Draws], Sequence[Sequence[Cluster]]],
+    swapped: Mapping[LineName, stats.Tested],
 ) -> dict[str, Json] | None:
+    """The difference of a line that is no mean. Interval and test agree (see `strata.agreed`)."""
     if pairs is None or name not in lines:
         return None
-    found, strata = drawn
-    return {"value": lines[name], **found[name].interval(lines[name], strata), "n_pairs": len(pairs.rows)}
+    (found, groups), p = drawn, swapped[name].p
+    record = {"value": lines[name], **found[name].interval(lines[name], groups), "n_pairs": len(pairs.rows)}
+    if record["low"] is not None:
+        if record["low"] <= 0 <= record["high"]:
+            p = max(p, cells.ALPHA)
+        if p >= cells.ALPHA:
+            record |= {"low": min(record["low"], 0.0), "high": max(record["high"], 0.0)}
+    return record | {"p": p, "test": swapped[name].method}

@@ -104,9 +104,12 @@ def rows_of(strata: Sequence[Sequence[Cluster]], draw: Sequence[tuple[int, int, 
 
 @dataclass
 class Draws:
-    """The values of a line over resamples. asked: how many draws there were; some may have given no value."""
+    """The values of a line over resamples. asked: how many draws there were; some may have given no value. reason: why
+    there were none.
+    """
 
     asked: int = 0
+    reason: str = ""
     values: list[float] = field(default_factory=list)
 
     def interval(self, value: float | None, strata: Sequence[Sequence[Cluster]]) -> dict[str, Json]:
@@ -115,7 +118,7 @@ class Draws:
         n_clusters = sum(map(len, strata))
         df = n_clusters - len(strata)
         if value is None or not self.asked:
-            return none | {"interval": None}
+            return none | {"interval": self.reason if value is not None and self.reason else None}
         if any(len(stratum) < 2 for stratum in strata):
             return none | {"interval": "none: a task has a single document or group"}
         if len(self.values) < 0.9 * self.asked:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from functools import lru_cache
 from statistics import NormalDist
 from typing import Any, NamedTuple
+
+from loom_core.quantiles import mid_p_upper
+from loom_core.quantiles import t_quantile as t_quantile
+from loom_core.quantiles import z_quantile as z_quantile
 
 LEVEL = 0.95
 DRAWS = 2000
@@ -32,46 +35,6 @@ class Tested(NamedTuple):
     method: str
 
 
-def z_quantile(level: float = LEVEL) -> float:
-    """The two-sided normal quantile: 1.96 for 0.95."""
-    return NormalDist().inv_cdf(0.5 + level / 2)
-
-
-@lru_cache(maxsize=4096)
-def t_quantile(df: int, level: float = LEVEL) -> float:
-    """The two-sided quantile of Student's t with `df` ≥ 1 degrees of freedom.
-
-    Source: Abramowitz & Stegun 26.7.3 and 26.7.4 (finite series of the distribution, inverted by bisection), and
-    26.7.5 (expansion in 1/df) above 400.
-    """
-    if df < 1:
-        raise ValueError("Student's t needs at least one degree of freedom")
-    z = z_quantile(level)
-    if df > 400:
-        return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
-    low, high = 0.0, math.pi / 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _t_within(middle, df) < level else (low, middle)
-    return math.tan((low + high) / 2) * math.sqrt(df)
-
-
-def _t_within(theta: float, df: int) -> float:
-    """P(|T| ≤ tan(theta) · sqrt(df)) for Student's t."""
-    sine, cosine = math.sin(theta), math.cos(theta)
-    if df % 2:
-        term, total = cosine, 0.0
-        for k in range(1, df, 2):
-            total += term
-            term *= cosine * cosine * (k + 1) / (k + 2)
-        return 2 / math.pi * (theta + sine * total)
-    term, total = 1.0, 0.0
-    for k in range(2, df + 1, 2):
-        total += term
-        term *= cosine * cosine * (k - 1) / k
-    return sine * total
-
-
 def wilson(k: float, n: float, level: float = LEVEL) -> Interval:
     """Interval of a proportion of `k` successes among `n` > 0 (either may be fractional: an effective size).
 
@@ -87,6 +50,25 @@ def wilson(k: float, n: float, level: float = LEVEL) -> Interval:
     # At the ends the formula equals p exactly; rounding must not push p out of its own interval.
     low, high = max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
     return Interval(0.0 if k == 0 else min(low, p), 1.0 if k == n else max(high, p), "wilson")
+
+
+def proportion(k: float, n: float, level: float = LEVEL) -> Interval:
+    """The interval loom prints for `k` of `n`: the wider of Wilson's and the mid-p interval, end by end.
+
+    Wilson's is too short where p is close to 0 or 1 (84 % at p = 0.983 and n = 10). Together they cover at least 93 %
+    of all p but for a few of n = 6 to 20, where it is 91 to 93 %; nothing of [0, 1] can do better with few answers
+    without covering far more than 95 % elsewhere.
+    """
+    found, tail = wilson(k, n, level), (1 - level) / 2
+    low, high = 1 - mid_p_upper(n - k, n, tail), mid_p_upper(k, n, tail)
+    return Interval(min(found.low, low), max(found.high, high), "wilson and mid-p")
+
+
+def known_spread(p: float, size: float, few: float = 0.75) -> bool:
+    """Whether so many answers with the mean `p` show how far they spread: where less than `few` whole answers' worth is
+    away from an end of the range, the rare one that is has not been seen, and their number counts alone.
+    """
+    return size * min(p, 1 - p) >= few
 
 
 def _by_cluster(values: Any, clusters: Sequence[Hashable | None]) -> tuple[Any, Any]:
@@ -116,13 +98,13 @@ def _checked(values: Sequence[float], clusters: Sequence[Hashable | None] | None
 def bounded_mean(
     values: Sequence[float], clusters: Sequence[Hashable | None] | None = None, level: float = LEVEL
 ) -> Interval:
-    """Interval of the mean of `values` in [0, 1]: Wilson's, on the effective sample size.
+    """Interval of the mean of `values` in [0, 1]: that of a proportion, on the effective sample size.
 
-    Single 0/1 answers: plain Wilson. Otherwise the effective size is p (1 - p) / (variance of the mean over clusters),
+    Single 0/1 answers: `proportion`. Otherwise the effective size is p (1 - p) / (variance of the mean over clusters),
     with the t quantile of (clusters - 1) degrees of freedom in place of z; of 0/1 answers it is at most n. Where all
-    clusters agree their variance cannot be known, and their number is taken as the size.
+    clusters agree, or too few are away from an end to tell (`known_spread`), their number is taken as the size.
     Source: Korn & Graubard 1998, Survey Methodology 24; Dean & Pagano 2015, J. Surv. Stat. Methodol. 3 (Wilson form).
-    Simulated with 10 documents of 10 questions it covers 94 to 96 %, a percentile bootstrap 92 to 95 %.
+    Simulated with 10 documents of 10 questions it covers 94 to 97 %, a percentile bootstrap 92 to 95 %.
     """
     array, sums, counts = _checked(values, clusters)
     n, k, n_clusters = array.size, float(array.sum()), len(sums)
@@ -130,17 +112,19 @@ def bounded_mean(
         raise ValueError("a bounded mean needs values in [0, 1]")
     binary = bool(((array == 0) | (array == 1)).all())
     if binary and n_clusters == n:
-        return wilson(k, n, level)
+        return proportion(k, n, level)
     p = min(1.0, k / n)
     if n_clusters == 1:
-        return wilson(p, 1.0, level)._replace(method="wilson, one cluster")
+        return proportion(p, 1.0, level)._replace(method="wilson and mid-p, one cluster")
     variance = n_clusters / (n_clusters - 1) * float(((sums - p * counts) ** 2).sum()) / n**2
-    known = variance > 1e-15 and 0 < p < 1
-    effective = p * (1 - p) / variance if known else float(n_clusters)
+    kind = "clustered" if binary else "graded"
+    if variance <= 1e-15 or not 0 < p < 1 or not known_spread(p, n_clusters):
+        return proportion(p * n_clusters, n_clusters, level)._replace(method=f"wilson and mid-p, {kind}")
+    effective = p * (1 - p) / variance
     if binary:
         effective = min(effective, n)
     effective *= (z_quantile(level) / t_quantile(n_clusters - 1, level)) ** 2
-    return wilson(p * effective, effective, level)._replace(method=f"wilson, {'clustered' if binary else 'graded'}")
+    return wilson(p * effective, effective, level)._replace(method=f"wilson, {kind}")
 
 
 def _resampled_means(sums: Any, counts: Any, seed: int, draws: int) -> Any:

@@ -47,7 +47,7 @@ def test_a_cell_by_hand(tmp_path: Path) -> None:
     ]
     score = cell(rows, SNAP.name, "2k")["scores"][0]
     assert (score["score"], score["n"]) == (0.5, 12)
-    assert (score["low"], score["high"]) == stats.wilson(6, 12)[:2]
+    assert (score["low"], score["high"]) == stats.proportion(6, 12)[:2]
     delta = score["delta"]
     assert (delta["value"], delta["n_pairs"], delta["n_worse"], delta["n_better"]) == (-0.5, 12, 6, 0)
     assert delta["p"] == stats.mcnemar_exact(0, 6) == 0.03125

@@ -27,7 +27,8 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "forms",
         (
-            *("keys", "prompt", "contracts", "answering", "render", "truncate", "literals", "stats", "pins"),
+            *("keys", "prompt", "contracts", "answering", "render", "truncate", "literals", "pins"),
+            *("stats", "quantiles", "strata"),
             *("download", "records", "tables", "ownprompt", "stratify", "evidence", "chunking", "thinking"),
             "upstream",
             *("digests", "archives", "mirror", "hub", "parquet", "remote", "foreign", "tomlfile"),
@@ -62,6 +63,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "knobs",
                 "identity",
                 "official",
+                "composition",
                 "resample",
                 "leaderboard",
                 "published",
