@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,32 @@ files = [{{ path = "z.zip#m/x", sha256 = "", bytes = -1 }}]
         read_pins(tmp_path / "bad.toml")
     with pytest.raises(DataError, match="pins of a plugin"):
         read_pins(tmp_path / "none" / "plugin.py")
+
+
+ROOT = Path(__file__).resolve().parents[1]
+PLUGIN_PINS = sorted(ROOT.glob("plugins/*/loom_*/pins.toml"))
+MOVING = {"hf:THUDM/LongBench@main", "hf:THUDM/LongBench-v2@main"}
+"""Data sets whose commit nobody has seen: a branch is pinned, and the first download recorded."""
+
+UNSEEN = {"hf:Jonaszky123/L-CiteEval", "hf:namlh2004/hotpotqa"}
+"""Data sets at a commit that was seen in use, of whose files no digest was."""
+
+
+@pytest.mark.parametrize("file", PLUGIN_PINS, ids=lambda path: path.parent.name)
+def test_every_pin_of_a_plugin_is_a_commit_and_a_digest(file: Path) -> None:
+    """A pin of a branch names another file tomorrow; one without a digest trusts whatever comes first."""
+    for source in read_pins(file).values():
+        pin = Pin.parse(source.pin)
+        name = f"{pin.host}:{pin.repo}"
+        moving = f"{name}@{pin.revision}" in MOVING
+        assert moving or re.fullmatch("[0-9a-f]{40}", pin.revision), f"{source.pin} names no commit"
+        if moving or name in UNSEEN or source.sha256 or source.git_blob:
+            continue
+        whole = source.archive
+        if whole is not None:
+            assert whole.sha256 or whole.git_blob, f"the archive of {source.pin} has no digest"
+        else:
+            assert source.folder == "ruler" and "/json/" in pin.path, f"{source.pin} has no digest"
 
 
 def test_shared_pins_agree_with_the_shared_mirror(tmp_path: Path) -> None:

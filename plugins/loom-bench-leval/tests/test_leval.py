@@ -5,6 +5,7 @@ The authors' programs are not at hand: programs of the same shape, in other word
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -326,7 +327,10 @@ def test_bad_records_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     good = {"input": "a b", "instructions": ["x", "y"], "outputs": ["1", "2"], "evaluation": "exam"}
     rows: list[Any] = [good, {**good, "outputs": ["1"]}, {**good, "instructions": "x"}, {**good, "input": 3}, good]
     rows.append({name: value for name, value in good.items() if name != "evaluation"})
-    put(tmp_path / "mirror" / "leval", path_of("codeU"), "\n".join(map(json.dumps, rows)).encode())
+    content = "\n".join(map(json.dumps, rows)).encode()
+    put(tmp_path / "mirror" / "leval", path_of("codeU"), content)
+    extract = f'file = [{{ path = "{path_of("codeU")}", sha256 = "{hashlib.sha256(content).hexdigest()}" }}]'
+    put(tmp_path / "mirror" / "leval", "EXTRACT.toml", extract.encode())
     samples, data = read(tmp_path, tmp_path / "mirror", "codeU")
     assert [sample.id for sample in samples] == ["loom-codeU-1-1", "loom-codeU-5-2", "loom-codeU-1-2", "loom-codeU-5-1"]
     assert [(bad.place, bad.field) for bad in data.bad] == [
