@@ -37,33 +37,50 @@ class WeighedRow(NamedTuple):
 class Composition:
     """A line that is base + scale · Σ weight · value: values as shares of the metric's range, weights adding up to 1.
 
-    weights: of each part; parts: of each row. bounds: the metric's range, 0 to 1 where it has no ends.
+    weights: of each part; parts: of each row. ranges: of the metrics, 0 to 1 where one has no ends.
     """
 
     metric: str
     base: float
     scale: float
-    bounds: tuple[float, float]
+    ranges: Mapping[str, tuple[float, float]]
     weights: Mapping[Hashable, float]
     parts: Mapping[Spot, Hashable]
 
     def rows(self, rows: Sequence[Graded]) -> list[WeighedRow]:
         """The rows that count."""
         counted: dict[Hashable, list[tuple[Graded, float]]] = {}
-        low, high = self.bounds
         for row in rows:
-            scored, part = row.scored.get(self.metric), self.parts[spot(row)]
-            if scored is not None and scored.value is not None and part in self.weights:
-                counted.setdefault(part, []).append((row, (scored.value - low) / (high - low)))
+            value, part = self.share(row), self.parts[spot(row)]
+            if value is not None and part in self.weights:
+                counted.setdefault(part, []).append((row, value))
         return [
             WeighedRow(row, value, self.weights[part] / len(members))
             for part, members in counted.items()
             for row, value in members
         ]
 
+    def share(self, row: Graded) -> float | None:
+        """The value of a row as a share of its metric's range; None where it has none."""
+        name = metric_of(self.metric, row)
+        value = row.scored[name].value if name is not None else None
+        if name is None or value is None:
+            return None
+        low, high = self.ranges[name]
+        return (value - low) / (high - low)
+
     def value(self, rows: Sequence[Graded]) -> float:
         """The line as its weights make it of these rows."""
         return self.base + self.scale * math.fsum(each.weight * each.value for each in self.rows(rows))
+
+
+def metric_of(name: str, row: Graded) -> str | None:
+    """The metric of a row that a line named `name` is made of: that one, else the only one the row has (a mean over
+    tasks of several metrics has a name of its own).
+    """
+    if name in row.scored:
+        return name
+    return next(iter(row.scored)) if len(row.scored) == 1 else None
 
 
 def spot(row: Graded) -> Spot:
@@ -90,10 +107,8 @@ def compositions(
         return {}
     found = {}
     for name, line in wanted.items():
-        if line.metric not in ranges:
-            continue
         given = {part: table.get(name) for part, table in tables.items()}
-        made = _composition(line.metric, given, ranges[line.metric], parts)
+        made = _composition(line.metric, given, ranges, parts)
         if made is None or (name in named and not {spot(each.row) for each in made.rows(rows)} <= named[name]):
             continue
         slack = made.scale * max(TOLERANCE, min(0.51 * 10.0**-line.digits / made.scale, MOST_ROUNDING))
@@ -112,7 +127,10 @@ def _near(given: float | None, expected: float, slack: float) -> bool:
 
 
 def _composition(
-    metric: str, given: Mapping[Hashable, float | None], bounds: tuple[float, float], parts: Mapping[Spot, Hashable]
+    metric: str,
+    given: Mapping[Hashable, float | None],
+    ranges: Mapping[str, tuple[float, float]],
+    parts: Mapping[Spot, Hashable],
 ) -> Composition | None:
     """Weights from what the line is where one part has its best value (None: where none has)."""
     base = given[None]
@@ -124,7 +142,7 @@ def _composition(
         return None
     weights = {part: gain / scale for part, gain in gains.items() if gain > TOLERANCE / 10 * scale}
     whole = math.fsum(weights.values())
-    return Composition(metric, base, scale, bounds, {part: w / whole for part, w in weights.items()}, parts)
+    return Composition(metric, base, scale, ranges, {part: w / whole for part, w in weights.items()}, parts)
 
 
 def _random(

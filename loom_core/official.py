@@ -14,7 +14,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from loom_core import cells, stats, strata
-from loom_core.composition import Composition, LineName, WeighedRow, compositions, spot
+from loom_core.composition import Composition, LineName, WeighedRow, compositions, metric_of, spot
 from loom_core.contracts import Benchmark, Graded, Line
 from loom_core.keys import plain, seed_of
 from loom_core.resample import Cluster, Draws, resample, rows_of, strata_of
@@ -96,8 +96,8 @@ def table(
         del record["rows"]
         record |= {"value": _number(line.value), "headline": _is_headline(line, made.get(name), rows)}
         if name in means:
-            record |= _mean_interval(made[name], rows, metrics[line.metric], place)
-            record["delta"] = _mean_delta(paired_made.get(name), pairs, metrics[line.metric], place)
+            record |= _mean_interval(made[name], rows, metrics, place)
+            record["delta"] = _mean_delta(paired_made.get(name), pairs, metrics, place)
         else:
             record |= drawn[name].interval(record["value"], drawn_rows)
             record["delta"] = _drawn_delta(name, pairs, paired_lines, deltas, swapped)
@@ -126,12 +126,15 @@ def _is_headline(line: Line, made: Composition | None, rows: Sequence[Graded]) -
 
 def _is_mean(made: Composition, rows: Sequence[Graded], metrics: Mapping[str, cells.Metric]) -> bool:
     """Whether a line has a closed form: always where its metric has bounds, else where it is a task's plain mean."""
-    metric = metrics.get(made.metric)
-    if metric is None:
-        return False
     counted = made.rows(rows)
-    inside = all(-1e-9 <= each.value <= 1 + 1e-9 for each in counted)
-    return bool(counted) and (_is_plain(counted) or (inside and math.isfinite(metric.high - metric.low)))
+    if not counted:
+        return False
+    ends = [metrics.get(metric_of(made.metric, each.row) or "") for each in counted]
+    known = [metric for metric in ends if metric is not None]
+    inside = all(math.isfinite(metric.high - metric.low) for metric in known) and all(
+        -1e-9 <= each.value <= 1 + 1e-9 for each in counted
+    )
+    return len(known) == len(ends) and (inside or _is_plain(counted))
 
 
 def _is_plain(counted: Sequence[WeighedRow]) -> bool:
@@ -153,8 +156,11 @@ def _cluster_of(row: Graded) -> Hashable:
     return (row.task, sample.id if joint is None else ("joint", joint))
 
 
-def _mean_interval(made: Composition, rows: Sequence[Graded], metric: cells.Metric, place: str) -> dict[str, Json]:
+def _mean_interval(
+    made: Composition, rows: Sequence[Graded], metrics: Mapping[str, cells.Metric], place: str
+) -> dict[str, Json]:
     counted = made.rows(rows)
+    metric = metrics[metric_of(made.metric, counted[0].row) or ""]
     values = [each.value for each in counted]
     if _is_plain(counted):
         low, high = metric.low, metric.high
@@ -173,18 +179,19 @@ def _mean_interval(made: Composition, rows: Sequence[Graded], metric: cells.Metr
 
 
 def _mean_delta(
-    made: Composition | None, pairs: Paired | None, metric: cells.Metric, place: str
+    made: Composition | None, pairs: Paired | None, metrics: Mapping[str, cells.Metric], place: str
 ) -> dict[str, Json] | None:
     """The difference of a weighted mean over the rows that both arms have a value of."""
     if pairs is None or made is None:
         return None
-    low, high = made.bounds
-    theirs = {spot(row): row.scored[made.metric].value for row in pairs.base if made.metric in row.scored}
+    theirs = {spot(row): made.share(row) or 0.0 for row in pairs.base}
     counted = made.rows(pairs.rows)
-    other = [((theirs.get(spot(each.row)) or 0.0) - low) / (high - low) for each in counted]
+    other = [theirs[spot(each.row)] for each in counted]
     differences = [each.value - value for each, value in zip(counted, other, strict=True)]
     if not counted:
         return None
+    name = metric_of(made.metric, counted[0].row) or ""
+    metric, (low, high) = metrics[name], made.ranges[name]
     if _is_plain(counted):
         seen = _as_seen(metric, [low + (high - low) * value for value in [*(each.value for each in counted), *other]])
         triples = [

@@ -293,6 +293,24 @@ class Hard(BenchmarkBase):
         return [Line(name="hard", metric="em", value=value, n=len(hard), rows=hard if self._named else None)]
 
 
+class Mixed(BenchmarkBase):
+    """The mean over two tasks that have metrics of their own, under a third name."""
+
+    def aggregate(self, rows: Sequence[Graded]) -> Sequence[Line]:
+        found: dict[str, list[float]] = {}
+        for each in rows:
+            found.setdefault(each.task, []).extend(one.value or 0.0 for one in each.scored.values())
+        return [Line(name="mean", metric="both", value=100 * fmean(map(fmean, found.values())), n=len(rows))]
+
+
+def test_a_mean_over_tasks_of_several_metrics_has_its_interval() -> None:
+    rows = [row(i, 1.0, "qa") for i in range(20)]
+    rows += [replace(row(i, 1.0, "vt"), scored={"any": Scored(value=1.0)}) for i in range(20)]
+    found = official.table(Mixed(), rows, rows, METRICS | {"any": replace(METRIC, name="any")}, "x")[0]
+    assert (found["low"], found["high"]) == pytest.approx((100 * stats.proportion(40, 40).low, 100.0))
+    assert (found["delta"]["n_pairs"], found["headline"]) == (40, True)
+
+
 def test_rows_that_a_line_names_are_its_own() -> None:
     rows = [row(i, 1.0) for i in range(12)]
     assert made(rows, benchmark=Hard(True))["hard"]["low"] == pytest.approx(stats.proportion(6, 6).low)
