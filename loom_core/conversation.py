@@ -235,25 +235,10 @@ class Conversations:
         rewriting = rewrite(parts, turn.prompt, tokenizer, task.chat, where=f"arm {arm.name}")
         if tokenizer is None:
             return Prepared(rewriting.prompt, None, rewriting)
-        final, rendered = self._fit(rewriting.prompt, turn, task, tokenizer)
+        new, window, policy = turn.generation.max_tokens, self._session.card.window, self._selection.config.overlength
+        final, rendered = fitted(rewriting.prompt, new, task, tokenizer, window, policy)
         rendered = replace(rendered, n_dropped=rendered.n_dropped + rewriting.dropped)
         return Prepared(final, rendered, rewriting)
-
-    def _fit(self, prompt: Prompt, turn: Turn, task: Task, tokenizer: Tokenizer) -> tuple[Prompt, Rendered]:
-        """The rendered prompt, cut to the window where the policies allow it."""
-        rendered, window = render(prompt, tokenizer, chat=task.chat), self._session.card.window
-        limit = _count(rendered) if window is None else window - turn.generation.max_tokens
-        too_long = _count(rendered) > limit
-        own_rule = task.truncation.scope == "prompt" or (too_long and task.truncation.scope == "document")
-        if own_rule or (too_long and self._selection.config.overlength == "truncate"):
-            return fit(prompt, tokenizer, chat=task.chat, truncation=task.truncation, limit=limit)
-        if too_long:
-            raise ModelError(
-                "the prompt is longer than the model's window",
-                why=f"{_count(rendered)} tokens + {turn.generation.max_tokens} new > {window}",
-                hint="--overlength truncate",
-            )
-        return prompt, rendered
 
     def _augmentation(self, part: Part) -> Any:
         """The opened prompt augmentation or strategy of a part; opened on first use, closed with the worker."""
@@ -302,6 +287,28 @@ class Conversations:
         timing = Timing(queued=now, started=now, first_token=None, ended=now)
         response = Response(key=key, text="", finish="error", n_in=0, n_out=0, timing=timing, error=why)
         return self._record(step, response, len(step.answered), last=True, answer=None)
+
+
+def fitted(
+    prompt: Prompt, n_new: int, task: Task, tokenizer: Tokenizer, window: int | None, policy: str
+) -> tuple[Prompt, Rendered]:
+    """The rendered prompt as it is asked, cut where the task's own rule or the policy for long prompts says so.
+
+    n_new: tokens of the answer. Raises ModelError where it does not fit the window and may not be cut.
+    """
+    rendered = render(prompt, tokenizer, chat=task.chat)
+    limit = _count(rendered) if window is None else window - n_new
+    too_long = _count(rendered) > limit
+    own_rule = task.truncation.scope == "prompt" or (too_long and task.truncation.scope == "document")
+    if own_rule or (too_long and policy == "truncate"):
+        return fit(prompt, tokenizer, chat=task.chat, truncation=task.truncation, limit=limit)
+    if too_long:
+        raise ModelError(
+            "the prompt is longer than the model's window",
+            why=f"{_count(rendered)} tokens + {n_new} new > {window}",
+            hint="--overlength truncate",
+        )
+    return prompt, rendered
 
 
 def _reason(error: Exception) -> str:

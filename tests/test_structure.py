@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *(
                 "absent",
+                "prompts",
                 "plan",
                 "conversation",
                 "agenda",

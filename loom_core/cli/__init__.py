@@ -20,6 +20,7 @@ from loom_core.errors import LoomError, UsageError, nearest, refusal
 COMMANDS = {
     "run": "Run benchmarks on a model, or continue a run.",
     "plan": "Show what would run, what is refused and why.",
+    "prompts": "Print the exact prompts that a run would ask.",
     "score": "Score the recorded answers of a run again.",
     "report": "Write and show the report of a run.",
     "view": "Serve a run's report with every sample.",

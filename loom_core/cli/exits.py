@@ -60,9 +60,10 @@ def say_json(value: Any) -> None:
     _print(escaped(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)), False)
 
 
-def say_data(text: str) -> None:
-    """Print a text in a format of its own: exactly into a file or a pipe, visibly on a terminal."""
-    _print(visible(text) if sys.stdout is not None and sys.stdout.isatty() else text, False)
+def say_data(text: str) -> bool:
+    """Print a text in a format of its own: exactly into a file or a pipe, visibly on a terminal. False where the reader
+    has just gone, so that whoever streams may stop."""
+    return _print(visible(text) if sys.stdout is not None and sys.stdout.isatty() else text, False)
 
 
 def console(*, err: bool = False, width: int | None = None) -> Console:
@@ -105,18 +106,20 @@ def flush() -> None:
             raise
 
 
-def _print(text: str, err: bool) -> None:
+def _print(text: str, err: bool) -> bool:
     stream = sys.stderr if err else sys.stdout
     if stream is None:
-        return
+        return True
     try:
         stream.write((text if stream.isatty() else click.unstyle(text)) + "\n")
         stream.flush()
     except BrokenPipeError:
         _close(err)
+        return False
     except OSError:
         _close(err)
         raise
+    return True
 
 
 def _close(err: bool) -> None:
