@@ -45,6 +45,15 @@ def first_stop(text: str, stop: Sequence[str], begin: int = 0) -> tuple[int, int
     return min(found, default=None)
 
 
+def stop_ids(tokenizer: Tokenizer, generation: Generation) -> frozenset[int]:
+    """The tokens that are a stop string each, which may not be among the first `min_tokens` (LongBench's samsum passes
+    the last token of "\\n" as an end with min_length, which forbids it as the first token). Empty without a minimum."""
+    if not generation.min_tokens:
+        return frozenset()
+    last = [(text, ids[-1]) for text in generation.stop if text and (ids := tokenizer.encode(text))]
+    return frozenset(token for text, token in last if tokenizer.decode([token]) == text)
+
+
 def said(tokenizer: Tokenizer, ids: Sequence[int], generation: Generation) -> str:
     """The text of generated `ids` (end token already taken off), up to the first stop string."""
     text = tokenizer.decode(ids)

@@ -2,7 +2,8 @@
 filler a prompt may have.
 
 A cut is made in the text, at token borders, and rendered anew; what was removed is counted. Only `context` segments
-shrink unless the policy's scope is "prompt". Knows a tokenizer's contract, no model.
+shrink unless the policy's scope is "prompt"; that cut reads as the authors' decoding of the kept tokens does, with
+U+FFFD for a part of a character. Knows a tokenizer's contract, no model.
 """
 
 from __future__ import annotations
@@ -32,8 +33,13 @@ def fit(
     whole = render(prompt, tokenizer, chat=chat)
     n_whole, original = _length(whole), prompt
     if truncation.scope == "prompt":
-        prompt = _cut_prompt(prompt, tokenizer, truncation.side, min(truncation.limit or limit, limit))
+        most = min(truncation.limit or limit, limit)
+        prompt = _cut_prompt(prompt, tokenizer, truncation, most)
         whole = whole if prompt is original else render(prompt, tokenizer, chat=chat)
+        if prompt is not original and _length(whole) > limit:
+            # A part of a character may be read back as more tokens than it was; where they do not fit, it is left out.
+            prompt = _cut_prompt(original, tokenizer, truncation, most, exact=False)
+            whole = render(prompt, tokenizer, chat=chat)
     final, rendered, excess = prompt, whole, 0
     offsets = tokenizer.offsets(prompt.context)[1] if _length(whole) > limit else []
     while (over := _length(rendered) - limit) > 0:
@@ -116,25 +122,47 @@ def _cut_context(prompt: Prompt, offsets: Sequence[tuple[int, int]], side: str, 
     return with_texts(prompt, texts)
 
 
-def _cut_prompt(prompt: Prompt, tokenizer: Tokenizer, side: str, limit: int) -> Prompt:
+def _cut_prompt(
+    prompt: Prompt, tokenizer: Tokenizer, truncation: Truncation, limit: int, *, exact: bool = True
+) -> Prompt:
     """Cut the tokenised raw prompt to `limit` tokens, BOS counted, wherever that falls (LongBench pred.py's rule:
-    the first and the last half)."""
+    the first and the last half). exact: parts of characters at the border are U+FFFD, as decoding has them."""
     text = prompt.text
     ids, offsets = tokenizer.offsets(text)
     lead = int(tokenizer.adds_bos)
     if len(ids) + lead <= limit:
         return prompt
-    half, rest = max(0, limit // 2), max(0, limit - lead)
-    head, tail = {"middle": (max(0, half - lead), half), "right": (rest, 0), "left": (0, rest)}[side]
+    half, rest, whole = max(0, limit // 2), max(0, limit - lead), truncation.decoded == "whole"
+    middle = (max(0, half - lead), limit - half if whole else half)
+    head, tail = {"middle": middle, "right": (rest, 0), "left": (0, rest)}[truncation.side]
     start, end = _removed(offsets, head, len(ids) - tail, len(text))
+    first, last = ids[:head], ids[len(ids) - tail :]
+    decoded = tokenizer.decode([*first, *last]) if whole else tokenizer.decode(first) + tokenizer.decode(last)
+    between, end = _between(decoded, text, start, end) if exact else ("", end)
     bounds, at = [], 0
     for segment in prompt.segments:
         bounds.append(at)
         at += len(segment.text)
-    texts = {}
-    for i in range(max(0, bisect_right(bounds, start) - 1), len(bounds)):
+    texts, cut = {}, max(0, bisect_right(bounds, start) - 1)
+    for i in range(cut, len(bounds)):
         segment_text = prompt.segments[i].text
         low = min(max(start - bounds[i], 0), len(segment_text))
         high = min(max(end - bounds[i], 0), len(segment_text))
-        texts[i] = segment_text[:low] + segment_text[high:]
+        texts[i] = segment_text[:low] + (between if i == cut else "") + segment_text[high:]
     return with_texts(prompt, texts)
+
+
+def _between(decoded: str, text: str, start: int, end: int) -> tuple[str, int]:
+    """What decoding puts between text[:start] and text[end:], and where the second begins.
+
+    That is U+FFFD where a border lies in a character, and nothing otherwise; some tokenizers drop the space that a
+    part begins with. Where a tokenizer does not give its text back at all, nothing is changed.
+    """
+    for begin in (end, end + 1):
+        rest = text[begin:]
+        space = begin == end or text[end : end + 1] == " "
+        if space and decoded.startswith(text[:start]) and decoded.endswith(rest):
+            length = len(decoded) - len(rest) - start
+            if length >= 0:
+                return decoded[start : start + length], begin
+    return "", end

@@ -93,7 +93,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """How an answer is generated. Temperature 0 means greedy; `repeats` asks the same question again."""
+    """How an answer is generated. Temperature 0 means greedy; `repeats` asks the same question again.
+
+    min_tokens: so many come before the end; the end of sequence, or a stop string that is a token, is none of them."""
 
     max_tokens: int
     temperature: float = 0.0
@@ -111,11 +113,13 @@ class Truncation:
     scope "context": only context segments shrink, where the user allows it (`--overlength truncate`). "document": the
     same, but always, because the benchmark's authors cut documents that are too long. "prompt": the tokenised raw
     prompt is cut, always, as several authors do. side: the part that is removed. limit: tokens, read for "prompt" only;
-    None = window - max_tokens."""
+    None = window - max_tokens. decoded, of a cut in the middle: "parts": each half has limit // 2 tokens and is read
+    back alone (LongBench); "whole": the last has the odd token, both are read back as one (LongBench v2)."""
 
     scope: Literal["context", "document", "prompt"] = "context"
     side: Literal["middle", "left", "right"] = "middle"
     limit: int | None = None
+    decoded: Literal["parts", "whole"] = "parts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

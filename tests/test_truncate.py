@@ -114,6 +114,23 @@ def test_the_authors_rule_keeps_the_first_and_the_last_half_of_the_raw_prompt(
     assert set(rendered.cut) == changed
 
 
+@given(st.text("aé中😀", max_size=40), st.text("aé中😀", max_size=40), st.integers(2, 100), st.booleans())
+def test_the_authors_rule_reads_kept_tokens_back_as_they_do(before: str, after: str, limit: int, whole: bool) -> None:
+    """Half a character is U+FFFD: each half alone (LongBench), or both as one text (LongBench v2, one token more where
+    the limit is odd)."""
+    prompt = made(before, [after], "a")
+    policy = Truncation(scope="prompt", limit=limit, decoded="whole" if whole else "parts")
+    cut, _ = fit(prompt, TOKENIZER, chat="completion", truncation=policy, limit=10_000)
+    ids = TOKENIZER.encode(prompt.text, special=True)
+    half = limit // 2
+    expected = TOKENIZER.decode(ids)
+    if len(ids) > limit and whole:
+        expected = TOKENIZER.decode(ids[:half] + ids[-(limit - half) :])
+    elif len(ids) > limit:
+        expected = TOKENIZER.decode(ids[:half]) + TOKENIZER.decode(ids[-half:])
+    assert cut.text == expected
+
+
 @given(prompts, st.integers(-3, 30), st.sampled_from(SIDES))
 def test_the_authors_rule_survives_the_smallest_limits(prompt: Prompt, limit: int, side: Side) -> None:
     policy = Truncation(scope="prompt", side=side, limit=None)

@@ -53,11 +53,11 @@ class LongBenchV2(Pinned, BenchmarkBase):
         return (
             Task(
                 name=mode,
-                version="1",
+                version="2",
                 capability="reasoning",
                 metrics=(ACCURACY, COMPENSATED),
                 generation=THINKING if cot else ANSWER,
-                truncation=Truncation(scope="prompt", side="middle", limit=self._options.max_length),
+                truncation=Truncation(scope="prompt", side="middle", limit=self._options.max_length, decoded="whole"),
                 chance=0.25,
                 sources=(*templates, self.pins[f"{FOLDER}/data.json"]),
                 licence="prompts MIT; records Apache-2.0",

@@ -33,7 +33,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
     return (
         BenchmarkSpec(
             name="longbench-v2",
-            version="1",
+            version="2",
             summary="503 multiple-choice questions on texts of 8 thousand to 2 million words, by difficulty and length",
             factory="loom_bench_longbench_v2.benchmark:LongBenchV2",
             tasks=("direct", "cot", "no_context", "rag"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -45,7 +46,10 @@ def mirror_with(tmp_path: Path, rows: Any) -> Path:
     folder = tmp_path / "mirror" / "longbench_v2"
     for file in PROMPTS.glob("*.txt"):
         put(folder, f"prompts/{file.name}", file.read_bytes())
-    put(folder, "data.json", json.dumps(rows, ensure_ascii=False, indent=1).encode())
+    made = json.dumps(rows, ensure_ascii=False, indent=1).encode()
+    put(folder, "data.json", made)
+    sha256 = hashlib.sha256(made).hexdigest()
+    put(folder, "EXTRACT.toml", f'[[file]]\npath = "data.json"\nsha256 = "{sha256}"\nbytes = {len(made)}\n'.encode())
     return folder.parent
 
 

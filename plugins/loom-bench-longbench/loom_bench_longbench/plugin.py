@@ -73,7 +73,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
     return (
         BenchmarkSpec(
             name="longbench",
-            version="1",
+            version="2",
             summary="21 English and Chinese tasks: questions, summaries, few-shot, retrieval, code; 13 by length",
             factory="loom_bench_longbench.benchmark:LongBench",
             tasks=(*TASKS, *EXTENDED_TASKS),

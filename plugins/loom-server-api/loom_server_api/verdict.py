@@ -28,6 +28,7 @@ IGNORED_STOP = "the endpoint ignored `stop`: the answer was cut at the stop stri
 IGNORED_LIMIT = "the endpoint ignored the limit of new tokens: it generated more than were asked for"
 CUT_TO_LIMIT = "an answer beyond the limit of new tokens was cut to it by loom"
 IGNORED_MINIMUM = "the endpoint ignored min_tokens: the answer is shorter"
+EARLY_STOP = "the endpoint began an answer with a stop string though min_tokens forbids it: the answer is empty"
 NO_USAGE = "the endpoint reported no token counts: they are counted with the tokenizer, or estimated"
 WRONG_USAGE = "the endpoint reported impossible token counts: they are counted with the tokenizer, or estimated"
 OTHER_LENGTH = "the endpoint counts another number of prompt tokens than loom: its template or tokenizer differs"
@@ -63,6 +64,8 @@ def response_of(
             notes.append(CUT_TO_LIMIT)
     if generation.min_tokens and counts.n_out < generation.min_tokens and reply.usage is not None:
         notes.append(IGNORED_MINIMUM)
+    if generation.min_tokens and generation.stop and not text and finish == "stop":
+        notes.append(EARLY_STOP)
     if not generation.min_tokens and (end := first_stop(text, generation.stop)) is not None:
         at, length = end
         if at + length < len(text):

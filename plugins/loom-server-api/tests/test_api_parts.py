@@ -389,6 +389,8 @@ def test_an_ignored_limit_is_noted_and_cut_where_a_tokenizer_can() -> None:
     assert (made.text, made.n_out, made.notes) == ("abcdefghijkl", 12, (verdict.IGNORED_LIMIT,))
     cut = judged(request(), "abcdefghijkl", usage, tokenizer=ToyTokenizer())
     assert (cut.text, cut.finish) == ("abcdefgh", "length") and verdict.CUT_TO_LIMIT in cut.notes
+    early = judged(request(min_tokens=1, stop=("\n",)), "", {"prompt_tokens": 10, "completion_tokens": 1})
+    assert early.notes == (verdict.EARLY_STOP,)
     assert judged(request(min_tokens=5), "a", {"prompt_tokens": 10, "completion_tokens": 1}).notes == (
         verdict.IGNORED_MINIMUM,
     )

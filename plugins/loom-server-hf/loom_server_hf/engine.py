@@ -33,13 +33,14 @@ ROOM = 128
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One prompt of a batch. seed: of draws by sampling and by methods. stop: asked after each token, with all
-    generated ids, whether the answer is complete (stop strings)."""
+    generated ids, whether the answer is complete (stop strings). stop_ids: the tokens that are a stop string each."""
 
     ids: tuple[int, ...]
     max_tokens: int
     seed: int
     eos_ids: frozenset[int]
     min_tokens: int = 0
+    stop_ids: frozenset[int] = frozenset()
     temperature: float = 0.0
     top_p: float = 1.0
     stop: Callable[[Sequence[int]], bool] | None = None
@@ -157,8 +158,9 @@ class _Answer:
 
     @property
     def banned(self) -> frozenset[int]:
-        """End-of-sequence ids, while too few tokens are generated."""
-        return self.row.eos_ids if len(self.tokens) < self.row.min_tokens else frozenset()
+        """What ends an answer, while too few tokens are generated."""
+        row = self.row
+        return row.eos_ids | row.stop_ids if len(self.tokens) < row.min_tokens else frozenset()
 
     def add(self, token: int) -> Literal["stop", "length"] | None:
         """Append a token; how the answer ended, or None."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeAlias
 
-from loom_core.answering import failure, misfit, said
+from loom_core.answering import failure, misfit, said, stop_ids
 from loom_core.contracts import ModelCard, Tokenizer
 from loom_core.errors import ModelError
 from loom_core.plugins import installed
@@ -160,6 +160,7 @@ class HFSession:
             ids=item.ids,
             max_tokens=generation.max_tokens,
             min_tokens=generation.min_tokens,
+            stop_ids=stop_ids(self._tokenizer, generation),
             temperature=generation.temperature,
             top_p=generation.top_p,
             seed=item.request.seed,

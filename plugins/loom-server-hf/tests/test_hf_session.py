@@ -11,13 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loom_server_hf.engine import Row, RowResult
+from loom_server_hf.engine import Row, RowResult, _Answer
 from loom_server_hf.session import HFSession, StopStrings, load_policy
 from loom_server_hf.taken import buckets
 from loom_server_hf.tokenizer import HFTokenizer
 from transformers import PreTrainedTokenizerFast
 
-from loom_core.answering import first_stop
+from loom_core.answering import first_stop, stop_ids
 from loom_core.contracts import ModelCard
 from loom_core.errors import ModelError, UsageError
 from loom_core.names import parse_arms
@@ -159,6 +159,18 @@ def test_nothing_before_min_tokens_stops_or_is_cut(tokenizer: HFTokenizer) -> No
     says = tokenizer.encode("a.b.c.d")
     response = ask(session(tokenizer, Scripted(says)), [request("a", stop=(".",), min_tokens=5)])["a"]
     assert response.text == "a.b.c"
+
+
+def test_a_stop_that_is_a_token_is_no_first_token(tokenizer: HFTokenizer) -> None:
+    """LongBench's samsum: the line feed ends an answer, and may not begin one."""
+    (line_feed,) = tokenizer.encode("\n")
+    generation = request("a", stop=("\n", "a longer one"), min_tokens=1).generation
+    assert stop_ids(tokenizer, generation) == {line_feed}
+    assert stop_ids(tokenizer, request("a", stop=("\n",)).generation) == frozenset()
+    asked = _Answer(Row(ids=(1,), max_tokens=3, seed=0, eos_ids=frozenset({2}), min_tokens=1, stop_ids=frozenset({9})))
+    assert asked.banned == {2, 9}
+    asked.add(5)
+    assert asked.banned == frozenset()
 
 
 def test_first_stop() -> None:

@@ -6,13 +6,13 @@ The package has no batches; rows are answered in their order, and each response 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from loom_core.answering import failure, first_stop, misfit, said
+from loom_core.answering import failure, first_stop, misfit, said, stop_ids
 from loom_core.contracts import ModelCard, Tokenizer
 from loom_core.errors import ModelError
 from loom_core.render import render
@@ -77,11 +77,12 @@ class RwkvSession:
         use = held(state)
         generator = torch.Generator().manual_seed(request.seed & (2**63 - 1))
         new: list[int] = []
+        ends = frozenset(() if self._end is None else (self._end,)) | stop_ids(self._tokenizer, generation)
         first, finish = started, "length"
         while len(new) < generation.max_tokens:
             if new:
                 logits, state = self._model.forward([new[-1]], state)
-            banned = self._end if len(new) < generation.min_tokens else None
+            banned = ends if len(new) < generation.min_tokens else frozenset()
             new.append(choose(logits, generation, generator, banned))
             first = time.perf_counter() if len(new) == 1 else first
             if new[-1] == self._end or self._stops(new, generation):
@@ -122,10 +123,10 @@ def held(state: Sequence[Tensor]) -> KVUse:
     return KVUse(bytes_dense=n_bytes, bytes_held=n_bytes, kept=1.0, saves="none", notes=(NOTE,))
 
 
-def choose(logits: Tensor, generation: Generation, generator: torch.Generator, banned: int | None) -> int:
+def choose(logits: Tensor, generation: Generation, generator: torch.Generator, banned: Iterable[int]) -> int:
     """The next token of logits [V]: the best, or drawn with one uniform number from the row's own generator."""
     logits = logits.detach().cpu().double()
-    if banned is not None:
+    if banned := [token for token in banned if token < logits.shape[0]]:
         logits = logits.clone()
         logits[banned] = -torch.inf
     if generation.temperature == 0:

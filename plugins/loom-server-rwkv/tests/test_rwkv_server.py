@@ -168,9 +168,9 @@ def test_draws_are_seeded_and_an_end_can_be_banned(session: Any) -> None:
     logits[7] = 9.0
     greedy, nucleus = Generation(max_tokens=1), Generation(max_tokens=1, temperature=1.0, top_p=0.5)
     generator = torch.Generator().manual_seed(0)
-    assert choose(logits, greedy, generator, None) == 7 and choose(logits, greedy, generator, 7) != 7
-    assert {choose(logits, nucleus, generator, None) for _ in range(50)} == {7}
-    drawn = {choose(torch.zeros(4), Generation(max_tokens=1, temperature=1.0), generator, 2) for _ in range(200)}
+    assert choose(logits, greedy, generator, ()) == 7 and choose(logits, greedy, generator, {7}) != 7
+    assert {choose(logits, nucleus, generator, ()) for _ in range(50)} == {7}
+    drawn = {choose(torch.zeros(4), Generation(max_tokens=1, temperature=1.0), generator, {2}) for _ in range(200)}
     assert drawn == {0, 1, 3}
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from loom_core.answering import by_group, failure, misfit, said
+from loom_core.answering import by_group, failure, misfit, said, stop_ids
 from loom_core.contracts import ModelCard, Tokenizer
 from loom_core.engines import EngineOptions
 from loom_core.errors import ModelError
@@ -79,7 +79,7 @@ class SglangSession:
         first, last = None, None
         try:
             pieces = await self._engine.async_generate(
-                input_ids=list(ids), sampling_params=sampling(request), lora_path=self._adapter, stream=True
+                input_ids=list(ids), sampling_params=self._limits(request), lora_path=self._adapter, stream=True
             )
             async for piece in pieces:
                 first = time.perf_counter() if first is None and piece["output_ids"] else first
@@ -98,6 +98,11 @@ class SglangSession:
                 batch=self._options.max_batch,
             ),
         )
+
+    def _limits(self, request: Request) -> dict[str, Any]:
+        # SGLang keeps ids, not strings, from coming before min_new_tokens.
+        found = sorted(stop_ids(self._tokenizer, request.generation))
+        return {**sampling(request), **({"stop_token_ids": found} if found else {})}
 
     def _response(self, request: Request, ids: tuple[int, ...], last: Any, timing: Timing) -> Response:
         facts = last["meta_info"] if last else {}
