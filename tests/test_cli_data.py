@@ -111,6 +111,7 @@ def test_failures_are_all_named_and_end_with_1(mirror: Path) -> None:
     assert "failed: altered data file a.txt" in done.output
     assert "failed: missing data file b.txt" in done.output
     assert "1 of 3 files" in done.output
+    assert [line.split(": ")[0] for line in done.output.splitlines() if line.startswith("  where: ")] == ["  where"] * 2
     assert "next: " in done.output
 
 

@@ -138,6 +138,8 @@ def _each(bench: str, files: DataDir, get: Callable[[DataSource], object]) -> No
     cut = sum(row.extract for row in used)
     summary = f"{len(used)} of {len(sources)} files of {bench}, {sum(row.n_bytes for row in used):,} bytes"
     say(summary + (f", {cut} of them extracts" if cut else "") if sources else f"{bench} needs no files")
+    # One message in full for each kind of failure: files that are missing, one that is altered, a set that is gated.
+    for first in {(type(one), one.hint): one for one in reversed(failed)}.values():
+        say(str(first), err=True)
     if failed:
-        say(str(failed[0]), err=True)
         raise click.exceptions.Exit(1)
