@@ -108,7 +108,8 @@ class Benchmark(Protocol):
         """The samples of a task, lazily, seeded. Interleaved so that the first n are a fair subset."""
 
     def follow_up(self, sample: Sample, responses: Sequence[Response]) -> Turn | None:
-        """The next turn after these responses; None when the job is done."""
+        """The next turn after these responses; None when the job is done. It runs beside the server, so the sample
+        comes without its references and negatives."""
 
     def score(
         self, sample: Sample, responses: Sequence[Response], metrics: Mapping[str, Metric]
@@ -242,6 +243,14 @@ class Session(Protocol):
 
         A request that fails is a response with `error` set; raising means that the session itself is lost.
         """
+
+
+class SeesReferences(Session, Protocol):
+    """A session that is shown reference answers: only of a server with the capability "references", which every report
+    of it says. Any other worker gets its samples without references, negatives and oracle texts."""
+
+    def see_samples(self, samples: Mapping[str, Sample]) -> None:
+        """The samples of the jobs to come, by job key, whole."""
 
 
 class Server(Protocol):

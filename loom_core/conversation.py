@@ -12,9 +12,18 @@ from collections import OrderedDict
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
-from loom_core.contracts import MOST_CALLS, Benchmark, PromptAugmentation, Rendered, Session, Strategy, Tokenizer
+from loom_core.contracts import (
+    MOST_CALLS,
+    Benchmark,
+    PromptAugmentation,
+    Rendered,
+    SeesReferences,
+    Session,
+    Strategy,
+    Tokenizer,
+)
 from loom_core.errors import LoomError, ModelError, PluginError
 from loom_core.evidence import kept_ends
 from loom_core.keys import call_key, digest, plain, prompt_digest, seed_of
@@ -113,8 +122,8 @@ class Conversations:
         waiting: list[Step] = []
         for job in jobs:
             yield from self._start(arm, job, waiting)
-        if see := getattr(self._session, "see_samples", None):
-            see({step.job["key"]: step.sample for step in waiting})
+        if "references" in self._selection.server.spec.capabilities:
+            cast(SeesReferences, self._session).see_samples({step.job["key"]: step.sample for step in waiting})
         while waiting and not stopping.is_set():
             open_ = {step.request.key: step for step in waiting if step.request is not None}
             waiting = []

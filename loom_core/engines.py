@@ -28,7 +28,7 @@ class EngineOptions:
     )
     prefix_caching: bool = option(True, help="keep the keys and values of shared prefixes", how=True)
     eager: bool = option(False, help="no compilation and no CUDA graphs: a quicker start, slower steps", how=True)
-    engine: str = option("", help="further engine arguments: a JSON object, or a .json or .toml file")
+    engine: str = option("", help="further engine arguments: a JSON object, or a .json or .toml file", reach=True)
 
     @property
     def batch(self) -> int:
@@ -47,7 +47,7 @@ class EngineModelOptions:
     quantization: str | None = option(None, help="the engine's quantization method; none = what the checkpoint says")
     lora: str | None = option(None, help="folder of a LoRA adapter")
     revision: str | None = option(None, help="branch, tag or commit of a hub model; none = main")
-    trust_remote_code: bool = option(False, help="run Python code that comes with the model; read it first")
+    trust_remote_code: bool = option(False, help="run Python code that comes with the model; read it first", reach=True)
 
 
 def card(model: str, options: EngineModelOptions, *, asked_by: str) -> ModelCard:

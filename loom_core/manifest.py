@@ -18,6 +18,7 @@ from pathlib import Path
 import loom_core
 from loom_core.plugins import Catalog
 from loom_core.selection import Selection
+from loom_core.trust import seal
 from loom_core.types import Json
 
 SECRET_NAME = re.compile(r"(?i)(key|token|secret|password|passwd|credential)")
@@ -75,7 +76,7 @@ def build(selection: Selection, command: list[str]) -> dict[str, Json]:
         "trust_remote_code": bool(getattr(selection.model_options, "trust_remote_code", False)),
     }
     result: dict[str, Json] = redacted(manifest, secrets())
-    return result
+    return result | {"seal": seal(result["config"])}
 
 
 def versions(catalog: Catalog) -> dict[str, str]:

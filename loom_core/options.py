@@ -37,12 +37,15 @@ def option(
     low: float | None = None,
     high: float | None = None,
     how: bool = False,
+    reach: bool = False,
 ) -> Any:
     """A dataclass field with its help text and inclusive range; without a default it is required.
 
-    how: the option says how the work is done, not what is asked (a batch size); it enters no key.
+    how: the option says how the work is done, not what is asked (a batch size); it enters no key. reach: its value
+    names something of this machine or beyond (an endpoint, a variable with a key, a file, code to run); it is never
+    taken from a run folder or bundle of somebody else without being said again or accepted (see `trust`).
     """
-    return field(default=default, metadata={"help": help, "low": low, "high": high, "how": how})
+    return field(default=default, metadata={"help": help, "low": low, "high": high, "how": how, "reach": reach})
 
 
 def number(text: str) -> int:

@@ -6,9 +6,10 @@ The run folder is named by what is asked, so the same command continues the same
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loom_core import identity, report
 from loom_core import manifest as manifests
@@ -25,6 +26,7 @@ from loom_core.score import score_run
 from loom_core.selection import Selection, select
 from loom_core.store import RunFolder, read_json
 from loom_core.supply import supply
+from loom_core.trust import require
 from loom_core.types import Json
 from loom_core.writing import set_torn_tail_aside, write_json
 
@@ -115,6 +117,19 @@ def prepare(folder: RunFolder, selection: Selection, command: list[str]) -> dict
 def open_data(config: RunConfig) -> DataDir:
     """The data of a run: mirror folder, cache, offline or not."""
     return DataDir.from_environment(config.data_dir, config.offline or None)
+
+
+def continued_config(
+    folder: RunFolder, given: Mapping[str, Any], catalog: Catalog, *, trusted: bool = False, asks: bool = True
+) -> RunConfig:
+    """The config of an existing run folder with what this command line says. A folder may come from anybody: what
+    reaches beyond it must be this user's own (`trust.require`), unless the user takes it as it is (trusted). asks: see
+    there.
+    """
+    config = stored_config(folder).merged(given, "command line")
+    if not trusted:
+        require(config, given.keys(), read_json(folder.manifest), catalog, where=str(folder.path), asks=asks)
+    return config
 
 
 def stored_config(folder: RunFolder) -> RunConfig:

@@ -284,6 +284,7 @@ def _as_json(selection: Selection, card: ModelCard, tally: Tally) -> dict[str, J
             "name": selection.server.spec.name,
             "version": selection.server.spec.version,
             "distribution": selection.server.distribution,
+            **({"sees_references": True} if "references" in selection.server.spec.capabilities else {}),
             "options": plain(selection.server_options),
             "model_options": plain(selection.model_options),
         },

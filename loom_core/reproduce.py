@@ -11,20 +11,24 @@ import gzip
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loom_core import ledger
 from loom_core.errors import RunError, UsageError
 from loom_core.knobs import Knob, differing, settings, shown
-from loom_core.pipeline import Result, prepare, run, stored_config
+from loom_core.pipeline import Result, continued_config, prepare, run, stored_config
 from loom_core.plugins import Catalog
 from loom_core.runner import Progress
 from loom_core.selection import select
 from loom_core.store import RunFolder, read_json
 
+MOST_UNPACKED, MOST_RATIO = 64 << 20, 200
+"""What a bundle may unpack to: so many bytes, and so many for each of its own. JSON lines pack some thirty to one."""
 MEMBERS = ("manifest.json", "plan.json", "samples.jsonl", "jobs.jsonl.gz", "responses.jsonl", "official.json")
 SCORES = "scores-*.jsonl"
 SHOWN = 8
@@ -64,16 +68,26 @@ def opened(source: Path) -> Iterator[RunFolder]:
     with tempfile.TemporaryDirectory(prefix="loom-") as place:
         try:
             with tarfile.open(source, "r:gz") as archive:
-                for entry in archive:
-                    known = entry.name in MEMBERS or (fnmatch.fnmatch(entry.name, SCORES) and "/" not in entry.name)
-                    content = archive.extractfile(entry) if known and entry.isfile() else None
-                    if content is not None:
-                        with content, (Path(place) / entry.name).open("wb") as file:
-                            shutil.copyfileobj(content, file)
-        except (OSError, EOFError, tarfile.TarError) as error:
+                _unpack(archive, Path(place), MOST_UNPACKED + MOST_RATIO * source.stat().st_size)
+        except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
             hint = "give a run folder, or what `loom report RUN --bundle FILE` wrote"
-            raise RunError("this is no bundle", where=str(source), why=str(error), hint=hint) from error
+            raise RunError("not a bundle", where=str(source), why=str(error), hint=hint) from error
         yield RunFolder(Path(place))
+
+
+def _unpack(archive: tarfile.TarFile, place: Path, most: int) -> None:
+    """Write the files of known names to a folder. Raises tarfile.ReadError where there is more than `most` bytes of
+    anything: reading past an entry unpacks it too.
+    """
+    for entry in archive:
+        most -= entry.size
+        if most < 0:
+            raise tarfile.ReadError(f"{entry.name} would unpack to {entry.size:,} bytes, more than a bundle may hold")
+        known = entry.name in MEMBERS or (fnmatch.fnmatch(entry.name, SCORES) and "/" not in entry.name)
+        content = archive.extractfile(entry) if known and entry.isfile() else None
+        if content is not None:
+            with content, (place / entry.name).open("wb") as file:
+                shutil.copyfileobj(content, file)
 
 
 @dataclass(frozen=True)
@@ -85,17 +99,25 @@ class Again:
 
 
 def reproduce(
-    before: RunFolder, given: Mapping[str, Any], catalog: Catalog, command: list[str], progress: Progress
+    before: RunFolder,
+    given: Mapping[str, Any],
+    catalog: Catalog,
+    command: list[str],
+    progress: Progress,
+    *,
+    trusted: bool = False,
 ) -> Again:
     """Run what a run asked again, into the folder `given["out"]`. given: settings to replace: where the model, the data
-    and the folder are on this machine.
+    and the folder are on this machine. What is asked is the bundle's; what reaches beyond it is this command line's, or
+    is trusted (see `trust`).
 
     Raises RunError, before the model is asked anything, where the model, the data, the tasks, the methods or the
-    prompts are not those of the first run.
+    prompts are not those of the first run, or where the answers of the first run cannot be read.
     """
     if not before.prepared:
         raise RunError("there is nothing to reproduce", where=str(before.path), why="it holds no plan.json")
-    config = stored_config(before).merged(given, "command line")
+    config = continued_config(before, {**HERE, **given}, catalog, trusted=trusted)
+    _refuse_unreadable(before)
     selection = select(config, catalog)
     folder = RunFolder(Path(str(config.out)))
     if folder.path.resolve() == before.path.resolve():
@@ -115,6 +137,18 @@ def reproduce(
                 hint="use the model, data and versions of the first run, or start a new run with `loom run`",
             )
     return Again(run(config, catalog, command, progress), [knob for knob in knobs if not knob.asked])
+
+
+HERE: Mapping[str, Any] = {"python": None, "devices": (), "data_dir": None, "offline": False}
+"""How a run is carried out belongs to this machine, whatever the first one was."""
+
+
+def _refuse_unreadable(before: RunFolder) -> None:
+    """Raise RunError where there would be nothing to compare: before anything is run."""
+    answered = ledger.read(before, read_json(before.plan))
+    if not any(answer.state == "answered" for rows in answered.answers.values() for answer in rows):
+        why = str(answered.damage) or "it records no answer to a planned question"
+        raise RunError("there is nothing to compare with", where=str(before.path), why=why)
 
 
 OWN = {("model", "name"), ("tasks", "distribution"), ("server", "distribution")}

@@ -10,7 +10,7 @@ import queue
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from loom_core.agenda import Agenda, Bundle
@@ -23,7 +23,7 @@ from loom_core.process import Events, WorkerProcess
 from loom_core.selection import Selection
 from loom_core.store import Responses, RunFolder
 from loom_core.supply import Everything, Supply
-from loom_core.types import Job, Json, Response, Timing
+from loom_core.types import Job, Json, Response, Sample, Timing
 from loom_core.writing import Appender, recording
 
 SILENCE_SECONDS = 180.0
@@ -218,12 +218,19 @@ class Runner:
         jobs = [
             {
                 "job": plain(job),
-                "sample": plain(self._samples.full(job.task, job.sample)),
+                "sample": plain(self._shown(self._samples.full(job.task, job.sample))),
                 "replay": self._recorded.of(job.key),
             }
             for job in bundle.jobs
         ]
         worker.send({"op": "bundle", "id": bundle.id, "arm": arm_to_json(self._arms[bundle.arm]), "jobs": jobs})
+
+    def _shown(self, sample: Sample) -> Sample:
+        """A sample as a worker gets it: references stay here, but for servers that say that they look at them."""
+        if "references" in self._selection.server.spec.capabilities:
+            return sample
+        meta = {name: value for name, value in sample.meta.items() if name not in ("oracle", "oracle_turns")}
+        return replace(sample, references=(), negatives=(), meta=meta)
 
     def _record(self, worker: WorkerProcess | None, record: dict[str, Json]) -> None:
         if record["error"]:

@@ -35,7 +35,8 @@ class BenchmarkSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSpec:
-    """A way to run models. capabilities: "local_model", "token_ids", "prefix_cache", "stream", "device", …
+    """A way to run models. capabilities: "local_model", "token_ids", "prefix_cache", "stream", "device", …;
+    "references": it is shown the reference answers, as only a test double may be, and reports say so.
 
     oracle: "package.module:function" that checks methods against recorded results, where the server has one. kit: the
     same for any installed method: from a found `AugmentationSpec` to `testing.conformance.Row`s, one a rule.

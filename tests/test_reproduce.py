@@ -123,7 +123,7 @@ def test_a_hostile_archive_writes_nothing(tmp_path: Path) -> None:
 )
 def test_what_is_no_bundle(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.tar.gz").write_bytes(content)
-    with pytest.raises(RunError, match="no bundle"), opened(tmp_path / "x.tar.gz"):
+    with pytest.raises(RunError, match="not a bundle"), opened(tmp_path / "x.tar.gz"):
         pass
 
 

@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (*("options", "specs", "hookspecs", "plugins", "readers", "engines", "retrieval", "windows"), "certificate"),
     ),
     ("input", ("data", "described", "config", "names", "judges", "writing", "store", "parity")),
-    ("selection", ("selection", "manifest")),
+    ("selection", ("selection", "manifest", "trust")),
     (
         "stages",
         (

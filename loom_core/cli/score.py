@@ -20,7 +20,14 @@ from loom_core.cli.exits import console, say
     metavar="METRIC.NAME=VALUE",
     help="An option of a metric or its package. Repeatable.",
 )
-def score(run: Path, judge: str | None, judge_options: tuple[str, ...], metric_options: tuple[str, ...]) -> int:
+@click.option("--trust-settings", is_flag=True, help="Use the judge and the metric options of somebody else's run.")
+def score(
+    run: Path,
+    judge: str | None,
+    judge_options: tuple[str, ...],
+    metric_options: tuple[str, ...],
+    trust_settings: bool,
+) -> int:
     """Score the recorded answers of RUN with the installed scorers, and write its report.
 
     The evaluated model is not asked. A judge is asked only for what is not recorded in RUN yet; without --judge the
@@ -28,7 +35,7 @@ def score(run: Path, judge: str | None, judge_options: tuple[str, ...], metric_o
     """
     from loom_core import report
     from loom_core.options import assignments
-    from loom_core.pipeline import stored_config
+    from loom_core.pipeline import continued_config
     from loom_core.plugins import installed
     from loom_core.report.terminal import show
     from loom_core.score import score_run
@@ -41,10 +48,10 @@ def score(run: Path, judge: str | None, judge_options: tuple[str, ...], metric_o
         "judge_options": assignments(",".join(judge_options), where="--judge-option") or None,
         "metric_options": assignments(",".join(metric_options), where="--metric-option") or None,
     }
-    config = stored_config(folder)
+    replaced = {k: v for k, v in given.items() if v is not None}
     if judge is not None:
-        config = config.merged({"judge_options": {}}, "command line")
-    selection = select(config.merged({k: v for k, v in given.items() if v is not None}, "command line"), installed())
+        replaced = {"judge_options": {}, **replaced}
+    selection = select(continued_config(folder, replaced, installed(), trusted=trust_settings, asks=False), installed())
     out = console()
     with folder.writing():
         n = score_run(folder, selection, note=lambda text: out.print(text, markup=False, highlight=False))

@@ -69,6 +69,13 @@ FLAGS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     ),
     (("--data-dir",), {"help": "Mirror folder of data files (or LOOM_DATA)."}),
     (("--offline",), {"is_flag": True, "default": None, "help": "Download nothing."}),
+    (
+        ("--trust-settings",),
+        {
+            "is_flag": True,
+            "help": "Continue a run folder of somebody else with the endpoints, files and code it names.",
+        },
+    ),
 )
 
 
@@ -84,9 +91,11 @@ def config_from(what: tuple[str, ...], flags: dict[str, Any]) -> Any:
     from loom_core.config import HOW, RunConfig, from_toml
     from loom_core.described import is_description
     from loom_core.errors import UsageError
-    from loom_core.pipeline import stored_config
+    from loom_core.pipeline import continued_config
+    from loom_core.plugins import installed
     from loom_core.store import RunFolder
 
+    trusted = flags.pop("trust_settings", False)
     given = {name: _value(name, value) for name, value in flags.items() if value not in (None, ())}
     origin = "command line"
     for item in what if len(what) > 1 else ():
@@ -104,8 +113,7 @@ def config_from(what: tuple[str, ...], flags: dict[str, Any]) -> Any:
                 where=what[0],
                 hint="continue it without the option, or start another run",
             )
-        stored = stored_config(RunFolder(Path(what[0])))
-        return stored.merged({**given, "out": what[0]}, origin)
+        return continued_config(RunFolder(Path(what[0])), {**given, "out": what[0]}, installed(), trusted=trusted)
     return RunConfig().merged({**({"benchmarks": list(what)} if what else {}), **given}, origin)
 
 
@@ -115,7 +123,11 @@ def study_from(what: tuple[str, ...], flags: dict[str, Any]) -> Any:
 
     if len(what) != 1 or not what[0].endswith(".toml"):
         return None
-    given = {name: _value(name, value) for name, value in flags.items() if value not in (None, ())}
+    given = {
+        name: _value(name, value)
+        for name, value in flags.items()
+        if value not in (None, ()) and name != "trust_settings"
+    }
     return read_study(Path(what[0]), given)
 
 

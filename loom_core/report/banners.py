@@ -51,6 +51,9 @@ def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, s
         yield {"kind": "warning", "text": f"The run's files are damaged: {damage}."}
     if ledger.strangers:
         yield {"kind": "warning", "text": f"{ledger.strangers} recorded answers are not in the plan and not counted."}
+    if report["server"].get("sees_references"):
+        text = f"The server {report['server']['name']} is shown the reference answers: its scores are of no model."
+        yield {"kind": "warning", "text": text}
     yield from ({"kind": "warning", "text": one_line(told, 300)} for told in report["told"])
     yield from data_banners(report["tasks"])
     yield from _of_versions(report["tasks"])

@@ -19,7 +19,9 @@ class DoubleOptions:
         "oracle", help="oracle: a reference; null: nothing; echo: the prompt's last words"
     )
     script: str | None = option(
-        None, help='JSON lines of {"if": text in the prompt, "say": answer or "fail": reason}; the first that fits'
+        None,
+        help='JSON lines of {"if": text in the prompt, "say": answer or "fail": reason}; the first that fits',
+        reach=True,
     )
     errors: float = option(0.0, low=0.0, high=1.0, help="share of requests that fail, drawn anew in each process")
     seconds: float = option(0.0, low=0.0, help="seconds that each answer takes", how=True)
@@ -43,7 +45,7 @@ def loom_servers() -> Sequence[ServerSpec]:
             version="1",
             summary="test double: answers by rule (oracle, null, echo), fails or dies on demand; runs no model",
             factory="loom_core.testing.doubles:DoubleServer",
-            capabilities=frozenset({"token_ids"}),
+            capabilities=frozenset({"token_ids", "references"}),
             options=DoubleOptions,
             model_options=ToyModelOptions,
         ),

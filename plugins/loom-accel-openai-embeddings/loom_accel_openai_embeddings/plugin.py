@@ -17,9 +17,11 @@ class OpenAIEmbeddingsOptions(RetrievalOptions):
     """Which endpoint and model, and how it is asked. The key comes from the environment and from nowhere else."""
 
     model: str = option("text-embedding-3-small", help="the endpoint's name of the embedding model")
-    base_url: str = option("https://api.openai.com/v1", help="the endpoint, up to and including /v1")
+    base_url: str = option("https://api.openai.com/v1", help="the endpoint, up to and including /v1", reach=True)
     dimensions: int | None = option(None, help="width of the vectors, for models that can shorten them", low=1)
-    key_env: str = option("OPENAI_API_KEY", help="environment variable that holds the key; may be unset", how=True)
+    key_env: str = option(
+        "OPENAI_API_KEY", help="environment variable that holds the key; may be unset", how=True, reach=True
+    )
     batch: int = option(256, help="texts in one request; OpenAI takes up to 2048", low=1, high=2048, how=True)
     retries: int = option(3, help="further attempts after a failure that may pass", low=0, high=10, how=True)
     timeout: float = option(60.0, help="seconds that one attempt may take", low=0.01, how=True)

@@ -35,7 +35,9 @@ class BabilongOptions:
     samples: int | None = option(
         None, help="samples of each task and length; 0: all there are; none: official all (100), otherwise 20", low=0
     )
-    text: str = option("", help="babi: a text file whose sentences surround the facts; empty: loom's own sentences")
+    text: str = option(
+        "", help="babi: a text file whose sentences surround the facts; empty: loom's own sentences", reach=True
+    )
     prompts: Literal["full", "bare"] = option(
         "full", help="official, babi: the authors' instruction, examples and answer form; bare: none of them"
     )

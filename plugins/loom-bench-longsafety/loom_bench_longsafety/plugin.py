@@ -17,7 +17,9 @@ VERSION = "2"
 class AgentOptions:
     """What the judging agents are asked."""
 
-    agents: str = option("", help="a TOML file with the agents' prompts; empty: as the benchmark's option agents says")
+    agents: str = option(
+        "", help="a TOML file with the agents' prompts; empty: as the benchmark's option agents says", reach=True
+    )
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,12 @@ class BertScoreOptions:
 
     model: str = option("", help="folder of an encoder for transformers")
     layer: int = option(0, low=0, help="the layer whose vectors are compared, counted from 1; 0: the last")
-    idf: str = option("", help="a text file of one reference a line, from which idf weights are counted; empty: none")
-    baseline: str = option("", help="a file of LAYER,P,R,F lines for rescaling, as bert-score ships; empty: none")
+    idf: str = option(
+        "", help="a text file of one reference a line, from which idf weights are counted; empty: none", reach=True
+    )
+    baseline: str = option(
+        "", help="a file of LAYER,P,R,F lines for rescaling, as bert-score ships; empty: none", reach=True
+    )
     device: str = option("cpu", help="where the model runs: cpu, cuda, …", how=True)
 
 

@@ -15,7 +15,7 @@ from loom_core.specs import MetricSpec
 class CodeOptions:
     """Whether code is run at all, and within which limits."""
 
-    run: bool = option(False, help="run the code that models write; without it there is no value")
+    run: bool = option(False, help="run the code that models write; without it there is no value", reach=True)
     confine: Literal["kernel", "audit"] = option(
         "kernel", help="kernel: a system-call filter (Linux); audit: Python's hooks, which hostile code gets around"
     )

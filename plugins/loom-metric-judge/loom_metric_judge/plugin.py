@@ -14,7 +14,9 @@ from loom_core.specs import MetricSpec
 class JudgeOptions:
     """What the judge is asked."""
 
-    prompts: str = option("", help="a TOML file with the judge's prompts; empty: loom's own wording (prompts.toml)")
+    prompts: str = option(
+        "", help="a TOML file with the judge's prompts; empty: loom's own wording (prompts.toml)", reach=True
+    )
 
 
 @hookimpl

@@ -22,8 +22,10 @@ OPENAI_URL = "https://api.openai.com/v1"
 class ApiOptions:
     """Where the endpoint is, what is sent to it, and how. Keys come from the environment and from nowhere else."""
 
-    base_url: str = option(OPENAI_URL, help="the endpoint, up to and including /v1")
-    key_env: str = option("OPENAI_API_KEY", help="environment variable that holds the key; may be unset", how=True)
+    base_url: str = option(OPENAI_URL, help="the endpoint, up to and including /v1", reach=True)
+    key_env: str = option(
+        "OPENAI_API_KEY", help="environment variable that holds the key; may be unset", how=True, reach=True
+    )
     route: Literal["auto", "chat", "completions"] = option(
         "auto", help="auto = chat for prompts meant for a chat template, completions for plain ones and for token ids"
     )
@@ -60,7 +62,7 @@ class ApiOptions:
     omit: tuple[Literal["temperature", "top_p", "seed", "stop", "stream_options"], ...] = option(
         (), help="fields that are not sent, for endpoints that refuse them"
     )
-    extra: str = option("", help="further fields of every request: a JSON object, or a .json or .toml file")
+    extra: str = option("", help="further fields of every request: a JSON object, or a .json or .toml file", reach=True)
     price_in: float | None = option(None, help="price of a million prompt tokens", low=0.0, how=True)
     price_cached: float | None = option(None, help="of a million cached ones; none = price_in", low=0.0, how=True)
     price_out: float | None = option(None, help="of a million generated tokens", low=0.0, how=True)

@@ -49,7 +49,7 @@ class HFModelOptions:
     )
     lora: str | None = option(None, help="folder of a LoRA adapter, merged into the weights at loading")
     revision: str | None = option(None, help="branch, tag or commit of a hub model; none = main")
-    trust_remote_code: bool = option(False, help="run Python code that comes with the model; read it first")
+    trust_remote_code: bool = option(False, help="run Python code that comes with the model; read it first", reach=True)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
