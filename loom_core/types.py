@@ -93,9 +93,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """How an answer is generated. Temperature 0 means greedy; `repeats` asks the same question again.
-
-    min_tokens: so many come before the end; the end of sequence, or a stop string that is a token, is none of them."""
+    """How an answer is generated. Temperature 0 means greedy; `repeats` asks the same question again."""
 
     max_tokens: int
     temperature: float = 0.0
@@ -103,7 +101,7 @@ class Generation:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     repeats: int = 1
-    min_tokens: int = 0
+    min_tokens: int = 0  # so many before the end; an end of sequence or a stop string that is a token is none of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +111,7 @@ class Truncation:
     scope "context": only context segments shrink, where the user allows it (`--overlength truncate`). "document": the
     same, but always, because the benchmark's authors cut documents that are too long. "prompt": the tokenised raw
     prompt is cut, always, as several authors do. side: the part that is removed. limit: tokens, read for "prompt" only;
-    None = window - max_tokens. decoded, of a cut in the middle: "parts": each half has limit // 2 tokens and is read
-    back alone (LongBench); "whole": the last has the odd token, both are read back as one (LongBench v2)."""
+    None = window - max_tokens. decoded "parts": each half is read back alone; "whole": both as one, an odd token last."""
 
     scope: Literal["context", "document", "prompt"] = "context"
     side: Literal["middle", "left", "right"] = "middle"
