@@ -111,7 +111,7 @@ class Truncation:
     scope "context": only context segments shrink, where the user allows it (`--overlength truncate`). "document": the
     same, but always, because the benchmark's authors cut documents that are too long. "prompt": the tokenised raw
     prompt is cut, always, as several authors do. side: the part that is removed. limit: tokens, read for "prompt" only;
-    None = window - max_tokens. decoded "parts": each half is read back alone; "whole": both as one, an odd token last."""
+    None = window - max_tokens. decoded "parts": each half is read alone; "whole": both as one, an odd token last."""
 
     scope: Literal["context", "document", "prompt"] = "context"
     side: Literal["middle", "left", "right"] = "middle"
