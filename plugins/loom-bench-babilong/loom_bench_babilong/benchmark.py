@@ -61,14 +61,16 @@ class Babilong(BenchmarkBase):
         return read_pins(Path(__file__))
 
     @property
-    def _prompts(self) -> DataSource:
+    def prompts_source(self) -> DataSource:
+        """The authors' prompts."""
         return self._pins["babilong/babilong/prompts.py"]
 
     @property
     def _indices(self) -> DataSource:
         return self._pins["babilong/data/test_100_idxs.json"]
 
-    def _stories(self, name: str) -> DataSource:
+    def stories_source(self, name: str) -> DataSource:
+        """bAbI's file of a task."""
         return next(source for path, source in self._pins.items() if f"/en-10k/{name}_" in path)
 
     def _records(self, name: str, level: int) -> DataSource:
@@ -105,9 +107,9 @@ class Babilong(BenchmarkBase):
         variant = self._options.variant
         sources: tuple[DataSource, ...] = ()
         if variant == "official":
-            sources = (self._prompts, *(self._records(name, level) for level in self._released_levels(name)))
+            sources = (self.prompts_source, *(self._records(name, level) for level in self._released_levels(name)))
         elif variant == "babi":
-            sources = (self._prompts, self._stories(name), *((self._indices,) if name in EVALUATED else ()))
+            sources = (self.prompts_source, self.stories_source(name), *((self._indices,) if name in EVALUATED else ()))
         return Task(
             name=PREFIX[variant] + name,
             version="1" if variant == "loom" else "2",
@@ -125,7 +127,7 @@ class Babilong(BenchmarkBase):
         """The lengths in turn. lengths: model tokens of the whole prompt; released records keep their own lengths."""
         name, variant = task.name.removeprefix(PREFIX[self._options.variant]), self._options.variant
         bare = self._options.prompts == "bare"
-        ask = loom_ask(name) if variant == "loom" else read_prompt(data, self._prompts, name, bare=bare).ask
+        ask = loom_ask(name) if variant == "loom" else read_prompt(data, self.prompts_source, name, bare=bare).ask
         if variant == "official":
             yield from self._released(task, name, data, ask)
             return
@@ -148,7 +150,7 @@ class Babilong(BenchmarkBase):
     def _babi(self, data: Data, name: str) -> list[Story]:
         """The stories of a task: the authors' hundred in their order where they have chosen (qa1 to qa5), and
         otherwise all of them in an order drawn from the seed."""
-        source = self._stories(name)
+        source = self.stories_source(name)
         stories = list(read_stories(data.text(source), where=source.pin))
         if name not in EVALUATED or self._options.seed:
             return in_turn(stories, self._options.seed, name)

@@ -59,6 +59,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
             options=BabilongOptions,
             capability="reasoning",
             generated=True,
+            parity="loom_bench_babilong.parity:Parity",
             licence="official: Apache-2.0, bAbI BSD or CC BY 3.0 (fetched, not shipped); loom: Apache-2.0",
         ),
     )

@@ -151,7 +151,7 @@ def test_every_story_of_the_test_files_scores(tmp_path: Path) -> None:
 def test_prompts_are_the_authors_byte_for_byte(tmp_path: Path) -> None:
     """What get_formatted_input made of these stories. Full prompts need the authors' file: see the parity adapter."""
     data = mirror_with(tmp_path, real_stories())
-    prompts = Babilong(BabilongOptions())._prompts
+    prompts = Babilong(BabilongOptions()).prompts_source
     rows = json.loads(DIGESTS.read_text("utf-8"))
     stories: dict[str, list[Story]] = {}
     for row in rows:
