@@ -211,7 +211,9 @@ def _loom_average(cells: Mapping[str, Mapping[str, float | None]], lengths: list
         for at, value in row.items():
             # A cell's accuracy from a hundred answers.
             for number in range(100 if value is not None else 0):
-                sample = Sample(id=f"{task}{at}{number}", task=task, prompt=Prompt(segments=()), references=("x",), level=at)
+                sample = Sample(
+                    id=f"{task}{at}{number}", task=task, prompt=Prompt(segments=()), references=("x",), level=at
+                )
                 given = Scored(value=float(number < (value or 0.0)))
                 rows.append(Graded(task=task, sample=sample, repeat=0, scored={METRIC: given}))
     lines = {line.name: line.value for line in Babilong(BabilongOptions(variant="official")).aggregate(rows)}
@@ -244,10 +246,8 @@ def _stories(utils: Any, path: Json) -> Json:
 
 
 def _average(results: Any, payload: Json) -> Json:
-    import numpy
-
     cells, lengths = payload
     tasks = [name for name in results.TASKS if name in cells]
-    table = numpy.array([[-1.0 if cells[t].get(at) is None else cells[t][at] for at in lengths] for t in tasks])
+    table = results.np.array([[-1.0 if cells[t].get(at) is None else cells[t][at] for at in lengths] for t in tasks])
     best = results.get_results_table("m", {"c": table}, tasks, lengths, to_display=False)
     return [float(best.loc["avg", at]) for at in lengths]

@@ -44,6 +44,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
             factory="loom_bench_passkey.benchmark:Passkey",
             tasks=("loom", "loom_64digits", "essays", "essays_64digits"),
             options=PasskeyOptions,
+            parity="loom_bench_passkey.parity:Parity",
             capability="retrieval",
             generated=True,
             licence="loom: Apache-2.0; essays: settings MIT, texts by Paul Graham (fetched, not shipped)",
