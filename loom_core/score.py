@@ -5,15 +5,14 @@ A scorer that raises costs its sample the value, never the sample: the reason st
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TextIO, TypeAlias
 
-from loom_core import official
+from loom_core import border, official
 from loom_core.contracts import Benchmark, Graded, Judging, Metric
 from loom_core.conversation import response_from
 from loom_core.errors import RunError
@@ -50,7 +49,8 @@ def score_run(
     missing: dict[str, Counter[str]] = {}
     n = 0
     with ExitStack() as files, Judge(folder, selection.judge, selection.catalog, note) as judge:
-        for chosen, task, job, row in _graded(folder, selection, judge):
+        for chosen, task, job, graded in _graded(folder, selection, judge):
+            row = _within_ranges(selection, task, graded)
             tables.setdefault((chosen.name, job.arm), []).append(row)
             if not row.answered:
                 continue
@@ -68,6 +68,15 @@ def score_run(
     write_json(folder.unscored, {name: dict(reasons.most_common()) for name, reasons in sorted(missing.items())})
     write_json(folder.official, official.tables(selection, tables))
     return n
+
+
+def _within_ranges(selection: Selection, task: Task, row: Graded) -> Graded:
+    """The row without values outside the range that their metric declares."""
+    ends = {found.spec.name: (found.spec.low, found.spec.high) for found in selection.metric_specs(task)}
+    scored = {
+        name: border.in_range(one, name, *ends[name]) if name in ends else one for name, one in row.scored.items()
+    }
+    return replace(row, scored=scored)
 
 
 def _refuse_lost_tasks(folder: RunFolder, selection: Selection) -> None:
@@ -173,7 +182,7 @@ def _settled(selection: Selection, judge: Judge, rows: Iterable[tuple[Place, dic
 def _settle(judge: Judge, held: list[tuple[Place, list[Case]]]) -> Iterator[Place]:
     judge.settle([case for _, cases in held for case in cases])
     for (chosen, task, job, row), cases in held:
-        results = {case.metric: _finite(case.result) for case in cases if case.result is not None}
+        results = {case.metric: border.scored(case.result, case.metric) for case in cases if case.result is not None}
         yield chosen, task, job, replace(row, scored={**row.scored, **results})
 
 
@@ -188,7 +197,7 @@ def scores_together(benchmark: Benchmark, rows: list[Graded], hidden: list[str])
         return [dict.fromkeys(row.scored, reason) for row in rows]
     # A metric that the group's rule does not touch keeps the value of the sample alone.
     return [
-        {name: _finite(value) for name, value in {**row.scored, **one}.items()}
+        {name: border.scored(value, name) for name, value in {**row.scored, **one}.items()}
         for row, one in zip(rows, given, strict=True)
     ]
 
@@ -227,12 +236,8 @@ def scores_alone(
         reason = Scored(value=None, detail={"error": redact(f"{type(error).__name__}: {error}", hidden)})
         return dict.fromkeys(metrics, reason)
     missing = Scored(value=None, detail={"error": "the benchmark gave no value for this metric"})
-    found = {name: given.get(name, missing) for name in metrics}
-    return {name: _finite(one) if isinstance(one, Scored) else one for name, one in found.items()}
-
-
-def _finite(scored: Scored) -> Scored:
-    """The score; without its value where that is no finite number, which no mean and no file could hold."""
-    if scored.value is None or math.isfinite(scored.value):
-        return scored
-    return replace(scored, value=None, detail={**scored.detail, "error": f"the scorer gave {scored.value}"})
+    if not isinstance(given, Mapping):
+        reason = f"benchmark {chosen.name} gave {type(given).__name__} where scores by metric are expected"
+        return dict.fromkeys(metrics, Scored(value=None, detail={"error": reason}))
+    found: dict[str, object] = {name: given.get(name, missing) for name in metrics}
+    return {name: one if isinstance(one, Generator) else border.scored(one, name) for name, one in found.items()}

@@ -10,12 +10,11 @@ from statistics import fmean, pvariance
 
 import pytest
 
-from loom_core import cells, official, stats
+from loom_core import border, cells, official, stats
 from loom_core.contracts import BenchmarkBase, Graded, Line
 from loom_core.keys import plain
 from loom_core.prompt import segment
 from loom_core.resample import strata_of
-from loom_core.score import _finite
 from loom_core.types import Prompt, Sample, Scored
 
 METRIC = cells.Metric("em", "1", 0.0, 1.0, True, True, False, None)
@@ -200,8 +199,12 @@ def test_the_same_rows_give_the_same_table() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_scores_that_are_no_numbers_lose_their_value(value: float) -> None:
-    kept = _finite(Scored(value=value, extracted="x", detail={"why": "y"}))
-    assert (kept.value, kept.extracted, kept.detail) == (None, "x", {"why": "y", "error": f"the scorer gave {value}"})
+    kept = border.scored(Scored(value=value, extracted="x", detail={"why": "y"}), "em")
+    assert (kept.value, kept.extracted, kept.detail) == (
+        None,
+        "x",
+        {"why": "y", "error": f"the scorer gave {value} (metric em)"},
+    )
 
 
 class NotANumber(BenchmarkBase):

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "forms",
         (
             *("keys", "prompt", "contracts", "answering", "render", "truncate", "literals", "pins"),
-            *("stats", "quantiles", "strata"),
+            *("stats", "quantiles", "strata", "border"),
             *("download", "records", "tables", "ownprompt", "stratify", "evidence", "chunking", "thinking"),
             "upstream",
             *("digests", "archives", "mirror", "hub", "parquet", "remote", "foreign", "tomlfile"),

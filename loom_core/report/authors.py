@@ -32,7 +32,9 @@ def tables(report: Report) -> list[Table]:
         if any(line.get("missing") for line in every):
             table.notes.append("! answers are missing and left out by the authors' rule")
         if any(line.get("low") is not None for line in every):
-            table.notes.append("[…]: 95 % interval; Δ: to dense over what both answered; *: p (Holm) < 0.05")
+            table.notes.append(
+                "[…]: 95 % interval; Δ: to dense over what both answered; *: p (Holm) < 0.05 among lines of its kind"
+            )
         for method in dict.fromkeys(str(line.get("interval")) for line in every if line.get("low") is None):
             if method.startswith("none: "):
                 table.notes.append(f"no interval: {method[6:]}")

@@ -286,7 +286,10 @@ HOW_TO_READ = (
         "score",
         "the mean over scored answers, in the metric's own scale. Failed and missing answers are counted, not scored.",
     ),
-    ("95 % CI", "Wilson's interval; where several questions share a document, on the effective number of answers."),
+    (
+        "95 % CI",
+        "Wilson's or the mid-p interval, the wider; where documents are shared, on the effective number of answers.",
+    ),
     (
         "Δ dense",
         "the mean difference to the baseline over the questions both answered. * marks p < 0.05 in an exact McNemar "
