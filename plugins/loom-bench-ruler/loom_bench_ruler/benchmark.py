@@ -5,15 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 
 from loom_bench_ruler.chains import loom_chains
 from loom_bench_ruler.counting import frequent, loom_common
 from loom_bench_ruler.draft import Maker
-from loom_bench_ruler.levels import Filled, Stepped
+from loom_bench_ruler.levels import Filled, official_sample
 from loom_bench_ruler.meter import Meter
 from loom_bench_ruler.needles import NeedleMaker, loom_hay
-from loom_bench_ruler.official import Official
+from loom_bench_ruler.official import CHECKOUT, LONG_LISTS, Choice, Official
 from loom_bench_ruler.plugin import TASKS, RulerOptions
 from loom_bench_ruler.questions import loom_questions
 from loom_bench_ruler.settings import (
@@ -37,9 +38,9 @@ from loom_core.types import DataSource, Generation, Json, Sample, Task
 
 LEVELS = {"loom": (4096, 8192), "official": (4096, 8192, 16384, 32768, 65536, 131072)}
 SAMPLES = {"loom": 20, "official": 500}
+SEEDS = {"loom": 0, "official": 42}
 PREFIX = "loom_"
 MATCH_ALL, MATCH_ANY = "ruler_match_all", "ruler_match_any"
-QUESTIONS_FOLDER = "ruler/scripts/data/synthetic/json/"
 NO_RETRIEVAL = ("vt", "cwe", "fwe")
 
 
@@ -56,9 +57,8 @@ class Ruler(BenchmarkBase):
 
     def sources(self) -> tuple[DataSource, ...]:
         """Every file that can be fetched and that any options need."""
-        return tuple(
-            source for name, source in self._pins.items() if not name.startswith("ruler/scripts/data/synthetic/json")
-        )
+        checkout = {LONG_LISTS, *(CHECKOUT.format(name) for name in ("squad", "hotpotqa"))}
+        return tuple(source for name, source in self._pins.items() if name not in checkout)
 
     def tasks(self, lengths: tuple[int, ...]) -> Sequence[Task]:
         """The variant's tasks."""
@@ -69,7 +69,7 @@ class Ruler(BenchmarkBase):
         loom = self._options.variant == "loom"
         return Task(
             name=(PREFIX if loom else "") + name,
-            version="1",
+            version="1" if loom else "2",
             capability="retrieval" if kind == "niah" else "aggregation" if kind in ("cwe", "fwe") else "reasoning",
             metrics=(MATCH_ANY if kind == "qa" else MATCH_ALL,),
             generation=Generation(max_tokens=MAX_TOKENS[kind]),
@@ -82,37 +82,48 @@ class Ruler(BenchmarkBase):
     def samples(
         self, task: Task, data: Data, tokenizer: Tokenizer | None, lengths: tuple[int, ...]
     ) -> Iterator[Sample]:
-        """As many samples as the options say at every length, the lengths in turn; each is drawn from its own id.
+        """As many samples as the options say at every length, the lengths in turn.
 
+        One of loom's is drawn from its own id; the official ones are the first of the authors' run at each length.
         lengths: model tokens. Raises UsageError where a length is too short for the task, Unavailable where a file or
         word list of the official variant is missing.
         """
         options, meter = self._options, self._meter(tokenizer, task.chat)
         name = task.name.removeprefix(PREFIX)
         levels = tuple(dict.fromkeys(lengths)) or options.levels or LEVELS[options.variant]
-        if options.variant == "loom":
-            wording: Wording = LOOM_WORDING[family(LOOM_SETTINGS[name])]
-            makers = {level: loom_maker(name, meter, level, options.seed) for level in levels}
-            built: dict[int, Filled | Stepped] = {
-                level: Filled(wording, makers[level], meter, task.name, level, options.seed) for level in levels
-            }
-        else:
-            official = Official(self._pins).read(name, data)
-            built = {
-                level: Stepped(
-                    official.wording,
-                    official.maker(meter, level, f"ruler {options.seed} {name} {level}"),
-                    meter,
-                    task.name,
-                    level,
-                    options.seed,
-                    task.generation.max_tokens,
-                )
-                for level in levels
-            }
-        for index in range(options.samples or SAMPLES[options.variant]):
-            for level in levels:
-                yield built[level].sample(index)
+        made = self._loom if options.variant == "loom" else self._official
+        runs = made(name, task, data, meter, levels)
+        for _ in range(options.samples or SAMPLES[options.variant]):
+            for run in runs:
+                yield next(run)
+
+    @property
+    def _seed(self) -> int:
+        return SEEDS[self._options.variant] if self._options.seed is None else self._options.seed
+
+    def _loom(
+        self, name: str, task: Task, data: Data, meter: Meter, levels: Sequence[int]
+    ) -> Sequence[Iterator[Sample]]:
+        wording: Wording = LOOM_WORDING[family(LOOM_SETTINGS[name])]
+        built = [
+            Filled(wording, loom_maker(name, meter, level, self._seed), meter, task.name, level, self._seed)
+            for level in levels
+        ]
+        return [map(filled.sample, count()) for filled in built]
+
+    def _official(
+        self, name: str, task: Task, data: Data, meter: Meter, levels: Sequence[int]
+    ) -> Sequence[Iterator[Sample]]:
+        read = Official(self._pins).read(name, data)
+        choice = Choice(self._options.vt, self._options.long_lists)
+        cut = meter.around(family(LOOM_SETTINGS[name])) if self._options.room == "template" else 0
+
+        def run(level: int) -> Iterator[Sample]:
+            where = f"{task.name}, length {level}"
+            made = read.samples(level, cut, task.generation.max_tokens, self._seed, where, meter.text, choice)
+            return (official_sample(one, task.name, level, i, meter) for i, one in enumerate(made))
+
+        return [run(level) for level in levels]
 
     def _meter(self, tokenizer: Tokenizer | None, chat: Chat) -> Meter:
         """One meter for all tasks, which measures what they share once."""

@@ -1,6 +1,6 @@
-"""Variable tracking: a chain of assignments hidden in noise. Knows no prompt.
+"""loom's variable tracking: a chain of assignments hidden in noise. Knows no prompt.
 
-Source of the rules: NVIDIA/RULER, scripts/data/synthetic/variable_tracking.py.
+Source of the idea: NVIDIA/RULER, scripts/data/synthetic/variable_tracking.py; `chain_run` is their generator.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Form:
 LOOM_FORM = Form("Box {name} holds {value}.", "Box {name} holds whatever box {other} holds.")
 
 
-def a_name(draw: random.Random, letters: int = NAME_LETTERS) -> str:
+def a_name(draw: random.Random) -> str:
     """Random capitals."""
-    return "".join(draw.choices(string.ascii_uppercase, k=letters))
+    return "".join(draw.choices(string.ascii_uppercase, k=NAME_LETTERS))
 
 
 def a_value(draw: random.Random) -> str:
@@ -72,13 +72,12 @@ class ChainDraft:
 
 @dataclass(frozen=True, slots=True)
 class ChainMaker:
-    """Drafts of variable tracking. lead: an example in front, drawn for each sample; none in loom's variant."""
+    """Drafts of variable tracking, without an example in front."""
 
     settings: Chains
     pool: Pool
     form: Form = LOOM_FORM
     joint: str = "\n"
-    step: int = 1
     least: int = 0
 
     def draft(self, draw: random.Random, index: int) -> ChainDraft:
@@ -102,14 +101,13 @@ class ChainMaker:
         )
 
 
-def chain_ask(names: Sequence[str], value: str, lead: str = "") -> Ask:
+def chain_ask(names: Sequence[str], value: str) -> Ask:
     """The question for every name that holds `value`."""
     return Ask(
         references=tuple(names),
         blanks={"query": value, "num_v": str(len(names)), "count": str(len(names))},
         oracle=" ".join(names),
         several=len(names) > 1,
-        lead=lead,
     )
 
 

@@ -1,7 +1,7 @@
-"""Counting tasks: the words a list repeats most (cwe), and the most frequent coded words (fwe). Knows costs, no prompt.
+"""loom's counting tasks: the words a list repeats most (cwe), the most frequent coded words (fwe). Knows no prompt.
 
-Source of the rules: NVIDIA/RULER, common_words_extraction.py and freq_words_extraction.py. Orders are drawn with
-numpy's RandomState, whose streams numpy keeps fixed.
+Source of the rules: NVIDIA/RULER, common_words_extraction.py and freq_words_extraction.py; `list_run` is them. Orders
+are drawn with numpy's RandomState, whose streams numpy keeps fixed.
 """
 
 from __future__ import annotations
@@ -111,7 +111,6 @@ class CommonMaker:
     costs: Sequence[float]
     numbers: Numbers
     source: str
-    step: int = 10
     least: int = LEAST_OTHERS
 
     def draft(self, draw: random.Random, index: int) -> CommonDraft:
@@ -133,22 +132,21 @@ class CommonMaker:
         )
 
 
-def common_ask(common: Sequence[str], source: str, lead: str = "") -> Ask:
+def common_ask(common: Sequence[str], source: str) -> Ask:
     """The question for the common words."""
     return Ask(
         references=tuple(common),
         blanks={"query": "", "count": str(len(common))},
         oracle=numbered(common),
         several=True,
-        lead=lead,
         meta={"words": source},
     )
 
 
-def common_words(book: WordBook, meter: Meter, target: int, seldom: int, seed: str) -> tuple[list[str], list[float]]:
+def common_words(book: WordBook, meter: Meter, target: int, seed: str) -> tuple[list[str], list[float]]:
     """Words for a list of `target` tokens, in a random order, with their costs after a space."""
     some = meter.pool(list(islice(endless(book), 256)), " ")
-    n = max(256, int(target / (some.mean + Numbers.of(meter).by_digits[0]) / seldom * 1.2))
+    n = max(256, int(target / (some.mean + Numbers.of(meter).by_digits[0]) * 1.2))
     words = list(islice(endless(book), max(n, len(book.single))))
     random.Random(f"{seed} words").shuffle(words)
     return words[:n], meter.pieces(words[:n], " ")
@@ -157,7 +155,7 @@ def common_words(book: WordBook, meter: Meter, target: int, seldom: int, seed: s
 def loom_common(settings: Common, book: WordBook, meter: Meter, target: int, seed: str) -> CommonMaker:
     """loom's variant: short lists repeat their common words less often, so that there is room for others."""
     numbers = Numbers.of(meter)
-    words, costs = common_words(book, meter, target, 1, seed)
+    words, costs = common_words(book, meter, target, seed)
     digits = len(str(target)) - 1
     entries = target / (sum(costs) / len(costs) + numbers.by_digits[max(0, digits - 1)])
     often = min(settings.often, max(3, int(entries / FEW_SHARE)))
@@ -221,7 +219,6 @@ class FrequentMaker:
     settings: Frequent
     meter: Meter
     n_words: int
-    step: int = 10
     least: int = LEAST_WORDS
 
     def draft(self, draw: random.Random, index: int) -> FrequentDraft:
@@ -242,7 +239,7 @@ class FrequentMaker:
 
 
 def frequent(settings: Frequent, meter: Meter, target: int) -> FrequentMaker:
-    """Both variants: the words are made up. A text has less words than tokens, so rarer words than that never occur."""
+    """The words are made up. A text has less words than tokens, so rarer words than that never occur."""
     most = target if meter.tokenizer is not None else target * 4
     n_words = int(most ** (1 / settings.alpha)) + 1
     return FrequentMaker(settings, meter, min(VOCABULARY, max(ASKED + 2, n_words)))

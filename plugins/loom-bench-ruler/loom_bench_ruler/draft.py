@@ -1,4 +1,4 @@
-"""What every task makes: a draft that grows to a length, and the text with its evidence. Knows no task."""
+"""What a task of loom's variant makes: a draft that grows to a length, the text with its evidence. Knows no task."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ class Body:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
     """What a sample asks, whatever its length. blanks: what fills the wording. several: more than one value is asked
-    for. lead: text in front of the prompt (an example). oracle: an answer that deserves the full score."""
+    for. oracle: an answer that deserves the full score."""
 
     references: tuple[str, ...]
     blanks: Mapping[str, str]
     oracle: str
     several: bool = False
-    lead: str = ""
     depth: float | None = None
     meta: Mapping[str, Json] = field(default_factory=dict)
 
@@ -55,13 +54,8 @@ class Draft(Protocol):
 class Maker(Protocol):
     """Makes the drafts of one task at one length.
 
-    step: units that are taken off a prompt that came out too long (official variant). least: units without which the
-    question has no meaning.
+    least: units without which the question has no meaning.
     """
-
-    @property
-    def step(self) -> int:
-        """Units."""
 
     @property
     def least(self) -> int:

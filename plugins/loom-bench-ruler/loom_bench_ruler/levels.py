@@ -1,7 +1,6 @@
-"""Samples of one task at one length: how much context a prompt gets. Knows drafts and tokens, no file.
+"""Samples of one task at one length: loom's own filled to just under it, chat template included; the authors' as made.
 
-A sample of loom's variant has just under its length in tokens, chat template included. A sample of the official one
-leaves room for the answer within its length, as the authors' generators do.
+Knows drafts and tokens, no file.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from functools import cached_property
 
 from loom_bench_ruler.draft import Body, Draft, Maker
 from loom_bench_ruler.meter import Meter
+from loom_bench_ruler.runs import Made
 from loom_bench_ruler.settings import Wording
 from loom_bench_ruler.words import sentence
 from loom_core.errors import UsageError
@@ -50,7 +50,7 @@ class _Level:
         before, after, prefix = (text.format(**ask.blanks) for text in (wording.before, wording.after, wording.prefix))
         return Prompt(
             segments=(
-                segment("instruction", ask.lead + before),
+                segment("instruction", before),
                 segment("context", body.context),
                 segment("question", after),
                 segment("prefill", prefix),
@@ -75,18 +75,34 @@ class _Level:
 
     def _sample(self, index: int, draft: Draft, body: Body, n: int) -> Sample:
         meta = {"units": n, "oracle": draft.ask.oracle, **draft.ask.meta}
-        if self.meter.tokenizer is None:
-            meta["length_estimated"] = True
         return Sample(
             id=self._draw(index)[0],
             task=self.task,
             prompt=self._prompt(draft, body),
             references=draft.ask.references,
-            level=f"{self.level // 1024}k" if self.level % 1024 == 0 else str(self.level),
+            level=level_name(self.level),
             depth=draft.ask.depth,
             evidence=tuple(Evidence(segment=1, start=start, end=end) for start, end in body.spans),
-            meta=meta,
+            meta=meta | self.meter.meta,
         )
+
+
+def level_name(level: int) -> str:
+    """A length as tables name it."""
+    return f"{level // 1024}k" if level % 1024 == 0 else str(level)
+
+
+def official_sample(made: Made, task: str, level: int, index: int, meter: Meter) -> Sample:
+    """What a run of the authors' generator made, as a sample."""
+    return Sample(
+        id=f"{task}-t{level}-{index}",
+        task=task,
+        prompt=made.prompt,
+        references=made.references,
+        level=level_name(level),
+        evidence=tuple(Evidence(segment=made.context, start=start, end=end) for start, end in made.spans),
+        meta={"units": made.units, "oracle": made.oracle, **made.meta, **meter.meta},
+    )
 
 
 @dataclass
@@ -133,36 +149,3 @@ class Filled(_Level):
         text = " ".join(sentence(draw) for _ in range(PADDING_SENTENCES))
         padding, more = self.meter.head(text, room - cost - draft.frame) if draft.frame else ("", 0.0)
         return draft, n, draft.body(n, padding), cost + (more + draft.frame if padding else 0.0)
-
-
-@dataclass
-class Stepped(_Level):
-    """The official variant: one number of units for a length, found on the first sample; a prompt that comes out too
-    long loses a step of them, and another, as in the authors' generators."""
-
-    max_tokens: int
-
-    def sample(self, index: int) -> Sample:
-        """One sample, measured as a whole."""
-        draft, n, least = self._draft(index), self._n, max(self.maker.least, 1)
-        while True:
-            body = draft.body(n)
-            true = self.meter.prompt(self._prompt(draft, body))
-            if true + self.max_tokens <= self.level:
-                return self._sample(index, draft, body, n)
-            if n - self.maker.step < least:
-                raise self._too_short(true + self.max_tokens)
-            n -= self.maker.step
-
-    @cached_property
-    def _n(self) -> int:
-        draft = self._draft(0)
-        empty = self.meter.prompt(self._prompt(draft, draft.body(0)))
-        n, _ = draft.fit(max(0.0, self.level - self.max_tokens - empty))
-        n = max(n, self.maker.step)
-        true = self.meter.prompt(self._prompt(draft, draft.body(n)))
-        unit = max(0.0, true - empty) / n
-        # Sums are true to a few in a thousand: a prompt that is shorter by more has run out of filler, or of tokens.
-        if self.level - self.max_tokens - true > 2 * unit + TOLERANCE * self.level:
-            raise self._unreached(true)
-        return n

@@ -13,8 +13,9 @@ from itertools import accumulate
 
 from loom_core.contracts import Tokenizer
 from loom_core.errors import UsageError
+from loom_core.prompt import segment
 from loom_core.render import Chat, render
-from loom_core.types import Prompt
+from loom_core.types import Prompt, Segment
 
 CHARACTERS_PER_TOKEN = 4
 CHUNK_CHARACTERS = 1 << 16
@@ -33,6 +34,25 @@ class Meter:
         if self.tokenizer is None:
             return len(prompt.text) / CHARACTERS_PER_TOKEN
         return len(render(prompt, self.tokenizer, chat=self.chat).token_ids or ())
+
+    @property
+    def meta(self) -> dict[str, bool]:
+        """What samples say where lengths are estimated."""
+        return {"length_estimated": True} if self.tokenizer is None else {}
+
+    def around(self, family: str) -> int:
+        """The tokens that a chat template and BOS add to a prompt; that of cwe has two turns more."""
+        turns = [segment("instruction", "a"), segment("prefill", " b")]
+        if family == "cwe":
+            turns[1:1] = [Segment(kind="instruction", text=" c\n", role="assistant"), segment("instruction", "d")]
+        prompt = Prompt(segments=tuple(turns))
+        return max(0, int(self.prompt(prompt)) - self.text(prompt.text))
+
+    def text(self, text: str) -> int:
+        """A text alone, no special tokens added: what the authors' generators count."""
+        if self.tokenizer is None:
+            return -(-len(text) // CHARACTERS_PER_TOKEN)
+        return len(self.tokenizer.encode(text))
 
     def pieces(self, pieces: Sequence[str], joint: str) -> list[float]:
         """The tokens of each piece where it stands after `joint`, the joint counted with the piece behind it."""

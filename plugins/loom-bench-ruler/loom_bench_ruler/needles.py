@@ -1,7 +1,7 @@
-"""The needle tasks: keys with values hidden in noise, prose or other needles. Knows tokens through a pool's costs.
+"""loom's needle tasks: keys with values hidden in noise, prose or other needles. Knows tokens through a pool's costs.
 
-Source of the rules: NVIDIA/RULER, scripts/data/synthetic/niah.py. Needles stand at sentence borders of prose, at depths
-drawn from 40 evenly spaced percentages; in noise and among other needles they stand between lines.
+Source of the rules: NVIDIA/RULER, scripts/data/synthetic/niah.py; `needle_run` is it. Needles stand at sentence
+borders of prose, at depths drawn from 40 evenly spaced percentages; in noise and among other needles between lines.
 """
 
 from __future__ import annotations
@@ -99,7 +99,6 @@ class NeedleMaker:
     book: WordBook
     hay: Hay
     shift: float
-    step: int = 1
     least: int = 0
 
     def draft(self, draw: random.Random, index: int) -> NeedleDraft:

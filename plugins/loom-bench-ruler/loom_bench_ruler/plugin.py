@@ -41,11 +41,26 @@ class RulerOptions:
     levels: tuple[int, ...] = option(
         (), help="lengths in model tokens where --lengths gives none; default {4k,8k}, official {4k,…,128k}", low=1
     )
-    seed: int = option(0, help="another seed draws other samples", low=0)
+    seed: int | None = option(
+        None, help="another seed draws other samples; default 0, and 42 for official as the authors have", low=0
+    )
+    vt: Literal["pinned", "paper"] = option(
+        "pinned", help="official: vt's layout, of the pinned commit or of the generator before 2025-05-13"
+    )
+    long_lists: Literal["file", "pool"] = option(
+        "file", help="official: cwe lists of more words than wonderwords has, from english_words.json or not made"
+    )
+    room: Literal["base", "template"] = option(
+        "base", help="official: a length holds the bare prompt, or the chat template and BOS as well"
+    )
 
     def __post_init__(self) -> None:
         if len(set(self.levels)) != len(self.levels):
             raise ValueError("the same length is given twice")
+        chosen = {"vt": self.vt, "long_lists": self.long_lists, "room": self.room}
+        usual = {"vt": "pinned", "long_lists": "file", "room": "base"}
+        if self.variant == "loom" and (odd := sorted(name for name in chosen if chosen[name] != usual[name])):
+            raise ValueError(f"{', '.join(odd)}: only with variant=official")
 
 
 @hookimpl
@@ -54,7 +69,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
     return (
         BenchmarkSpec(
             name="ruler",
-            version="1",
+            version="2",
             summary="13 synthetic tasks at any length: needles, variable chains, word counts, questions",
             factory="loom_bench_ruler.benchmark:Ruler",
             tasks=(*(f"loom_{name}" for name in TASKS), *TASKS),

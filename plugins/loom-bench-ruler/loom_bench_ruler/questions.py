@@ -1,7 +1,7 @@
 """Questions on documents: qa_1 needs one of them, qa_2 two. Knows documents and costs, no prompt and no file.
 
-Source of the rules: NVIDIA/RULER, qa.py. loom's variant writes its own documents, about made-up people,
-workshops and towns.
+Source of the rules: NVIDIA/RULER, qa.py; `question_run` is it. loom's variant writes its own documents, about
+made-up people, workshops and towns.
 """
 
 from __future__ import annotations
@@ -83,16 +83,13 @@ class QuestionMaker:
     documents: Sequence[str]
     costs: Sequence[float]
     questions: Sequence[Asked]
-    in_order: bool
     frame: float
     rounds: int
-    step: int = 10
     least: int = 0
 
     def draft(self, draw: random.Random, index: int) -> QuestionDraft:
-        """in_order: question `index`, as the authors take them; else a drawn one. Distractors are drawn, and come again
-        where a prompt has room for more than there are."""
-        asked = self.questions[index % len(self.questions)] if self.in_order else draw.choice(self.questions)
+        """A drawn question. Distractors are drawn, and come again where a prompt has room for more than there are."""
+        asked = draw.choice(self.questions)
         held = {*asked.documents, *asked.others}
         rest = [i for i in range(len(self.documents)) if i not in held]
         draw.shuffle(rest)
@@ -131,18 +128,14 @@ def loom_questions(dataset: str, meter: Meter, target: int, seed: str) -> Questi
         )
         for i, (name, born, founded) in enumerate(persons)
     ]
-    return question_maker(documents, questions, meter, target, in_order=False)
+    return question_maker(documents, questions, meter, target)
 
 
-def question_maker(
-    documents: Sequence[str], questions: Sequence[Asked], meter: Meter, target: int, *, in_order: bool
-) -> QuestionMaker:
+def question_maker(documents: Sequence[str], questions: Sequence[Asked], meter: Meter, target: int) -> QuestionMaker:
     """The maker for these documents, each measured once, and prompts of `target` tokens."""
     costs = meter.pieces([titled(100, text) for text in documents], JOINT)
     (frame,) = meter.pieces([titled(100, "")], JOINT)
-    return QuestionMaker(
-        documents, costs, questions, in_order=in_order, frame=frame, rounds=int(target / sum(costs) * 2) + 1
-    )
+    return QuestionMaker(documents, costs, questions, frame=frame, rounds=int(target / sum(costs) * 2) + 1)
 
 
 def _world(draw: random.Random, n: int) -> tuple[list[str], list[tuple[str, str, str]]]:
@@ -196,7 +189,7 @@ def read_squad(values: Json) -> tuple[list[str], list[Asked]]:
         group = [index[paragraph["context"]] for paragraph in entry["paragraphs"]]
         for paragraph in entry["paragraphs"]:
             own_index = index[paragraph["context"]]
-            others = tuple(dict.fromkeys(i for i in group if i != own_index))
+            others = tuple(i for i in group if i != own_index)
             for row in paragraph["qas"]:
                 if not row["is_impossible"]:
                     answers = tuple(str(answer["text"]) for answer in row["answers"])
@@ -210,7 +203,7 @@ def read_hotpot(values: Sequence[Mapping[str, Json]]) -> tuple[list[str], list[A
     documents = sorted({text for texts in contexts for text in texts})
     index = {text: i for i, text in enumerate(documents)}
     questions = [
-        Asked(str(row["question"]), (str(row["answer"]),), tuple(dict.fromkeys(index[text] for text in texts)))
+        Asked(str(row["question"]), (str(row["answer"]),), tuple(index[text] for text in texts))
         for row, texts in zip(values, contexts, strict=True)
     ]
     return documents, questions

@@ -100,7 +100,7 @@ def wonderwords_book() -> WordBook:
             hint='pip install "loom-bench-ruler[official]"',
         ) from error
     lists = {
-        name: [line.strip() for line in folder.joinpath(f"{name}list.txt").read_text("utf-8").splitlines() if line]
+        name: [line.rstrip() for line in folder.joinpath(f"{name}list.txt").read_text("utf-8").splitlines()]
         for name in ("adjective", "noun", "verb")
     }
     every = sorted({word for words in lists.values() for word in words})

