@@ -9,11 +9,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from loom_core.config import RunConfig, with_templates
 from loom_core.contracts import Benchmark, Metric, ModelCard, Server
-from loom_core.errors import DataError, UsageError, nearest
+from loom_core.errors import DataError, LoomError, UsageError, nearest
 from loom_core.judges import JudgeChoice, parse_judge
 from loom_core.keys import digest, plain
 from loom_core.names import Choice, parse_arms, parse_benchmark, refusal
@@ -261,7 +261,10 @@ def _open(choice: Choice, config: RunConfig, catalog: Catalog) -> Chosen:
     if not tasks:
         offered = ", ".join(t.name for t in benchmark.tasks(config.lengths))
         raise UsageError(
-            f"no task of {name} is left", where=choice.text, why=f"these options give: {offered}", hint="drop the task"
+            f"no task of {name} is left",
+            where=choice.text,
+            why=f"these options give: {offered}",
+            hint=_giving(choice, factory, config.lengths) or "drop the task",
         )
     if thinking := declared(config.thinking, config.thinking_budget):
         tasks = [replace(t, generation=thinking.limits(t.generation)) for t in tasks]
@@ -284,9 +287,24 @@ def _refuse_idle_templates(config: RunConfig, chosen: tuple[Chosen, ...]) -> Non
             )
 
 
+def _giving(choice: Choice, factory: Any, lengths: tuple[int, ...]) -> str:
+    """Which option, of those that take one of a few words, gives the tasks asked for; "" where none does."""
+    hints = get_type_hints(type(choice.options))
+    for option, value in ((f.name, value) for f in fields(choice.options) for value in get_args(hints[f.name])):
+        if not isinstance(value, str):
+            continue
+        try:
+            given = {task.name for task in factory(replace(choice.options, **{option: value})).tasks(lengths)}
+        except (ValueError, LoomError):
+            continue
+        if set(choice.tasks) <= given:
+            return f"{choice.found.spec.name}@{option}={value}:{','.join(choice.tasks)} gives what was asked for"
+    return ""
+
+
 def _seeded(options: Any, seed: int) -> Any:
     """The run's `--seed` becomes the benchmark's, where it has one and none was given."""
-    if seed and getattr(options, "seed", None) == 0:
+    if seed and getattr(options, "seed", "none") in (0, None):
         return replace(options, seed=seed)
     return options
 
