@@ -22,7 +22,8 @@ def mean_line(
     note: str = "",
 ) -> Line:
     """`scale` times the mean of a metric over the rows; rows without a value are missing, and no value is None."""
-    found = [row.scored[metric].value if metric in row.scored else None for row in rows]
+    members = list(rows)
+    found = [row.scored[metric].value if metric in row.scored else None for row in members]
     values = [value for value in found if value is not None]
     return Line(
         name=name,
@@ -32,6 +33,7 @@ def mean_line(
         missing=len(found) - len(values),
         digits=digits,
         note=note,
+        rows=members,
     )
 
 
