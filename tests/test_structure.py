@@ -23,7 +23,7 @@ PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 SKIPPED = {".git", ".venv", "venv", "build", "dist", "__pycache__", "runs"}
 
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("words", ("loom_core", "types", "errors")),
+    ("words", ("loom_core", "budget", "types", "errors")),
     (
         "forms",
         (
@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *(
                 "absent",
+                "tally",
                 "prompts",
                 "plan",
                 "conversation",
