@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = sorted(path for path in (ROOT / "plugins").iterdir() if path.is_dir() and path.name.startswith("loom-"))
 KINDS = ("bench", "server", "accel", "metric", "model")
 RUN_COMMAND = "pip install -r requirements.txt && loom run"
-CAPABILITIES = frozenset(("local_model", "token_ids", "prefix_cache", "logprobs", "stream", "device", "context_only"))
+CAPABILITIES = frozenset(
+    ("local_model", "token_ids", "prefix_cache", "logprobs", "stream", "device", "context_only", "given_answers")
+)
 """What servers may promise and augmentations may require. A new word is added here with the first that uses it."""
 TEST_COMMAND = "pip install -r requirements-dev.txt && pytest -n auto --dist loadfile"
 

@@ -36,7 +36,11 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     (
         "plugins",
-        (*("options", "specs", "hookspecs", "plugins", "readers", "engines", "retrieval", "windows"), "certificate"),
+        (
+            *("options", "specs", "hookspecs", "plugins", "readers", "engines", "retrieval", "windows"),
+            "certificate",
+            "elsewhere",
+        ),
     ),
     ("input", ("data", "described", "config", "names", "judges", "writing", "store", "parity")),
     ("selection", ("selection", "manifest", "trust")),
@@ -73,7 +77,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("report", "anytime", "weighting", "views", "judging", "forecast"),
         ),
     ),
-    ("run", ("supply", "runner", "pipeline", "study", "reproduce")),
+    ("run", ("supply", "runner", "pipeline", "study", "reproduce", "given")),
     ("front", ("scaffold", "testing", "cli", "__main__")),
 )
 """Core's layers, lowest first: a module imports its own layer and lower ones, never in a circle. CONTRIBUTING.md

@@ -1,0 +1,63 @@
+"""Registers the server `elsewhere`: answers that were not made by loom (`loom score --answers`). It asks nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from loom_core.answering import failure
+from loom_core.contracts import ModelCard, Session
+from loom_core.hookspecs import hookimpl
+from loom_core.keys import digest
+from loom_core.options import option
+from loom_core.specs import ServerSpec
+from loom_core.types import Arm, Request, Response
+
+CAPABILITY = "given_answers"
+"""What marks a server whose answers loom did not make."""
+
+
+@dataclass(frozen=True)
+class ElsewhereOptions:
+    """Which answers they are."""
+
+    file: str = option("", help="name of the file that was read", how=True)
+    sha256: str = option("", help="sha256 of that file: other answers are another run")
+
+
+class Elsewhere:
+    """Knows a model by its name alone; what is asked of it fails."""
+
+    def __init__(self, options: ElsewhereOptions) -> None:
+        self._options = options
+        self.card = self.describe("", None)
+
+    def describe(self, model: str, options: Any) -> ModelCard:
+        """A card without window and tokenizer: nothing is known of the model but its name."""
+        return ModelCard(name=model, path=model, digest=digest(["elsewhere", model]), window=None, tokenizer=None)
+
+    def open(self, model: str, options: Any) -> AbstractContextManager[Session]:
+        """Itself."""
+        return nullcontext(self)
+
+    def generate(self, requests: Iterator[Request], arm: Arm) -> Iterator[Response]:
+        """An error for each: no answer was given."""
+        for request in requests:
+            yield failure(request, "no answer was given for this question", n_in=0, queued=0.0, started=0.0)
+
+
+@hookimpl
+def loom_servers() -> Sequence[ServerSpec]:
+    """One server."""
+    return (
+        ServerSpec(
+            name="elsewhere",
+            version="1",
+            summary="answers that were not made by loom, read by loom score --answers; asks nobody",
+            factory="loom_core.elsewhere:Elsewhere",
+            capabilities=frozenset({CAPABILITY}),
+            options=ElsewhereOptions,
+        ),
+    )
