@@ -78,6 +78,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
             factory="loom_bench_longbench.benchmark:LongBench",
             tasks=(*TASKS, *EXTENDED_TASKS),
             options=LongBenchOptions,
+            parity="loom_bench_longbench.parity:Parity",
             capability="general",
             licence="MIT; source corpora keep their own terms (fetched, not shipped)",
         ),

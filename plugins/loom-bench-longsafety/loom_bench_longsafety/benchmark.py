@@ -42,6 +42,16 @@ class LongSafety(BenchmarkBase):
     def _pins(self) -> Mapping[str, DataSource]:
         return read_pins(Path(__file__))
 
+    @property
+    def program_source(self) -> DataSource:
+        """The authors' agents."""
+        return self._pins["longsafety/src/multi_agent_eval.py"]
+
+    @property
+    def meta_source(self) -> DataSource:
+        """The records without their documents."""
+        return self._pins["longsafety/data/longsafety_meta.jsonl"]
+
     def tasks(self, lengths: tuple[int, ...]) -> Sequence[Task]:
         """The one task. The judge is needed: without one its values are missing."""
         return (
@@ -63,8 +73,7 @@ class LongSafety(BenchmarkBase):
         """Both positions of each record, in the order of the documents. Raises `Unavailable` without their file."""
         docs, meta = (self._pins[f"longsafety/data/longsafety_{name}.jsonl"] for name in ("docs", "meta"))
         data.path(docs)
-        program = self._pins["longsafety/src/multi_agent_eval.py"]
-        agents = read_official(data, program) if self._options.agents == "official" else None
+        agents = read_official(data, self.program_source) if self._options.agents == "official" else None
         facts = {record["id"]: record for record in read_records(data, meta, META)}
         for document in read_records(data, docs, DOCS):
             record = facts.pop(document["id"], None)

@@ -42,6 +42,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
             factory="loom_bench_longsafety.benchmark:LongSafety",
             tasks=("all",),
             options=LongSafetyOptions,
+            parity="loom_bench_longsafety.parity:Parity",
             capability="specialisation",
             licence="MIT (records fetched, not shipped)",
         ),
