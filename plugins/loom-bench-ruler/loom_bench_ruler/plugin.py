@@ -76,6 +76,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
             options=RulerOptions,
             capability="general",
             generated=True,
+            parity="loom_bench_ruler.parity:Parity",
             licence="loom: Apache-2.0; official: Apache-2.0 files of NVIDIA/RULER, essays by Paul Graham (fetched)",
         ),
     )
