@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -77,9 +78,9 @@ class WorkerProcess:
         self.send({"op": "stop"})
 
     def kill(self) -> None:
-        """End the child now."""
+        """End the child now, and whatever it started: an engine's own processes are in its group."""
         with contextlib.suppress(OSError):
-            self._child.kill()
+            os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
 
     def close(self, seconds: float) -> None:

@@ -106,14 +106,15 @@ class Runner:
         self._agenda = Agenda(left, size=self._bundle_size(), workers=workers)
         self._progress.begin(self._supply.total, self.outcome.ended)
         self._out = Appender(self._folder.responses)
-        before = signal.signal(signal.SIGINT, self._interrupt)
+        before = {sign: signal.signal(sign, self._interrupt) for sign in (signal.SIGINT, signal.SIGTERM)}
         try:
             for number in range(1, workers + 1):
                 self._start(number, workers)
             while self._busy:
                 self._step(workers)
         finally:
-            signal.signal(signal.SIGINT, before)
+            for sign, handler in before.items():
+                signal.signal(sign, handler)
             for worker in list(self._busy):
                 worker.kill()
             self._supply.end()

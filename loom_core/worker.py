@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -54,6 +55,8 @@ class Channel:
             self.orders.put(order)
         if self.stopping.is_set():
             time.sleep(CLOSING_SECONDS)  # told to stop: the session closes by itself
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)  # the parent is gone: nothing that was started here outlives it
         os._exit(0)
 
     def _beat(self) -> None:

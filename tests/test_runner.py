@@ -107,12 +107,13 @@ def test_a_benchmark_that_raises_costs_one_question(loom: Any) -> None:
     assert len(loom.scores("fable_exact@1")) == 9
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_interrupt_finishes_the_record_in_hand_and_continuing_completes(loom: Any, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "sign"), [(1, signal.SIGINT), (3, signal.SIGTERM)])
+def test_interrupt_finishes_the_record_in_hand_and_continuing_completes(loom: Any, workers: int, sign: int) -> None:
+    """Ctrl-C, and what a scheduler sends."""
     command = ("run", "fable@n=60:tell", "--model", "toy", "--server-option", "seconds=0.2", "--workers", workers)
     child = loom.start(*command)
     wait_for(lambda: list(loom.cwd.glob("runs/*")) and len(loom.records()) >= 4)
-    os.kill(child.pid, signal.SIGINT)
+    os.kill(child.pid, sign)
     out, err = child.communicate(timeout=30)
     assert child.returncode == 3 and "Traceback" not in out + err
     assert "answers are missing (stopped); what was answered is stored" in out
@@ -135,6 +136,19 @@ def test_interrupt_before_the_first_answer_leaves_a_run_that_can_be_continued(lo
     assert loom.processes() == []
     loom("run", loom.folder(), "--server-option", "seconds=0")
     whole(loom, 5)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_outlives_its_parent(loom: Any, sign: int) -> None:
+    """However the parent ends: no worker goes on, and none of what a worker started."""
+    child = loom.start("run", "fable@n=5:tell", "--model", "toy", "--server-option", "seconds=30", "--workers", 2)
+    wait_for(lambda: len(list(loom.cwd.glob("runs/*/logs/worker-*.log"))) == 2)
+    os.kill(child.pid, sign)
+    if sign == signal.SIGTERM:
+        time.sleep(0.2)
+        os.kill(child.pid, sign)  # as with Ctrl-C, the second one does not wait for the answer in hand
+    child.communicate(timeout=30)
+    wait_for(lambda: loom.processes() == [])
 
 
 def test_two_processes_on_one_run_are_one_clear_error(loom: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import signal
 import sys
 from contextlib import suppress
 
@@ -94,6 +95,7 @@ def cli() -> None:
 def main() -> None:
     """The entry point `loom`."""
     exits.prepare()
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = cli.main(prog_name="loom", standalone_mode=False)
         exits.flush()
@@ -108,6 +110,11 @@ def main() -> None:
         sys.exit(3)
     except OSError as error:
         sys.exit(_failed(refusal(error)))
+
+
+def _interrupt(*_: object) -> None:
+    """SIGTERM, what a scheduler or `kill` sends, ends a command as Ctrl-C does: in order, with what to do next."""
+    raise KeyboardInterrupt
 
 
 def _failed(error: LoomError) -> int:
