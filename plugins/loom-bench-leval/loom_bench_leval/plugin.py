@@ -59,6 +59,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
             summary="20 tasks on long documents: exams, code, topics, questions and summaries, several a document",
             factory="loom_bench_leval.benchmark:LEval",
             answers="loom_bench_leval.answers:read",
+            parity="loom_bench_leval.parity:Parity",
             tasks=TASKS,
             options=LEvalOptions,
             capability="general",
