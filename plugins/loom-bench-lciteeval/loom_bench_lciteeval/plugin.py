@@ -50,6 +50,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
             version="2",
             summary="11 tasks of 8k to 48k tokens whose answers must cite their passages; correctness and citations",
             factory="loom_bench_lciteeval.benchmark:LCiteEval",
+            parity="loom_bench_lciteeval.parity:Parity",
             tasks=(*TASKS, *(f"{task}_{variant}" for variant in ("length", "hardness") for task in CONTROLLED)),
             options=LCiteEvalOptions,
             capability="faithfulness",

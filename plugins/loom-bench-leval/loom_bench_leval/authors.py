@@ -1,9 +1,10 @@
 """The authors' own functions, run from a checkout of OpenLMLab/LEval for `loom parity`. Holds none of their code.
 
 Evaluation/auto_eval.py scores and prints tables; Baselines/turbo16k-test.py makes prompts. Both are executed unchanged:
-`datasets` is replaced by a class that hands `compute` on, the endpoint by one that notes its messages, and the pool of
-processes by a loop. Tokens, of which only the number decides where a document is cut, are counted by a rule that both
-sides share. Runs in a process of its own: it changes the working folder and `sys.modules`.
+`datasets` is replaced by a class that hands `compute` on, the endpoint by one that notes its messages, the pool of
+processes by a loop, and the splitter of sentences (for ROUGE-Lsum, which is in no score) by none. Tokens, of which only
+the number decides where a document is cut, are counted by a rule that both sides share. Runs in a process of its own:
+it changes the working folder and `sys.modules`.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ def authors(root: Path) -> Mapping[str, Callable[[Json], Json]]:
     scorer = module(root, SCORER, name="leval_auto_eval")
     rouge, f1, em = (sys.modules[name] for name in ("rouge", "f1", "em"))
     rouge.Pool = _Pool  # type: ignore[attr-defined]
+    # Sentences make ROUGE-Lsum alone, which is in no score; their splitter's data need not be installed.
+    rouge.nltk = types.SimpleNamespace(sent_tokenize=lambda text: [text])  # type: ignore[attr-defined]
     asked = _Prompts(root)
 
     def exam(payload: Json) -> Json:
@@ -124,7 +127,6 @@ def _printed(root: Path, file: str) -> Json:
     shown, arguments = io.StringIO(), sys.argv
     sys.argv = [SCORER, "--pred_file", str(root / file)]
     try:
-        sys.modules["rouge"].Pool = _Pool  # type: ignore[attr-defined]
         with contextlib.redirect_stdout(shown):
             runpy.run_path(str(root / SCORER), run_name="__main__")
     finally:
