@@ -145,8 +145,7 @@ def _run(root: Path, script: str, payload: Json, arguments: list[str], names: Ma
 def _stand_ins() -> Iterator[None]:
     """Stand-ins for what the scripts import: progress that is silent, a model and sentences by rule."""
     with stand_ins(("torch", "transformers")):
-        import nltk  # type: ignore[import-untyped]
-
+        nltk: Any = importlib.import_module("nltk")
         importlib.import_module("transformers").__dict__["pipeline"] = lambda *_, **__: _pipe
         kept = nltk.sent_tokenize
         nltk.sent_tokenize = _sentences
