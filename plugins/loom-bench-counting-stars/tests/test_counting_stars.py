@@ -23,7 +23,7 @@ from loom_core.plugins import installed
 from loom_core.render import render
 from loom_core.testing.doubles import ToyTokenizer, oracle_text
 from loom_core.testing.tokenizers import GRAINS, tokenizer_of
-from loom_core.types import Sample, Scored, Task
+from loom_core.types import Prompt, Sample, Scored, Task
 
 MIRROR = Path(os.environ.get("LOOM_SHARED", Path(__file__).resolve().parents[4] / "shared")) / "data"
 ROWS = MIRROR / "counting_stars" / "test_data"
@@ -154,6 +154,8 @@ def made_up(folder: Path, rows: list[dict[str, Any]]) -> DataDir:
     path.parent.mkdir(parents=True)
     text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n"
     path.write_text(text, "utf-8")
+    listed = f'path = "{source.pin.rpartition(":")[2]}"\nsha256 = "{hashlib.sha256(path.read_bytes()).hexdigest()}"'
+    (folder / "mirror/counting_stars/EXTRACT.toml").write_text(f"[[file]]\n{listed}\n", "utf-8")
     return DataDir(mirror=folder / "mirror", cache=folder / "cache", offline=True)
 
 
@@ -284,3 +286,20 @@ def test_the_table_is_the_mean_of_the_tasks() -> None:
     assert all(line.digits == 3 for line in lines.values()) and lines["average"].note == ""
     fewer = {line.name: line for line in bench.aggregate(rows[:3])}
     assert fewer["average"].note == "mean of 2 of 4 tasks"
+
+
+def test_mended_english_answers_are_counted() -> None:
+    """The authors' English program ends on broken JSON; loom mends it, gives credit, and says how often."""
+    metric = installed().load(installed().metrics.get("counting_stars_searching"))()
+    rows = []
+    for task, key in (("en_searching", "little_penguin"), ("zh_searching", "小企鹅")):
+        whole = f'{{"{key}": [1, 2]}}'
+        for number, text in enumerate((whole, f"{{'{key}': [1]}}", f"```json\n{whole}\n```")):
+            sample = Sample(
+                id=f"{task}{number}", task=task, prompt=Prompt(segments=()), references=(1, 2), meta={"key": key}
+            )
+            scored = {"counting_stars_searching": metric.score(text, sample)}
+            rows.append(Graded(task=task, sample=sample, repeat=0, scored=scored))
+    lines = {line.name: line for line in CountingStars(CountingStarsOptions()).aggregate(rows)}
+    assert lines["en_searching"].note.startswith("1 of 3 answers are broken JSON")
+    assert (lines["zh_searching"].note, lines["en_searching"].value) == ("", 2.5 / 3)
