@@ -217,6 +217,10 @@ def _cell(
         "tokens_dropped": sum(dropped),
         "n_cut_short": sum(any(call.cut_short for call in answer.calls) for answer in done),
         "n_unfinished": sum(any(call.unfinished for call in answer.calls) for answer in done),
+        "n_empty": sum(answer.calls[-1].empty for answer in done if answer.calls),
+        "n_empty_reasoned": sum(
+            answer.calls[-1].empty and answer.calls[-1].reasoned for answer in done if answer.calls
+        ),
         "tokens_thinking": sum(call.n_reasoning for answer in done for call in answer.calls),
         "example_error": reasons[0] if reasons else None,
         "length": _median_length(answers),

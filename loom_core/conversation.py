@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from loom_core import border
 from loom_core.contracts import (
     MOST_CALLS,
     Benchmark,
@@ -120,6 +121,7 @@ class Conversations:
     def run(self, arm: Arm, jobs: Iterable[Json], stopping: threading.Event) -> Iterator[dict[str, Json]]:
         """Records of the calls of these jobs, as they finish. Stops between calls once `stopping` is set."""
         waiting: list[Step] = []
+        server = self._selection.server.spec.name
         for job in jobs:
             yield from self._start(arm, job, waiting)
         if "references" in self._selection.server.spec.capabilities:
@@ -128,8 +130,10 @@ class Conversations:
             open_ = {step.request.key: step for step in waiting if step.request is not None}
             waiting = []
             requests = iter([step.request for step in open_.values() if step.request is not None])
-            for response in self._session.generate(requests, arm):
-                yield from self._advance(arm, open_.pop(response.key), response, waiting)
+            for given in self._session.generate(requests, arm):
+                step = open_.pop(border.request_of(given, server, open_))
+                response = border.answered(given, server, step.sample.id)
+                yield from self._advance(arm, step, response, waiting)
                 if stopping.is_set():
                     return
             for step in open_.values():

@@ -56,7 +56,10 @@ class RewritingCost(NamedTuple):
 
 
 class Call(NamedTuple):
-    """What tables need of a recorded call. seconds: of the request; to_first_token and decoding are parts of it."""
+    """What tables need of a recorded call. seconds: of the request; to_first_token and decoding are parts of it.
+
+    empty: the answer, where the call ended one, holds nothing but white space. reasoned: it came with reasoning.
+    """
 
     batch: int
     forked: bool
@@ -83,6 +86,8 @@ class Call(NamedTuple):
     bytes_asked: int | None = None
     rewriting: RewritingCost | None = None
     evidence: EvidenceLeft | None = None
+    empty: bool = False
+    reasoned: bool = False
 
 
 class Answer(NamedTuple):
@@ -188,6 +193,8 @@ def call_from(record: Mapping[str, Json]) -> Call:
         failure=str(record.get("error") or "no reason given")[:2000] if failed else None,
         rewriting=_rewriting(record),
         evidence=EvidenceLeft(**record["evidence"]) if record.get("evidence") else None,
+        empty=not failed and not str(record["text"] if record.get("answer") is None else record["answer"]).strip(),
+        reasoned=bool(record.get("reasoning")),
     )
 
 

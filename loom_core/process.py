@@ -106,9 +106,12 @@ class WorkerProcess:
         for line in self._child.stdout:
             self.last_sign = time.monotonic()
             try:
-                events.put((self, json.loads(line)))
+                event = json.loads(line)
             except ValueError:
                 break
+            if not isinstance(event, dict) or not isinstance(event.get("op"), str):
+                break
+            events.put((self, event))
         events.put((self, {"op": "gone"}))
 
     def _copy_log(self, log: Path, hidden: list[str]) -> None:

@@ -17,6 +17,7 @@ Json: TypeAlias = Any
 
 SegmentKind: TypeAlias = Literal["system", "instruction", "context", "question", "prefill"]
 Role: TypeAlias = Literal["system", "user", "assistant"]
+Finish: TypeAlias = Literal["stop", "length", "error"]
 Saves: TypeAlias = Literal["real", "simulated", "none"]
 Protocol: TypeAlias = Literal["query-aware", "context-only"]
 PROTOCOLS: tuple[Protocol, ...] = ("query-aware", "context-only")
@@ -311,7 +312,7 @@ class Response:
 
     key: str
     text: str
-    finish: Literal["stop", "length", "error"]
+    finish: Finish
     n_in: int
     n_out: int
     timing: Timing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 
 from loom_core import border
+from loom_core.errors import PluginError
 from loom_core.keys import plain
-from loom_core.types import Scored
+from loom_core.types import KVUse, Response, Scored, Timing
 
 numpy = pytest.importorskip("numpy")
 
@@ -56,3 +58,67 @@ def test_a_value_outside_its_range_is_refused_by_name(value: float | None, kept:
 def test_a_range_without_an_end_takes_all() -> None:
     assert border.in_range(Scored(value=1e9), "m", 0.0, None).value == 1e9
     assert border.in_range(Scored(value=-1.0), "m", 0.0, None).value is None
+
+
+AT = Timing(queued=1.0, started=2.0, first_token=3.0, ended=4.0)
+GOOD = Response(key="k", text="42", finish="stop", n_in=5, n_out=2, timing=AT)
+KV = KVUse(bytes_dense=8, bytes_held=4, kept=0.5, saves="real")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"n_in": -5}, "n_in=-5"),
+        ({"n_out": 2.5}, "n_out=2.5"),
+        ({"n_out": 10**12}, "n_out=1000000000000"),
+        ({"n_cached": -1}, "n_cached=-1"),
+        ({"n_dropped": None}, "n_dropped=None"),
+        ({"n_reasoning": -1}, "n_reasoning=-1"),
+        ({"peak_bytes": -1}, "peak_bytes=-1"),
+        ({"cost": math.nan}, "cost=nan"),
+        ({"cost": -0.1}, "cost=-0.1"),
+        ({"finish": "evil"}, "the finish 'evil'"),
+        ({"finish": None}, "the finish None"),
+        ({"error": "x"}, "an answer (stop) with an error"),
+        ({"finish": "error"}, "an error without a reason"),
+        ({"text": None}, "None (NoneType) where a text is expected"),
+        ({"reasoning": 5}, "where the reasoning is expected"),
+        ({"notes": "a note"}, "notes that are no tuple"),
+        ({"token_ids": (1, -2)}, "token ids"),
+        ({"timing": None}, "where a Timing is expected"),
+        (
+            {"timing": Timing(queued=0.0, started=5.0, first_token=0.0, ended=6.0)},
+            "run backwards: first_token lies 5 s",
+        ),
+        ({"timing": Timing(queued=0.0, started=5.0, first_token=None, ended=1.0)}, "run backwards: ended lies 4 s"),
+        ({"timing": Timing(queued=0.0, started=0.0, first_token=None, ended=math.inf)}, "timing.ended=inf"),
+        ({"timing": Timing(queued=0.0, started=0.0, first_token=None, ended=0.0, batch=0)}, "timing.batch=0"),
+        ({"timing": Timing(queued=0, started=0, first_token=None, ended=0, shared_seconds=-1.0)}, "shared_seconds=-1"),
+        ({"kv": {"bytes_held": 3}}, "where a KVUse is expected"),
+        ({"kv": KVUse(bytes_dense=8, bytes_held=-4, kept=0.5, saves="real")}, "kv.bytes_held=-4"),
+        ({"kv": KVUse(bytes_dense=8, bytes_held=4, kept=math.nan, saves="real")}, "kv.kept=nan"),
+        ({"kv": KVUse(bytes_dense=8, bytes_held=4, kept=0.5, saves="much")}, "kv.saves='much'"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_response_becomes_an_error_with_its_culprit(wrong: dict[str, Any], named: str) -> None:
+    kept = border.answered(dataclasses.replace(GOOD, **wrong), "evil", "q7")
+    assert (kept.key, kept.text, kept.finish, kept.n_in, kept.n_out) == ("k", "", "error", 0, 0)
+    assert kept.error is not None and named in kept.error and "server evil gave" in kept.error
+    assert "sample q7" in kept.error
+    json.dumps(plain(kept), allow_nan=False)
+
+
+def test_a_response_stays_as_it_is() -> None:
+    for given in (GOOD, dataclasses.replace(GOOD, kv=KV, cost=0.5, n_reasoning=1, peak_bytes=0, token_ids=(1, 2))):
+        assert border.answered(given, "hf", "q7") == given
+    failed = dataclasses.replace(GOOD, text="", finish="error", error="out of memory")
+    assert border.answered(failed, "hf", "q7") == failed
+    counted = border.answered(dataclasses.replace(GOOD, n_in=numpy.int64(5)), "hf", "q7")
+    assert (counted.n_in, type(counted.n_in)) == (5, int)
+
+
+def test_an_answer_to_no_request_names_the_server() -> None:
+    assert border.request_of(GOOD, "hf", {"k": 1}) == "k"
+    for given in (None, {"key": "k"}, dataclasses.replace(GOOD, key="other")):
+        with pytest.raises(PluginError, match="server evil"):
+            border.request_of(given, "evil", {"k": 1})

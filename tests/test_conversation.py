@@ -34,6 +34,7 @@ class Watched(DoubleSession):
         self.asked: list[Request] = []
         self.failing: set[int] = set()
         self.silent: set[int] = set()
+        self.changed: dict[int, dict[str, Any]] = {}
 
     def generate(self, requests: Iterator[Request], arm: Arm) -> Iterator[Response]:
         """Answer, fail or say nothing, by the number of the call."""
@@ -44,7 +45,7 @@ class Watched(DoubleSession):
                 if number in self.failing:
                     yield replace(response, finish="error", text="", error="out of memory")
                 elif number not in self.silent:
-                    yield response
+                    yield replace(response, **self.changed.get(number, {}))
 
 
 class Setting:
@@ -202,6 +203,16 @@ def test_failed_and_missing_answers_are_recorded_errors(catalog: Catalog) -> Non
     errors = [ends[f"fable:tell q{i}"]["error"] for i in range(4)]
     assert errors == [None, "out of memory", "the server gave no answer to this request", None]
     assert all(record["last"] for record in ends.values())
+
+
+def test_a_response_that_is_none_is_a_recorded_error_and_costs_no_other(catalog: Catalog) -> None:
+    setting = Setting(catalog, "fable@n=4:tell")
+    setting.session.changed = {0: {"text": None}, 1: {"n_in": -5}, 2: {"finish": "stop", "error": "x"}}
+    records = setting.run()
+    assert [(r["finish"], r["text"] != "", r["last"]) for r in records] == [("error", False, True)] * 3 + [
+        ("stop", True, True)
+    ]
+    assert all(f"(sample {r['sample']})" in r["error"] for r in records[:3])
 
 
 def test_prompt_augmentations_change_the_context_alone_and_what_they_drop_is_counted(catalog: Catalog) -> None:

@@ -80,7 +80,7 @@ def test_a_scripted_reply_is_split_counted_and_scored_on_the_rest(loom: Any, tmp
     rows = [{"if": "number 0?", "say": f"<think>let me\nsee</think>\n\n{right[0]}"}, {"say": "<think>and so on"}]
     script.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     thinking = ("--thinking", "<think>,</think>", "--thinking-budget", "64")
-    loom(*ask, "--server-option", f"script={script}", *thinking, "--out", tmp_path / "thinks")
+    said = loom(*ask, "--server-option", f"script={script}", *thinking, "--out", tmp_path / "thinks").out
     found = {record["text"]: record for record in records(tmp_path / "thinks")}
     assert found[right[0]]["reasoning"] == "let me\nsee" and found[right[0]]["n_reasoning"] == len("let me\nsee")
     assert found[""]["reasoning"] == "and so on" and found[""]["notes"] == [UNFINISHED]
@@ -90,6 +90,10 @@ def test_a_scripted_reply_is_split_counted_and_scored_on_the_rest(loom: Any, tmp
     assert report["state"]["n_unfinished"] == n_empty and 0 < n_empty < report["state"]["n_answered"] == len(every)
     assert report["state"]["tokens_thinking"] == sum(record["n_reasoning"] for record in every) > 0
     assert any(f"{n_empty} of {len(every)} answers are empty" in note for note in report["notes"])
+    told = f"{n_empty} of {len(every)} answers are empty ({n_empty} of them have reasoning: see --thinking, "
+    assert f"\n{told}--thinking-budget)\n" in said
+    assert [b["kind"] for b in report["banners"] if b["text"].startswith(told)] == ["warning"]
+    assert report["state"]["n_empty"] == sum(row["n_empty"] for row in report["totals"]) == n_empty
     scores = loom.scores("fable_exact@1", tmp_path / "thinks")
     values = {score["key"]: score["value"] for score in scores}
     answered = {record["job"]: record["text"] for record in every}

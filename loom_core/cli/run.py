@@ -46,11 +46,15 @@ def run(what: tuple[str, ...], quiet: bool, **flags: Any) -> int:
 
 
 def _closing(result: Any, console: Any, *, again: str) -> None:
-    """Where the report lies, and how to go on with a run that is not complete."""
+    """Where the report lies, whether answers are empty, and how to go on with a run that is not complete."""
+    from loom_core.report.banners import empty_answers
+
     outcome, folder = result.outcome, result.folder
     console.print(f"report: {folder.report_html}", highlight=False, soft_wrap=True, markup=False)
     for why in result.refused:
         console.print(f"refused, did not run: {why}", highlight=False, soft_wrap=True, markup=False)
+    if told := empty_answers(result.report.get("state") or {}):
+        console.print(told, highlight=False, soft_wrap=True, markup=False)
     if outcome.complete:
         return
     left = outcome.planned - outcome.ended

@@ -36,6 +36,8 @@ def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, s
     elif state["n_missing"]:
         text = f"{state['n_missing']} of {n} planned answers are missing: this report is of a partial run."
         yield {"kind": "warning", "text": text}
+    if told := empty_answers(state):
+        yield {"kind": "warning", "text": f"{told}; they are scored like any other answer."}
     if state["n_unscored"]:
         text = f"{state['n_unscored']} answers have no score and are outside every mean; `loom score` scores them."
         yield {"kind": "warning", "text": text}
@@ -65,6 +67,16 @@ def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, s
         names = list(dict.fromkeys(names))
         for name in [", ".join(names)] if len(names) > FEW else names:
             yield {"kind": "note", "text": f"{name}: {text}"}
+
+
+def empty_answers(state: Mapping[str, Json]) -> str:
+    """How many answers are empty, and where to look: a number about the endpoint or the limits, not about the model.
+
+    "" where none is.
+    """
+    n, reasoned = state.get("n_empty", 0), state.get("n_empty_reasoned", 0)
+    hint = f" ({reasoned} of them have reasoning: see --thinking, --thinking-budget)" if reasoned else ""
+    return f"{n} of {state['n_answered']} answers are empty{hint}" if n else ""
 
 
 def _of_versions(tasks: Sequence[Mapping[str, Json]]) -> Iterator[dict[str, str]]:

@@ -126,7 +126,8 @@ def _encodable(value: Json) -> Json:
 def _state(ledger: Ledger, totals: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
     names = ("n_planned", "n_answered", "n_error", "n_missing", "n_skipped", "n_truncated", "n_cut_short")
     state: dict[str, Json] = {name: sum(row[name] for row in totals) for name in names}
-    state["n_unfinished"] = sum(row["n_unfinished"] for row in totals)
+    for name in ("n_unfinished", "n_empty", "n_empty_reasoned"):
+        state[name] = sum(row[name] for row in totals)
     state["tokens_thinking"] = sum(row["tokens_thinking"] for row in totals)
     state["tokens_dropped"] = sum(row["tokens_dropped"] for row in totals)
     state["n_unscored"] = sum(row["scores"][0]["n_unscored"] for row in totals if row["scores"])

@@ -157,6 +157,7 @@ def _headline_notes(report: Report, task: Mapping[str, Json]) -> Iterator[str]:
 
 def _failures(totals: Sequence[Mapping[str, Any]], missing: str) -> str:
     names = {"n_error": "failed", "n_missing": missing, "n_skipped": "skipped", "n_truncated": "truncated"}
+    names["n_empty"] = "empty"
     counts = {word: sum(row[name] for row in totals) for name, word in names.items()}
     return "".join(f", {n} {word}" for word, n in counts.items() if n)
 
@@ -264,6 +265,7 @@ def flat_rows(report: Report) -> Iterator[dict[str, Json]]:
                 **{key: score[key] for key in ("metric", "version", "score", "low", "high", "interval", "n")},
                 "n_unscored": score["n_unscored"],
                 **{key: row[key] for key in ("n_planned", "n_error", "n_missing", "n_skipped", "n_truncated")},
+                "n_empty": row["n_empty"],
                 "tokens_dropped": row["tokens_dropped"],
                 "length": row["length"],
                 "flag": score["flag"],

@@ -7,6 +7,7 @@ will not (a content filter).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 from loom_core.types import Json
 
 DONE = "[DONE]"
+START = 200
+MARKUP = re.compile(r"\ufeff?\s*<(!doctype|html|head|body|\?xml|!--)", re.IGNORECASE)
+HTML = "a web page (HTML) instead of JSON: a login page, a proxy, or the wrong path in base_url"
 
 
 class Broken(Exception):
@@ -26,7 +30,10 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Reply:
-    """An answer as the endpoint gave it. usage: its own counts, unchecked. finished: an end was reported."""
+    """An answer as the endpoint gave it. usage: its own counts, unchecked. finished: an end was reported.
+
+    refused: its words, or some of them, came in the field that says that the model refused.
+    """
 
     text: str = ""
     reasoning: str = ""
@@ -35,6 +42,7 @@ class Reply:
     usage: Mapping[str, Json] | None = None
     token_ids: list[int] = field(default_factory=list)
     streamed: bool = False
+    refused: bool = False
 
     def check(self) -> None:
         """Raise for a finish reason that makes this no answer."""
@@ -99,7 +107,9 @@ def _take(reply: Reply, choice: Mapping[str, Any], name: str) -> None:
     """Add a choice's text, reasoning, ids and end. The completions route has `text`, the chat route an object."""
     part = choice.get(name)
     if isinstance(part, Mapping):
-        reply.text += _text(part.get("content")) or _text(part.get("refusal"))
+        content, refusal = _text(part.get("content")), _text(part.get("refusal"))
+        reply.text += content or refusal
+        reply.refused = reply.refused or bool(refusal)
         reply.reasoning += _text(part.get("reasoning_content")) or _text(part.get("reasoning"))
     else:
         reply.text += _text(choice.get("text"))
@@ -128,6 +138,9 @@ def _object(data: bytes | str) -> dict[str, Json]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
+        start = data[:START].decode("utf-8", "replace") if isinstance(data, bytes) else data[:START]
+        if MARKUP.match(start):
+            raise Broken(HTML) from None
         raise Broken(f"malformed JSON: {error}") from None
     if not isinstance(value, dict):
         raise Broken("malformed JSON: the reply is no object")

@@ -33,6 +33,7 @@ NO_USAGE = "the endpoint reported no token counts: they are counted with the tok
 WRONG_USAGE = "the endpoint reported impossible token counts: they are counted with the tokenizer, or estimated"
 OTHER_LENGTH = "the endpoint counts another number of prompt tokens than loom: its template or tokenizer differs"
 FEWER = "the endpoint counts far fewer prompt tokens than the prompt can have: it may have cut the prompt"
+REFUSED = "the endpoint says that the model refused: its words of refusal are recorded as the answer"
 UNSAID_END = "the endpoint did not say why the answer ended"
 OTHER_END = "the endpoint ended an answer for a reason of its own (a tool call, for example)"
 
@@ -57,6 +58,8 @@ def response_of(
     counts = _counts(request, call, reply, tokenizer, notes)
     generation, finish = request.generation, _finish(reply, notes)
     text = reply.text
+    if reply.refused:
+        notes.append(REFUSED)
     if counts.n_out > generation.max_tokens:
         notes.append(IGNORED_LIMIT)
         if tokenizer is not None and len(ids := tokenizer.encode(text)) > generation.max_tokens:

@@ -442,3 +442,31 @@ def test_ends_are_read_as_they_are_said() -> None:
     assert judged(request(), "x", usage, finish_reason="tool_calls").notes == (verdict.OTHER_END,)
     thought = judged(request(), "x", usage, reasoning="because")
     assert (thought.text, thought.reasoning) == ("x", "because")
+
+
+# --- answers that are none --------------------------------------------------------------------------------------------
+
+
+def chat_reply(message: dict[str, Any], finish: str = "stop") -> bytes:
+    """A whole reply of the chat route."""
+    return json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": finish}]}).encode()
+
+
+@pytest.mark.parametrize(
+    "page",
+    [b"<html>login</html>", b"  \n<!DOCTYPE html><html>", "\ufeff<!doctype HTML>".encode(), b"<?xml version='1'?>"],
+)
+def test_a_web_page_is_named_as_such(page: bytes) -> None:
+    with pytest.raises(Broken, match="a web page"):
+        whole(page)
+    with pytest.raises(Broken, match="malformed JSON"):
+        whole(b"<think> 42")
+
+
+def test_a_refusal_is_noted_and_its_words_are_the_answer() -> None:
+    reply = whole(chat_reply({"content": None, "refusal": "I cannot."}))
+    found = response_of(request(), compose(request()), reply, TIMING, options=ApiOptions(), tokenizer=None)
+    assert found.text == "I cannot." and verdict.REFUSED in found.notes
+    plain = whole(chat_reply({"content": "42", "refusal": None}))
+    found = response_of(request(), compose(request()), plain, TIMING, options=ApiOptions(), tokenizer=None)
+    assert found.text == "42" and verdict.REFUSED not in found.notes
