@@ -40,6 +40,7 @@ class Case:
     judging: Judging
     step: int = -1
     request: Request | None = None
+    notes: tuple[str, ...] = ()
     result: Scored | None = None
 
 
@@ -158,7 +159,7 @@ class Judge:
         except Exception as error:  # noqa: BLE001 - what a metric raises over one answer is that answer's missing value
             self._end(case, _missing(redact(_reason(error), self._hidden)))
             return
-        case.step += 1
+        case.step, case.notes = case.step + 1, turn.notes
         problem = "" if case.step < MOST_CALLS else f"the metric asked for more than {MOST_CALLS} calls"
         problem = problem or self._described()
         if not problem:
@@ -295,6 +296,7 @@ class Judge:
             "prompt_digest": prompt_digest(case.request.prompt),
             **plain(response),
         }
+        record["notes"] = [*case.notes, *response.notes]
         if record["error"]:
             record["error"] = redact(record["error"], self._hidden)
         return record

@@ -333,11 +333,13 @@ class Turn:
     """A prompt to be answered, with the limits of its answer: a job's first call, a follow-up, a strategy's step.
 
     augment: whether the arm's prompt augmentations rewrite it; a strategy may ask some calls on the whole context.
+    notes: what the record of a judge's call says of how its prompt was made.
     """
 
     prompt: Prompt
     generation: Generation
     augment: bool = True
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

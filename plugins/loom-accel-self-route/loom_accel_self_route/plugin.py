@@ -23,7 +23,7 @@ def loom_augmentations() -> Sequence[AugmentationSpec]:
     return (
         AugmentationSpec(
             name="self-route",
-            version="1",
+            version="2",
             summary="retrieved chunks first; the whole context only where the model says that they do not answer",
             factory="loom_accel_self_route.strategy:SelfRoute",
             kind="strategy",

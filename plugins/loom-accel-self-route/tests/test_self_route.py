@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from loom_accel_self_route.plugin import SelfRouteOptions
-from loom_accel_self_route.strategy import REQUEST, SelfRoute, with_request
+from loom_accel_self_route.strategy import REQUEST, SelfRoute, declines, with_request
 
 from loom_core.errors import UsageError
 from loom_core.names import parse_arms
@@ -49,6 +49,40 @@ def test_one_that_declines_is_asked_again_with_the_whole_context() -> None:
     with pytest.raises(StopIteration) as end:
         turns.send(said("unanswerable"))
     assert end.value.value == "unanswerable", "there is no third call"
+
+
+@pytest.mark.parametrize(
+    ("reply", "declined"),
+    [
+        ("unanswerable", True),
+        ("  **Unanswerable.**\n", True),
+        ('"Unanswerable"', True),
+        ("Answer: unanswerable", True),
+        ("Unanswerable, the text is about ships.", True),
+        ("Unanswerable because nothing names her.", True),
+        ("The text does not name her.\n\nUnanswerable", True),
+        ("The question is unanswerable based on the text.", True),
+        (REQUEST, False),
+        (REQUEST.replace("\n", " ").strip()[:-20], False),
+        (f"{REQUEST}\nAnna", False),
+        (f"You asked me to reply 'unanswerable'.{REQUEST}Anna", False),
+        ("The text says 'unanswerable', and she is Anna.", False),
+        ("unanswerable and nothing else.", False),
+        ("Anna. The question is not unanswerable.", False),
+        ("Anna", False),
+        ("", False),
+    ],
+)
+def test_only_the_replys_own_verdict_declines(reply: str, declined: bool) -> None:
+    assert declines(reply) is declined
+
+
+def test_an_echo_of_the_request_is_answered_once() -> None:
+    turns = SelfRoute(SelfRouteOptions()).solve(TURN)
+    next(turns)
+    with pytest.raises(StopIteration) as end:
+        turns.send(said(f"{REQUEST}\nAnna"))
+    assert "Anna" in end.value.value
 
 
 def test_the_request_stands_before_the_prefill_and_is_not_looked_for() -> None:

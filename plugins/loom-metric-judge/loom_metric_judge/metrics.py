@@ -13,12 +13,13 @@ from pathlib import Path
 from statistics import fmean
 
 from loom_core.contracts import Judging
+from loom_core.defusing import Defused, defused
 from loom_core.errors import DataError
 from loom_core.prompt import segment
 from loom_core.tomlfile import read_toml
 from loom_core.types import Generation, Json, Prompt, Response, Sample, Scored, Turn
 from loom_metric_judge.plugin import JudgeOptions
-from loom_metric_judge.replies import label, mark, marks
+from loom_metric_judge.replies import label, mark, marks, short
 
 OWN = Path(__file__).with_name("prompts.toml")
 NAMES = ("correct", "grade", "needle", "quality", "compare", "panel_accuracy", "panel_completeness", "panel_clarity")
@@ -61,26 +62,33 @@ class Judged:
     def _prompts(self) -> Mapping[str, Json]:
         return read_prompts(Path(self._options.prompts) if self._options.prompts else OWN)
 
-    def _told(self, prediction: str, sample: Sample) -> dict[str, str]:
+    def _told(self, answer: Defused, sample: Sample) -> dict[str, str]:
         return {
             "question": question_of(sample),
             "reference": "\n".join(map(str, sample.references)),
-            "answer": prediction,
+            "answer": answer.text,
             "rubric": str(sample.meta.get("rubric") or RUBRIC),
         }
 
-    def _ask(self, name: str, told: Mapping[str, str]) -> Generator[Turn, Response, str]:
-        """One turn; fields are filled all at once, so that what a value holds is never read as a field."""
+    def _ask(self, name: str, told: Mapping[str, str], answer: Defused) -> Generator[Turn, Response, str]:
+        """One turn; fields are filled all at once, so that what a value holds is never read as a field. Raises
+        ValueError over a reply that was cut: the mark stands at the end, and a cut reply has none.
+        """
         row = self._prompts[name]
         text = _FIELD.sub(lambda found: told.get(found[1], found[0]), row["prompt"])
-        turn = Turn(
-            prompt=Prompt(segments=(segment("question", text),)), generation=Generation(max_tokens=row["max_tokens"])
+        reply = yield Turn(
+            prompt=Prompt(segments=(segment("question", text),)),
+            generation=Generation(max_tokens=row["max_tokens"]),
+            notes=(answer.note,) if answer.n else (),
         )
-        return (yield turn).text
+        if reply.finish == "length":
+            raise ValueError(f"the judge's reply was cut at its limit of tokens: {short(reply.text)}")
+        return reply.text
 
-    def _scored(self, value: float, *replies: str, **detail: Json) -> Scored:
+    def _scored(self, answer: Defused, value: float, *replies: str, **detail: Json) -> Scored:
+        told = {"defused": answer.n} if answer.n else {}
         said = [reply[:300] for reply in replies]
-        return Scored(value=value, extracted=said, detail={"prompts": self._prompts["version"], **detail})
+        return Scored(value=value, extracted=said, detail={"prompts": self._prompts["version"], **told, **detail})
 
 
 class Correct(Judged):
@@ -88,8 +96,9 @@ class Correct(Judged):
 
     def score(self, prediction: str, sample: Sample) -> Judging:
         """1 or 0."""
-        reply = yield from self._ask("correct", self._told(prediction, sample))
-        return self._scored(float(label(reply, ("yes", "no")) == "yes"), reply)
+        answer = defused(prediction)
+        reply = yield from self._ask("correct", self._told(answer, sample), answer)
+        return self._scored(answer, float(label(reply, ("yes", "no")) == "yes"), reply)
 
 
 class Grade(Judged):
@@ -97,9 +106,10 @@ class Grade(Judged):
 
     def score(self, prediction: str, sample: Sample) -> Judging:
         """(grade - 1) / 9."""
-        reply = yield from self._ask("grade", self._told(prediction, sample))
+        answer = defused(prediction)
+        reply = yield from self._ask("grade", self._told(answer, sample), answer)
         grade = mark(reply, 1, 10)
-        return self._scored((grade - 1) / 9, reply, grade=grade)
+        return self._scored(answer, (grade - 1) / 9, reply, grade=grade)
 
 
 class Needle(Judged):
@@ -107,9 +117,10 @@ class Needle(Judged):
 
     def score(self, prediction: str, sample: Sample) -> Judging:
         """Mark / 10: 0.1 to 1."""
-        reply = yield from self._ask("needle", self._told(prediction, sample))
+        answer = defused(prediction)
+        reply = yield from self._ask("needle", self._told(answer, sample), answer)
         found = mark(reply, 1, 10, NEEDLE)
-        return self._scored(found / 10, reply, mark=found)
+        return self._scored(answer, found / 10, reply, mark=found)
 
 
 class Quality(Judged):
@@ -117,9 +128,10 @@ class Quality(Judged):
 
     def score(self, prediction: str, sample: Sample) -> Judging:
         """(mean - 1) / 4; LongWriter prints 100 times that."""
-        reply = yield from self._ask("quality", self._told(prediction, sample))
+        answer = defused(prediction, keys=QUALITIES)
+        reply = yield from self._ask("quality", self._told(answer, sample), answer)
         found = marks(reply, QUALITIES, 1, 5)
-        return self._scored((fmean(found.values()) - 1) / 4, reply, marks=dict(found))
+        return self._scored(answer, (fmean(found.values()) - 1) / 4, reply, marks=dict(found))
 
 
 class Pairwise(Judged):
@@ -127,14 +139,15 @@ class Pairwise(Judged):
 
     def score(self, prediction: str, sample: Sample) -> Judging:
         """The mean over both orders: 1 where the answer is better, 0.5 for a tie, 0 where the reference is."""
-        told, values, replies = self._told(prediction, sample), [], []
-        rival = str(sample.references[0])
-        for first, second, ours in ((prediction, rival, "a"), (rival, prediction, "b")):
-            reply = yield from self._ask("compare", {**told, "first": first, "second": second})
+        answer, values, replies = defused(prediction), [], []
+        # Shown alike, or the judge could tell which of the two is under test.
+        told, rival = self._told(answer, sample), defused(str(sample.references[0])).text
+        for first, second, ours in ((answer.text, rival, "a"), (rival, answer.text, "b")):
+            reply = yield from self._ask("compare", {**told, "first": first, "second": second}, answer)
             said = label(reply, ("a", "b", "tie"))
             values.append(0.5 if said == "tie" else float(said == ours))
             replies.append(reply)
-        return self._scored(fmean(values), *replies, orders_agree=values[0] == values[1])
+        return self._scored(answer, fmean(values), *replies, orders_agree=values[0] == values[1])
 
 
 class Panel(Judged):
@@ -142,9 +155,10 @@ class Panel(Judged):
 
     def score(self, prediction: str, sample: Sample) -> Judging:
         """(mean mark - 1) / 4; without a value where one of them gives no mark."""
-        told, found, replies = self._told(prediction, sample), [], []
+        answer, found, replies = defused(prediction), [], []
+        told = self._told(answer, sample)
         for agent in ("panel_accuracy", "panel_completeness", "panel_clarity"):
-            reply = yield from self._ask(agent, told)
+            reply = yield from self._ask(agent, told, answer)
             found.append(mark(reply, 1, 5))
             replies.append(reply)
-        return self._scored((fmean(found) - 1) / 4, *replies, marks=found)
+        return self._scored(answer, (fmean(found) - 1) / 4, *replies, marks=found)

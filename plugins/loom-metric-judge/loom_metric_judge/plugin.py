@@ -33,7 +33,7 @@ def loom_metrics() -> Sequence[MetricSpec]:
     return tuple(
         MetricSpec(
             name=name,
-            version="1",
+            version="2",
             summary=summary,
             factory=f"loom_metric_judge.metrics:{factory}",
             low=0.1 if name == "judge_needle" else 0.0,

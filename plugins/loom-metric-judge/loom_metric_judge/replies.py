@@ -1,4 +1,10 @@
-"""How a judge's reply is read. What cannot be read raises ValueError, which costs the value and names the reason."""
+"""How a judge's reply is read. What cannot be read raises ValueError, which costs the value and names the reason.
+
+One rule for every form: the mark stands at the end. Of the reply's last line that is not empty, what counts is the one
+mark in double brackets with nothing behind it but a full stop or emphasis; or the whole reply is the mark and nothing
+else. A mark on an earlier line is thought aloud or quoted, one in a quoted line (`>`) or in quotes is quoted: none
+counts.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +13,34 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 _BRACKETS = re.compile(r"\[\[\s*([^\[\]]+?)\s*\]\]")
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_AT_END = re.compile(r"\[\[\s*([^\[\]]+?)\s*\]\][\s.!*_]*")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
 
 
 def label(reply: str, allowed: Collection[str]) -> str:
-    """The one label of a reply, in lower case: the last [[…]], or a reply that is nothing but a label.
-
-    Two different labels in brackets are no reply: a judge that weighs both must say which it means.
-    """
-    found: set[str] = {text.lower() for text in _BRACKETS.findall(reply)} or {reply.strip().strip(".!").lower()}
-    said = found & set(allowed)
-    if len(said) != 1 or len(found) > 1:
-        raise ValueError(f"the judge's reply is none of {', '.join(sorted(allowed))}: {_short(reply)}")
-    return next(iter(said))
+    """The label that the reply ends with, in lower case."""
+    said = _said(reply).lower()
+    if said not in allowed:
+        raise ValueError(f"the judge's reply does not end with one of {', '.join(sorted(allowed))}: {short(reply)}")
+    return said
 
 
 def mark(reply: str, low: float, high: float, allowed: Sequence[float] = ()) -> float:
-    """The one mark of a reply: in [[…]], or the only number of a reply without brackets."""
-    texts = _BRACKETS.findall(reply)
-    numbers = [float(text) for text in texts if _NUMBER.fullmatch(text)] or (
-        [float(text) for text in _NUMBER.findall(reply)] if not texts else []
-    )
-    if len(set(numbers)) != 1:
-        raise ValueError(f"the judge's reply holds {len(set(numbers)) or 'no'} marks: {_short(reply)}")
-    number = numbers[0]
+    """The mark that the reply ends with."""
+    said = _said(reply)
+    if not _NUMBER.fullmatch(said):
+        raise ValueError(f"the judge's reply does not end with a mark: {short(reply)}")
+    number = float(said)
     if not low <= number <= high or (allowed and number not in allowed):
         raise ValueError(f"the judge's mark {number:g} is none of its scale")
     return number
 
 
 def marks(reply: str, names: Sequence[str], low: float, high: float) -> Mapping[str, float]:
-    """The marks of a JSON object in a reply, one for each name."""
-    start, end = reply.find("{"), reply.rfind("}")
-    try:
-        found = json.loads(reply[start : end + 1]) if 0 <= start < end else None
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise ValueError(f"the judge's reply holds no JSON object: {_short(reply)}")
+    """The marks of the JSON object that the reply ends with (a closing fence may follow), one for each name."""
+    found = _object_at_end(reply)
+    if found is None:
+        raise ValueError(f"the judge's reply does not end with a JSON object: {short(reply)}")
     values = {}
     for name in names:
         value = found.get(name)
@@ -54,6 +50,38 @@ def marks(reply: str, names: Sequence[str], low: float, high: float) -> Mapping[
     return values
 
 
-def _short(reply: str) -> str:
+def _said(reply: str) -> str:
+    """What the reply ends with as its own mark; empty where it has none."""
+    lines = [line.strip() for line in reply.splitlines() if line.strip()]
+    if not lines or lines[-1].startswith(">"):
+        return ""
+    found = list(_BRACKETS.finditer(lines[-1]))
+    if not found:
+        return lines[0].strip(".! ") if len(lines) == 1 and "[[" not in lines[0] else ""
+    end = _AT_END.fullmatch(lines[-1], found[-1].start())
+    # Two different marks side by side are no verdict: a judge that weighs both must say which it means.
+    alone = len({one[1].lower() for one in found}) == 1
+    return end[1] if end and alone else ""
+
+
+def _object_at_end(reply: str) -> dict[str, object] | None:
+    """The outermost JSON object whose end is the reply's."""
+    text = reply.rstrip()
+    if text.endswith("```"):
+        text = text.removesuffix("```").rstrip()
+    start = text.find("{")
+    while start >= 0 and text.endswith("}"):
+        try:
+            found, end = json.JSONDecoder().raw_decode(text, start)
+        except (ValueError, RecursionError):
+            found, end = None, start + 1
+        if isinstance(found, dict) and end == len(text):
+            return found
+        start = text.find("{", end)
+    return None
+
+
+def short(reply: str) -> str:
+    """The beginning of a reply, for a reason."""
     text = " ".join(reply.split())
     return repr(text if len(text) <= 80 else text[:79] + "…")
