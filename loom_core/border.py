@@ -25,6 +25,8 @@ MOST_TOKENS = 10**9
 """No prompt and no answer has as many tokens."""
 CLOCK_SLACK = 1e-3
 """Seconds by which two readings of one clock, made in two threads, may change places."""
+REFUSED = "refused"
+"""Marks a detail whose reason does not name the metric's distribution yet."""
 
 
 def scored(given: object, metric: str) -> Scored:
@@ -46,19 +48,25 @@ def scored(given: object, metric: str) -> Scored:
     clean = Scored(value=value, extracted=None if extracted is _NO_JSON else extracted, detail=kept)
     if why is None:
         return clean
-    return replace(clean, value=None, detail={**kept, "error": f"the scorer gave {why} (metric {metric})"})
+    return replace(clean, value=None, detail={**kept, **_because(f"the scorer gave {why} (metric {metric})")})
 
 
-def in_range(given: Scored, metric: str, low: float | None, high: float | None) -> Scored:
-    """The score; without its value where that is outside the range that the metric declares (None: no end)."""
+def in_range(given: Scored, metric: str, low: float | None, high: float | None, owner: str) -> Scored:
+    """The score; without its value where that is outside the range that the metric declares (None: no end).
+
+    owner: the distribution that has the metric. It is named in this refusal and in those made before (`scored`).
+    """
     value = given.value
     if value is None:
-        return given
+        if not given.detail.get(REFUSED):
+            return given
+        told = {key: one for key, one in given.detail.items() if key != REFUSED}
+        return replace(given, detail={**told, "error": f"{told['error']}, of {owner}"})
     slack = SLACK * max(1.0, *(abs(end) for end in (low, high) if end is not None and math.isfinite(end)))
     if (low is None or value >= low - slack) and (high is None or value <= high + slack):
         return given
     ends = f"{'-∞' if low is None else f'{low:g}'} to {'∞' if high is None else f'{high:g}'}"
-    why = f"metric {metric} gave {value:g}, outside its declared range {ends}"
+    why = f"metric {metric} of {owner} gave {value:g}, outside its declared range {ends}"
     return replace(given, value=None, detail={**given.detail, "error": why})
 
 
@@ -165,7 +173,11 @@ def _scalar(value: object) -> Any:
 
 
 def _refused(why: str) -> Scored:
-    return Scored(value=None, detail={"error": why})
+    return Scored(value=None, detail=_because(why))
+
+
+def _because(why: str) -> dict[str, Json]:
+    return {"error": why, REFUSED: True}
 
 
 def _number(value: object) -> tuple[float | None, str | None]:

@@ -173,7 +173,7 @@ def _reweighed(
             deltas = [(weight, row["delta"] or {}) for weight, row in parts]
             pairs = _pairs(ledger, metric, task, total["arm"])
             seed = seed_of(f"{task} {total['arm']} {metric.name} weighted")
-            score["delta"] |= {**weighting.combined(deltas, "value"), **weighting.weighted_test(pairs, weights, seed)}
+            score["delta"] |= weighting.combined_difference(deltas, pairs, weights, seed)
             if score["delta"]["value"] is None:
                 score["delta"] = None
     return totals

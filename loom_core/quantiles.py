@@ -1,4 +1,4 @@
-"""Quantiles that intervals are made of: the normal one, Student's t, and the mid-p limit of a proportion.
+"""Quantiles that intervals are made of: the normal one, Student's t, and the near-exact limit of a proportion.
 
 Knows distributions and no score; numpy and scipy are not needed.
 """
@@ -11,6 +11,8 @@ from statistics import NormalDist
 
 _TINY = 1e-300
 _STEPS = 400
+COUNTED = 0.7
+"""Share of the observed count's probability that a limit counts: 1 is Clopper and Pearson's exact one, 0.5 mid-p."""
 LEVEL = 0.95
 
 
@@ -55,11 +57,12 @@ def _t_within(theta: float, df: int) -> float:
 
 
 @lru_cache(maxsize=65536)
-def mid_p_upper(k: float, n: float, tail: float = 0.025) -> float:
-    """The p at which P(X < k) + P(X = k) / 2 = `tail` for X ~ Binomial(n, p), 0 <= k <= n; 1 where k = n.
+def near_exact_upper(k: float, n: float, tail: float = 0.025) -> float:
+    """The p at which P(X < k) + `COUNTED` · P(X = k) = `tail` for X ~ Binomial(n, p), 0 <= k <= n; 1 where k = n.
 
-    Source: Lancaster 1961, "Significance tests in discrete distributions", JASA 56; Berry & Armitage 1995, "Mid-P
-    confidence intervals", The Statistician 44. The sums are incomplete beta functions, which take fractions too.
+    Source: Clopper & Pearson 1934, Biometrika 26 (all of it counts); Berry & Armitage 1995, "Mid-P confidence
+    intervals", The Statistician 44 (half does). The share between is loom's own, for what it covers (see
+    `stats.proportion`). The sums are incomplete beta functions, which take fractions too.
     """
     rest = n - k
     if rest <= 1e-9:
@@ -67,9 +70,10 @@ def mid_p_upper(k: float, n: float, tail: float = 0.025) -> float:
     low, high = k / n, 1.0
     p = min(1.0 - 1e-12, low + (1.0 - low) * 0.5)
     for _ in range(100):
-        miss = 1.0 - 0.5 * (incomplete_beta(k, rest + 1.0, p) + incomplete_beta(k + 1.0, rest, p)) - tail
+        below = (1.0 - COUNTED) * incomplete_beta(k, rest + 1.0, p) + COUNTED * incomplete_beta(k + 1.0, rest, p)
+        miss = 1.0 - below - tail
         low, high = (p, high) if miss > 0 else (low, p)
-        slope = 0.5 * (_density(k, rest + 1.0, p) + _density(k + 1.0, rest, p))
+        slope = (1.0 - COUNTED) * _density(k, rest + 1.0, p) + COUNTED * _density(k + 1.0, rest, p)
         step = p + miss / slope if slope > 0 else low
         step = step if low < step < high else (low + high) / 2
         if abs(step - p) < 1e-10:

@@ -72,7 +72,7 @@ def score_run(
 
 def _within_ranges(selection: Selection, task: Task, row: Graded) -> Graded:
     """The row without values outside the range that their metric declares."""
-    ends = {found.spec.name: (found.spec.low, found.spec.high) for found in selection.metric_specs(task)}
+    ends = {f.spec.name: (f.spec.low, f.spec.high, f.distribution) for f in selection.metric_specs(task)}
     scored = {
         name: border.in_range(one, name, *ends[name]) if name in ends else one for name, one in row.scored.items()
     }

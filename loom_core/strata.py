@@ -111,7 +111,7 @@ def mean_interval(found: Moments) -> stats.Interval:
     size, p = found.size, min(1.0, max(0.0, found.mean))
     if found.common > 1e-15 and 0 < p < 1 and (found.binary or stats.known_spread(p, size, FEW)):
         size = p * (1 - p) / max(found.variance, 1e-12) / found.factor**2
-    return stats.proportion(p * size, size)._replace(method="wilson and mid-p, stratified")
+    return stats.proportion(p * size, size)._replace(method="wilson and near-exact, stratified")
 
 
 class Compared(NamedTuple):

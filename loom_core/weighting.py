@@ -13,7 +13,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from loom_core import anytime, stats
+from loom_core import anytime, stats, strata
 from loom_core.types import Json
 
 Rows: TypeAlias = Sequence[tuple[Hashable, float]]
@@ -111,13 +111,32 @@ def combined(parts: Sequence[tuple[float, Mapping[str, Json]]], key: str) -> dic
     return {"value": value, "low": value - below, "high": value + above, "interval": "stratified"}
 
 
-def weighted_test(
-    pairs: Sequence[tuple[str, Hashable, float]], weights: Mapping[str | None, float], seed: int
+def combined_difference(
+    parts: Sequence[tuple[float, Mapping[str, Json]]],
+    pairs: Sequence[tuple[str, Hashable, float]],
+    weights: Mapping[str | None, float],
+    seed: int,
 ) -> dict[str, Json]:
-    """The sign-flip test of differences (level, cluster, difference) that count by their level's weight."""
+    """`combined` of levels' differences, with the sign-flip test of the pairs (level, cluster, difference), which count
+    by their level's weight. Interval and test agree (`strata.agreed`).
+    """
+    found = combined(parts, "value")
+    if found["value"] is None:
+        return found
+    value, low, high = found["value"], found["low"], found["high"]
+    half = value - low if value > 0 else high - value
+    p = math.erfc(stats.z_quantile() * abs(value) / half / math.sqrt(2)) if half > 0 else float(value == 0)
+    compared = strata.Compared(stats.Interval(low, high, found["interval"]), p)
+    interval, tested = strata.agreed(compared, _weighted_test(pairs, weights, seed))
+    return found | {"low": interval.low, "high": interval.high, "p": tested.p, "test": tested.method}
+
+
+def _weighted_test(
+    pairs: Sequence[tuple[str, Hashable, float]], weights: Mapping[str | None, float], seed: int
+) -> stats.Tested:
     n: dict[str, int] = {}
     for level, _, _ in pairs:
         n[level] = n.get(level, 0) + 1
     scaled = [difference * weights.get(level, 0.0) * len(pairs) / n[level] for level, _, difference in pairs]
     found = stats.sign_flip(scaled, [cluster for _, cluster, _ in pairs], seed=seed)
-    return {"p": found.p, "test": found.method + ", weighted"}
+    return found._replace(method=found.method + ", weighted")

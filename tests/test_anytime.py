@@ -7,6 +7,7 @@ by `weighting`, as in a run.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loom_core import stats
+from loom_core import cells, stats
 from loom_core.anytime import PILOT_UNITS, Asked, Standing, allot, elasticities, strata_of
 from loom_core.store import read_json
-from loom_core.weighting import Part, Steered, combined, shift, weighted_test
+from loom_core.weighting import Part, Steered, combined, combined_difference, shift
 from loom_core.writing import write_json
 
 REPLAYS = 200
@@ -172,8 +173,26 @@ def test_totals_weigh_levels_by_their_questions() -> None:
     assert subset.weights("t") == {"1k": 0.25, "2k": 0.75}
     assert subset.part("t", "1k") == Part("1k", 50, 100, 1.0, 0.25)
     assert subset.weights("another") is None and subset.part("t", None) is None
-    none = [("1k", i, 0.0) for i in range(4)]
-    assert weighted_test(none, {"1k": 1.0}, 0)["p"] == 1.0
+
+
+@pytest.mark.parametrize("n", [5, 12, 40])
+@pytest.mark.parametrize("rate", [0.05, 0.3, 0.9])
+def test_weighted_differences_agree_with_their_test(n: int, rate: float) -> None:
+    """0 is outside the interval exactly where p is below 0.05, and equal arms raise few alarms."""
+    generator, alarms = random.Random(n), 0
+    metric = cells.Metric("em", "1", 0.0, 1.0, True, True, False, None)
+    for seed in range(100):
+        parts, pairs = [], []
+        for level, weight in (("1k", 0.2), ("2k", 0.8)):
+            rows = [(i, float(generator.random() < rate), float(generator.random() < rate)) for i in range(n)]
+            parts.append((weight, cells.difference(metric, rows, level)))
+            pairs += [(level, (level, i), mine - theirs) for i, mine, theirs in rows]
+        found = combined_difference(parts, pairs, {"1k": 0.2, "2k": 0.8}, seed)
+        assert (found["low"] <= 0 <= found["high"]) == (found["p"] >= 0.05)
+        alarms += found["p"] < 0.05
+    assert alarms <= 10
+    nothing = {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert combined_difference([(1.0, nothing)], [("1k", i, 0.0) for i in range(4)], {"1k": 1.0}, 0)["p"] == 1.0
 
 
 # --- whole runs ------------------------------------------------------------------------------------------------------

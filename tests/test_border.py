@@ -49,15 +49,15 @@ def test_a_detail_that_is_no_json_costs_the_value(detail: Any) -> None:
 
 @pytest.mark.parametrize(("value", "kept"), [(5.0, None), (-3.0, None), (1.0 + 1e-12, 1.0), (0.0, 0.0), (None, None)])
 def test_a_value_outside_its_range_is_refused_by_name(value: float | None, kept: float | None) -> None:
-    found = border.in_range(Scored(value=value), "em", 0.0, 1.0)
+    found = border.in_range(Scored(value=value), "em", 0.0, 1.0, "loom-metric-x")
     assert found.value == (None if kept is None else pytest.approx(kept))
     if value is not None and kept is None:
-        assert found.detail["error"] == f"metric em gave {value:g}, outside its declared range 0 to 1"
+        assert found.detail["error"] == f"metric em of loom-metric-x gave {value:g}, outside its declared range 0 to 1"
 
 
 def test_a_range_without_an_end_takes_all() -> None:
-    assert border.in_range(Scored(value=1e9), "m", 0.0, None).value == 1e9
-    assert border.in_range(Scored(value=-1.0), "m", 0.0, None).value is None
+    assert border.in_range(Scored(value=1e9), "m", 0.0, None, "x").value == 1e9
+    assert border.in_range(Scored(value=-1.0), "m", 0.0, None, "x").value is None
 
 
 AT = Timing(queued=1.0, started=2.0, first_token=3.0, ended=4.0)
@@ -122,3 +122,13 @@ def test_an_answer_to_no_request_names_the_server() -> None:
     for given in (None, {"key": "k"}, dataclasses.replace(GOOD, key="other")):
         with pytest.raises(PluginError, match="server evil"):
             border.request_of(given, "evil", {"k": 1})
+
+
+@pytest.mark.parametrize("given", ["0.5", Scored(value=math.nan), Scored(value=1.0, detail={"x": object()}), 7.0])
+def test_every_refusal_names_metric_and_distribution(given: Any) -> None:
+    kept = border.in_range(border.scored(given, "em"), "em", 0.0, 1.0, "loom-metric-x")
+    assert kept.value is None
+    assert "metric em" in kept.detail["error"] and kept.detail["error"].endswith("of loom-metric-x")
+    assert border.REFUSED not in kept.detail
+    own = Scored(value=None, detail={"error": "the judge gave none"})
+    assert border.in_range(border.scored(own, "em"), "em", 0.0, 1.0, "loom-metric-x") == own

@@ -64,10 +64,12 @@ def test_a_plain_mean_keeps_its_closed_form() -> None:
     values = [r.scored["em"].value for r in rows if r.task == "vt"]
     expected = stats.proportion(sum(v == 1 for v in values), 80)
     assert (lines["vt"]["low"], lines["vt"]["high"]) == pytest.approx((100 * expected.low, 100 * expected.high))
-    assert lines["vt"]["interval"] == "wilson and mid-p"
-    assert lines["average"]["interval"] == "wilson and mid-p, stratified"
+    assert lines["vt"]["interval"] == "wilson and near-exact"
+    assert lines["average"]["interval"] == "wilson and near-exact, stratified"
     benchmark = BenchmarkBase()
-    assert {line["interval"] for line in official.table(benchmark, rows, None, METRICS, "x")} == {"wilson and mid-p"}
+    assert {line["interval"] for line in official.table(benchmark, rows, None, METRICS, "x")} == {
+        "wilson and near-exact"
+    }
 
 
 def test_a_macro_average_gets_its_own_interval() -> None:
@@ -203,7 +205,7 @@ def test_scores_that_are_no_numbers_lose_their_value(value: float) -> None:
     assert (kept.value, kept.extracted, kept.detail) == (
         None,
         "x",
-        {"why": "y", "error": f"the scorer gave {value} (metric em)"},
+        {"why": "y", "error": f"the scorer gave {value} (metric em)", border.REFUSED: True},
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from loom_core.report import text
-from loom_core.report.tables import Cell, Report, Table
+from loom_core.report.tables import ALONE, Cell, Report, Table, mark
 
 
 def tables(report: Report) -> list[Table]:
@@ -35,6 +35,8 @@ def tables(report: Report) -> list[Table]:
             table.notes.append(
                 "[…]: 95 % interval; Δ: to dense over what both answered; *: p (Holm) < 0.05 among lines of its kind"
             )
+        if any(mark(line.get("delta")) == "°" for line in every):
+            table.notes.append(ALONE)
         for method in dict.fromkeys(str(line.get("interval")) for line in every if line.get("low") is None):
             if method.startswith("none: "):
                 table.notes.append(f"no interval: {method[6:]}")
@@ -50,8 +52,7 @@ def _cell(line: Mapping[str, Any] | None) -> Cell:
     digits = line.get("digits", 2)
     shown = f"{line['value']:.{digits}f}" + (" !" if line.get("missing") else "") + _ends(line, digits)
     if delta := line.get("delta"):
-        star = "*" if delta.get("significant") else ""
-        shown += f", Δ {_signed(delta['value'], digits)}{star}" + _ends(delta, digits, sign=True)
+        shown += f", Δ {_signed(delta['value'], digits)}{mark(delta)}" + _ends(delta, digits, sign=True)
     return Cell(shown)
 
 

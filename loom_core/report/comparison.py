@@ -10,7 +10,7 @@ from typing import Any
 
 from loom_core.knobs import Knob, shown
 from loom_core.report import text
-from loom_core.report.tables import Cell, Table, Tone
+from loom_core.report.tables import ALONE, Cell, Table, Tone, mark
 
 Comparison = Mapping[str, Any]
 
@@ -47,6 +47,8 @@ def _scores(rows: Sequence[Mapping[str, Any]], task: str, metric: str, primary: 
     if primary:
         table.notes.append("Δ: second minus first, over questions that both answered; + / −: where it is better, worse")
     table.notes.append(f"* p < 0.05 in a paired test after Holm's correction over {family} differences")
+    if any(mark(score["delta"]) == "°" for score in scores):
+        table.notes.append(ALONE)
     return table
 
 
@@ -63,12 +65,11 @@ def _numbers(score: Mapping[str, Any]) -> list[Cell]:
     delta, span = score["delta"], score["span"]
     if delta is None:
         return [*([Cell(text.NONE)] * 6), Cell("0")]
-    star = "*" if delta["significant"] else ""
-    tone: Tone = "" if not star else "better" if delta["n_better"] > delta["n_worse"] else "worse"
+    tone: Tone = "" if not delta["significant"] else "better" if delta["n_better"] > delta["n_worse"] else "worse"
     return [
         Cell(text.score(score["first"], span)),
         Cell(text.score(score["second"], span)),
-        Cell(text.signed(delta["value"], span) + star, tone),
+        Cell(text.signed(delta["value"], span) + mark(delta), tone),
         Cell(text.interval(delta["low"], delta["high"], span, sign=True), "quiet"),
         Cell(text.p_value(delta["p_holm"])),
         Cell(f"{delta['n_better']} / {delta['n_worse']}"),

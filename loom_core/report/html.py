@@ -288,12 +288,14 @@ HOW_TO_READ = (
     ),
     (
         "95 % CI",
-        "Wilson's or the mid-p interval, the wider; where documents are shared, on the effective number of answers.",
+        "Wilson's or the near-exact interval, the wider; where documents are shared, on the effective number of "
+        "answers.",
     ),
     (
         "Δ dense",
         "the mean difference to the baseline over the questions both answered. * marks p < 0.05 in an exact McNemar "
-        "test (0/1 scores) or a sign-flip test over documents (others), after Holm's correction over all such cells.",
+        "test (0/1 scores) or a sign-flip test over documents (others), after Holm's correction over all such cells. "
+        "° marks a difference whose own interval excludes 0 and that is no finding after that correction.",
     ),
     (
         "kept, KV held",

@@ -52,6 +52,24 @@ def short_labels(arm: Mapping[str, Json]) -> str:
     return {"real": "R", "simulated": "S", "none": ""}[arm["saves"]] + ("Q" if arm["query_aware"] else "")
 
 
+ALONE = "°: its own 95 % interval excludes 0; after Holm's correction it is no finding"
+"""What the mark ° says, wherever it stands."""
+
+
+def mark(delta: Mapping[str, Any] | None) -> str:
+    """* where a difference is one after Holm's correction, ° where its interval and test alone exclude 0, else none."""
+    if not delta or delta.get("significant"):
+        return "*" if delta else ""
+    low, high = delta.get("low"), delta.get("high")
+    return "°" if low is not None and high is not None and not low <= 0 <= high else ""
+
+
+def any_alone(report: Report) -> bool:
+    """Whether ° stands at a primary difference of the report's tables."""
+    rows = (row for name in ("totals", "cells") for row in report[name] if row["scores"])
+    return any(mark(row["scores"][0]["delta"]) == "°" for row in rows)
+
+
 def _tone(delta: Mapping[str, Json] | None) -> Tone:
     if not delta or not delta["significant"] or delta["within_noise"]:
         return "quiet" if delta and delta["within_noise"] else ""
@@ -59,10 +77,10 @@ def _tone(delta: Mapping[str, Json] | None) -> Tone:
 
 
 def delta_cell(delta: Mapping[str, Json] | None, span: float) -> Cell:
-    """A difference to the baseline, with * where it is significant after Holm's correction."""
+    """A difference to the baseline with its `mark`."""
     if delta is None:
         return Cell("")
-    return Cell(text.signed(delta["value"], span) + ("*" if delta["significant"] else ""), _tone(delta))
+    return Cell(text.signed(delta["value"], span) + mark(delta), _tone(delta))
 
 
 def headline(report: Report, task: Mapping[str, Json], *, wide: bool = False) -> Table:
@@ -175,8 +193,8 @@ def by_level(report: Report, task: Mapping[str, Json]) -> Table | None:
             found = rows_of(report["cells"], task["name"], arm=arm["name"], level=level)
             score = found[0]["scores"][0] if found and found[0]["scores"] else None
             delta = score["delta"] if score else None
-            star = "*" if delta and delta["significant"] else ""
-            row.append(Cell(text.score(score["score"] if score else None, task["span"]) + star, _tone(delta)))
+            shown = text.score(score["score"] if score else None, task["span"]) + mark(delta)
+            row.append(Cell(shown, _tone(delta)))
         if held:
             row.append(Cell(effective(held.get(arm["name"]))))
         table.rows.append(row)

@@ -60,6 +60,8 @@ def render(report: Mapping[str, Any], width: int) -> Iterator[RenderableType]:
         yield Text(
             "* differs from dense: paired test, p < 0.05 after Holm's correction over the table's kind", style="dim"
         )
+        if tables.any_alone(report):
+            yield Text(tables.ALONE, style="dim")
     for note in report["notes"]:
         yield Text(f"note: {one_line(note, 400)}", style="dim")
 
