@@ -2,7 +2,11 @@
 
 Arms are compared on a common footing: over the questions that all of them answered, and for times and peaks only those
 answered under one condition: the same batch size, and all or none of them on a prefix that was computed for another
-request. Where arms share no condition, each shows its own most frequent one and is marked as not comparable.
+request. Where arms share no condition, each shows its own most frequent one and is marked as not comparable; so is an
+arm whose answers of several calls had them under different conditions, over all its answers.
+
+Times are a question's, not a request's: to the first token of the answer everything counts that was done for it before,
+earlier calls and the rewriting of every prompt.
 """
 
 from __future__ import annotations
@@ -68,11 +72,11 @@ def common_footing(arms: Mapping[str, Sequence[Answer]]) -> Footing:
 
 
 def cost(answers: Sequence[Answer], footing: Footing) -> dict[str, Json]:
-    """The costs of a cell. Times are medians over n_timed answers; seconds_to_first_token counts from the start of
-    the request's batch, and is that of the first call where an answer takes several. seconds_shared: reading the
+    """The costs of a cell. Times are medians over n_timed answers; seconds_to_first_token counts from the question to
+    the first token of its answer (see `to_first_token`). seconds_shared: reading the
     tokens that several questions share, once for all of them and in none of the other times. peak_bytes is the
     largest of any timed call. KV values and tokens are means over the answers to questions that all arms answered.
-    seconds counts the prompt augmentations' own time in; `rewriting` holds it apart, with their calls to other
+    Both count the prompt augmentations' own time in; `rewriting` holds it apart, with their calls to other
     models, as means over answers. calls: of an answer, on average; several_calls: share of answers that took more
     than one (a strategy's route rate).
     """
@@ -80,7 +84,11 @@ def cost(answers: Sequence[Answer], footing: Footing) -> dict[str, Json]:
     shared = [answer for answer in done if _asked(answer) in footing.answered]
     conditions = Counter(condition(answer) for answer in done)
     chosen = footing.condition
-    if chosen is not None:
+    # To leave out the answers whose calls had no one condition would leave out the dearest: those with several calls.
+    mixed = any(condition(answer) is None and len(answer.calls) > 1 for answer in done)
+    if mixed:
+        timed = shared or done
+    elif chosen is not None:
         timed = [answer for answer in shared if condition(answer) == chosen and _asked(answer) in footing.timed]
     else:
         known = [key for key in conditions if key is not None]
@@ -88,14 +96,14 @@ def cost(answers: Sequence[Answer], footing: Footing) -> dict[str, Json]:
         timed = [answer for answer in done if chosen is not None and condition(answer) == chosen]
     peaks = [call.peak_bytes for answer in timed for call in answer.calls if call.peak_bytes is not None]
     return {
-        "seconds_to_first_token": _median(answer.calls[0].to_first_token for answer in timed),
+        "seconds_to_first_token": _median(map(to_first_token, timed)),
         "seconds_per_token": _median(map(_seconds_per_token, timed)),
         "seconds": _median(sum(map(_seconds, answer.calls)) for answer in timed),
-        "seconds_shared": _median(answer.calls[0].shared_seconds for answer in timed),
+        "seconds_shared": _median(sum(call.shared_seconds for call in answer.calls) for answer in timed),
         "n_timed": len(timed),
         "batch": chosen.batch if chosen else None,
         "forked": chosen.forked if chosen else None,
-        "comparable": footing.condition is not None,
+        "comparable": footing.condition is not None and not mixed,
         "conditions": [
             {"batch": key.batch if key else None, "forked": key.forked if key else None, "n": n}
             for key, n in conditions.most_common()
@@ -110,6 +118,24 @@ def cost(answers: Sequence[Answer], footing: Footing) -> dict[str, Json]:
         "tokens_out": _mean(sum(call.n_out for call in answer.calls) for answer in shared),
         "tokens_cached": _mean(sum(call.n_cached for call in answer.calls) for answer in shared),
     }
+
+
+def to_first_token(answer: Answer) -> float | None:
+    """Seconds from a question to the first token of its answer: the earlier calls whole, the last one to its first
+    token, and the rewriting of all their prompts. A request counts from the start of its batch; tokens that were read
+    once for several questions lie before it. Of a task of several turns, the mean over its turns, each from its own
+    question on. None where a last call's first token is not known.
+    """
+    turns: dict[int, list[Call]] = {}
+    for call in answer.calls:
+        turns.setdefault(call.turn, []).append(call)
+    found = []
+    for calls in turns.values():
+        last = calls[-1]
+        if last.to_first_token is None:
+            return None
+        found.append(sum(map(_seconds, calls)) - last.seconds + last.to_first_token)
+    return fmean(found) if found else None
 
 
 def _seconds_per_token(answer: Answer) -> float | None:

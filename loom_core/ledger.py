@@ -88,6 +88,7 @@ class Call(NamedTuple):
     evidence: EvidenceLeft | None = None
     empty: bool = False
     reasoned: bool = False
+    turn: int = 0
 
 
 class Answer(NamedTuple):
@@ -193,6 +194,7 @@ def call_from(record: Mapping[str, Json]) -> Call:
         failure=str(record.get("error") or "no reason given")[:2000] if failed else None,
         rewriting=_rewriting(record),
         evidence=EvidenceLeft(**record["evidence"]) if record.get("evidence") else None,
+        turn=record.get("turn") or 0,
         empty=not failed and not str(record["text"] if record.get("answer") is None else record["answer"]).strip(),
         reasoned=bool(record.get("reasoning")),
     )
