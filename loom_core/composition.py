@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 from loom_core.contracts import Benchmark, Graded, Line
+from loom_core.errors import LoomError
 from loom_core.keys import seed_of
 
 LineName: TypeAlias = tuple[str, str]
@@ -103,7 +104,7 @@ def compositions(
         tables = {part: _values(benchmark, _only(rows, ranges, parts, part)) for part in tested}
         tried = [_random(rows, ranges, parts, i) for i in range(CHECKS)]
         checks = [(made, _values(benchmark, made)) for made in tried]
-    except Exception:  # noqa: BLE001 - an aggregation may refuse values that were made up: it then tells no weights
+    except LoomError:  # an aggregation may refuse values that were made up: it then tells no weights
         return {}
     found = {}
     for name, line in wanted.items():

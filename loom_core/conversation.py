@@ -10,7 +10,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -27,10 +27,12 @@ from loom_core.contracts import (
 )
 from loom_core.errors import LoomError, ModelError, PluginError
 from loom_core.evidence import kept_ends
+from loom_core.guard import each, guarded, reason
 from loom_core.keys import call_key, digest, plain, prompt_digest, seed_of
 from loom_core.render import render
 from loom_core.rewriting import Rewriting, evidence_left, rewrite
 from loom_core.selection import Selection
+from loom_core.shapes import shown
 from loom_core.store import sample_from
 from loom_core.thinking import asked, declared
 from loom_core.truncate import fit
@@ -98,7 +100,9 @@ def _remember(turns: Generator[Turn, Response, str], seen: list[Response]) -> Ge
             seen.append((yield turn))
             turn = turns.send(seen[-1])
     except StopIteration as end:
-        return str(end.value)
+        if not isinstance(end.value, str):
+            raise PluginError(f"a strategy gave {shown(end.value)} where an answer is expected") from None
+        return end.value
 
 
 class Conversations:
@@ -130,7 +134,7 @@ class Conversations:
             open_ = {step.request.key: step for step in waiting if step.request is not None}
             waiting = []
             requests = iter([step.request for step in open_.values() if step.request is not None])
-            for given in self._session.generate(requests, arm):
+            for given in self._given(requests, arm):
                 step = open_.pop(border.request_of(given, server, open_))
                 response = border.answered(given, server, step.sample.id)
                 yield from self._advance(arm, step, response, waiting)
@@ -138,6 +142,13 @@ class Conversations:
                     return
             for step in open_.values():
                 yield self._failure(step, "the server gave no answer to this request")
+
+    def _given(self, requests: Iterator[Request], arm: Arm) -> Iterator[Response]:
+        """What the session gives; what it raises means that it is lost."""
+        owner = f"server {self._selection.server.spec.name}"
+        with guarded(owner, "generate()"):
+            answers = self._session.generate(requests, arm)
+        return each(answers, owner, "generate()")
 
     def _start(self, arm: Arm, order: Json, waiting: list[Step]) -> Iterator[dict[str, Json]]:
         job, sample = order["job"], sample_from(order["sample"])
@@ -149,9 +160,10 @@ class Conversations:
         first = Turn(prompt=sample.prompt, generation=task.generation)
         step = Step(job, sample, task, turns, replay, first, answered=answered)
         try:
-            step.turn = next(turns)
-        except Exception as error:  # noqa: BLE001 - what a plugin raises over one job is that job's recorded error
-            yield self._failure(step, _reason(error))
+            with guarded(f"arm {arm.name}"):
+                step.turn = border.turn(next(turns), f"arm {arm.name}")
+        except LoomError as error:  # what a plugin raises over one job is that job's recorded error
+            yield self._failure(step, reason(error))
             return
         yield from self._prepare(arm, step, waiting)
 
@@ -165,10 +177,11 @@ class Conversations:
         try:
             if step.number >= MOST_CALLS:
                 raise PluginError("a job may not make more calls", why=f"the limit is {MOST_CALLS}")
-            step.request, step.prepared = self._request(arm, step)
-        except Exception as error:  # noqa: BLE001 - as above
+            with guarded(f"arm {arm.name}"):
+                step.request, step.prepared = self._request(arm, step)
+        except LoomError as error:  # as above
             step.request, step.prepared = None, None
-            yield self._failure(step, _reason(error))
+            yield self._failure(step, reason(error))
             return
         step.prepared_seconds = time.perf_counter() - began
         recorded = step.replay.get(step.number)
@@ -188,11 +201,10 @@ class Conversations:
             response = self._thinking.split(response, step.turn.generation, count)
         if response.finish != "error":
             try:
-                turn = step.turns.send(response)
-            except StopIteration:
-                pass
-            except Exception as error:  # noqa: BLE001 - as above
-                broken = _reason(error)
+                with guarded(f"arm {arm.name}"), suppress(StopIteration):
+                    turn = border.turn(step.turns.send(response), f"arm {arm.name}")
+            except LoomError as error:  # as above
+                turn, broken = None, reason(error)
             if len(step.answered) > number:
                 answer = step.answered[number].text
         if not replayed:
@@ -258,13 +270,14 @@ class Conversations:
         if part.text in self._unopened:
             raise self._unopened[part.text]
         if part.text not in self._augmentations:
-            made = self._selection.catalog.load(self._selection.catalog.augmentations.get(part.name))(part.options)
+            made = self._selection.catalog.make(self._selection.catalog.augmentations.get(part.name), part.options)
             try:
-                if part.kind == "prompt":
-                    augmentation: PromptAugmentation = made
-                    self._stack.enter_context(augmentation.open(self._session.card.tokenizer))
-                elif opened := getattr(made, "open", None):
-                    self._stack.enter_context(opened(self._session.card))
+                with guarded(f"augmentation {part.name}", "open()"):
+                    if part.kind == "prompt":
+                        augmentation: PromptAugmentation = made
+                        self._stack.enter_context(augmentation.open(self._session.card.tokenizer))
+                    elif opened := getattr(made, "open", None):
+                        self._stack.enter_context(opened(self._session.card))
             except LoomError as error:
                 # What cannot be opened is not tried again for each question: a model is looked for once.
                 self._unopened[part.text] = error
@@ -322,11 +335,6 @@ def fitted(
             hint="--overlength truncate",
         )
     return prompt, rendered
-
-
-def _reason(error: Exception) -> str:
-    """An error as it is recorded; one that is no `LoomError` with its type."""
-    return str(error) if isinstance(error, LoomError) else f"{type(error).__name__}: {error}"
 
 
 def _rewriting(step: Step) -> dict[str, Json]:

@@ -26,7 +26,7 @@ class JudgeChoice:
 
     def open_server(self, catalog: Catalog) -> Server:
         """The server, built with its options."""
-        server: Server = catalog.load(self.server)(self.server_options)
+        server: Server = catalog.make(self.server, self.server_options)
         return server
 
     def identity(self, card: ModelCard) -> dict[str, Json]:
@@ -61,7 +61,7 @@ def parse_judge(text: str | None, given: Mapping[str, str], catalog: Catalog) ->
         server_options=build(
             server.spec.options, {k: v for k, v in given.items() if k in ours}, owner=f"judge's server {name}"
         ),
-        model=str(catalog.load(catalog.models.get(model))()) if model in catalog.models else model,
+        model=str(catalog.make(catalog.models.get(model))) if model in catalog.models else model,
         model_options=build(
             server.spec.model_options,
             {k: v for k, v in given.items() if k not in ours},

@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from loom_core import border
 from loom_core.contracts import MOST_CALLS, Judging, ModelCard, Session
 from loom_core.conversation import response_from
 from loom_core.errors import LoomError
+from loom_core.guard import each, guarded, reason
 from loom_core.judges import JudgeChoice
 from loom_core.keys import digest, plain, prompt_digest, seed_of
 from loom_core.manifest import redact, secrets
@@ -149,15 +151,17 @@ class Judge:
 
     def _advance(self, case: Case, response: Response | None, waiting: list[Case]) -> None:
         """Hand a response to its case, and prepare the case's next call or take its result."""
+        owner = f"metric {case.metric}"
         try:
-            turn = next(case.judging) if response is None else case.judging.send(response)
-        except StopIteration as end:
-            given = end.value
-            bad = _missing(f"the metric gave {type(given).__name__}, no Scored")
-            self._end(case, given if isinstance(given, Scored) else bad)
-            return
-        except Exception as error:  # noqa: BLE001 - what a metric raises over one answer is that answer's missing value
-            self._end(case, _missing(redact(_reason(error), self._hidden)))
+            with guarded(owner, "score()"):
+                try:
+                    turn = next(case.judging) if response is None else case.judging.send(response)
+                except StopIteration as end:
+                    self._end(case, border.scored(end.value, case.metric))
+                    return
+            turn = border.turn(turn, owner)
+        except LoomError as error:  # what a metric raises over one answer is that answer's missing value
+            self._end(case, _missing(redact(_line(error), self._hidden)))
             return
         case.step, case.notes = case.step + 1, turn.notes
         problem = "" if case.step < MOST_CALLS else f"the metric asked for more than {MOST_CALLS} calls"
@@ -180,7 +184,8 @@ class Judge:
                 self._advance(case, response, waiting)
 
     def _end(self, case: Case, scored: Scored) -> None:
-        case.judging.close()
+        with suppress(LoomError), guarded(f"metric {case.metric}"):
+            case.judging.close()
         case.result = Scored(
             value=scored.value, extracted=scored.extracted, detail={"judge": self._name, **scored.detail}
         )
@@ -204,8 +209,8 @@ class Judge:
                 self._card = self._choice.open_server(self._catalog).describe(
                     self._choice.model, self._choice.model_options
                 )
-            except Exception as error:  # noqa: BLE001 - a judge that cannot be had costs values, not the run
-                self._lost = "the judge cannot be described: " + redact(_reason(error), self._hidden)
+            except LoomError as error:  # a judge that cannot be had costs values, not the run
+                self._lost = "the judge cannot be described: " + redact(_line(error), self._hidden)
             else:
                 self._identity, self._name = self._choice.identity(self._card), self._choice.text
         return self._lost
@@ -253,14 +258,20 @@ class Judge:
         assert self._session is not None and self._out is not None
         by_key = {case.request.key: case for case in cases if case.request is not None}
         requests = [case.request for case in cases if case.request is not None]
+        name = self._choice.server.spec.name if self._choice is not None else ""
+        owner = f"server {name}"
         try:
-            for response in self._session.generate(iter(requests), JUDGE_ARM):
-                record = self._record(by_key[response.key], response)
+            with guarded(owner, "generate()"):
+                answers = self._session.generate(iter(requests), JUDGE_ARM)
+            for given in each(answers, owner, "generate()"):
+                case = by_key[border.request_of(given, name, by_key)]
+                response = border.answered(given, name, case.job.sample)
+                record = self._record(case, response)
                 self._recorded.add(self._out.append(record), record)
                 self._facts["asked"] += 1
                 yield response
-        except Exception as error:  # noqa: BLE001 - a lost session costs the values that are still open
-            self._lost = "the judge was lost: " + redact(_reason(error), self._hidden)
+        except LoomError as error:  # a lost session costs the values that are still open
+            self._lost = "the judge was lost: " + redact(_line(error), self._hidden)
 
     def _opened(self) -> bool:
         """Open the judge, once; False where there is none or it cannot be opened."""
@@ -272,9 +283,10 @@ class Judge:
         self._note(f"asking the judge {self._choice.text}")
         try:
             server = self._choice.open_server(self._catalog)
-            self._session = self._stack.enter_context(server.open(self._choice.model, self._choice.model_options))
-        except Exception as error:  # noqa: BLE001 - as above
-            self._lost = "the judge cannot be opened: " + redact(_reason(error), self._hidden)
+            with guarded(f"server {self._choice.server.spec.name}", "open()"):
+                self._session = self._stack.enter_context(server.open(self._choice.model, self._choice.model_options))
+        except LoomError as error:  # as above
+            self._lost = "the judge cannot be opened: " + redact(_line(error), self._hidden)
             return False
         self._out = Appender(self._folder.judgements)
         self._stack.callback(self._out.close)
@@ -320,6 +332,5 @@ def _missing(why: str) -> Scored:
     return Scored(value=None, detail={"error": why})
 
 
-def _reason(error: Exception) -> str:
-    text = str(error) if isinstance(error, LoomError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())
+def _line(error: LoomError) -> str:
+    return " ".join(reason(error).split())

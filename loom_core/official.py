@@ -16,6 +16,8 @@ from dataclasses import replace
 from loom_core import cells, stats, strata
 from loom_core.composition import Composition, LineName, WeighedRow, compositions, metric_of, spot
 from loom_core.contracts import Benchmark, Graded, Line
+from loom_core.errors import LoomError
+from loom_core.guard import described
 from loom_core.keys import plain, seed_of
 from loom_core.resample import Cluster, Draws, resample, rows_of, strata_of
 from loom_core.selection import Chosen, Selection
@@ -42,8 +44,9 @@ def tables(selection: Selection, rows: Mapping[tuple[str, str], Sequence[Graded]
             place = f"{chosen.name} {arm}"
             try:
                 lines: Json = _labelled(chosen, table(chosen.benchmark, graded, base, metrics, place))
-            except Exception as error:  # noqa: BLE001 - a plugin's table may fail; the scores stand without it
-                lines = {"error": f"{type(error).__name__}: {error}"}
+            except (LoomError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+                # A plugin's table may fail, or hold what statistics cannot use; the scores stand without it.
+                lines = {"error": error.what if isinstance(error, LoomError) else described(error)}
             found.setdefault(chosen.name, {})[arm] = lines
     for by_arm in found.values():
         known = [line for lines in by_arm.values() if isinstance(lines, list) for line in lines]

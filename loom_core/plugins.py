@@ -12,13 +12,17 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import pluggy
 
 from loom_core import hookspecs
-from loom_core.errors import PluginError, UsageError, nearest
+from loom_core.errors import LoomError, PluginError, UsageError, nearest
+from loom_core.foreign import visible
+from loom_core.guard import described, guarded
+from loom_core.hosted import HostedBenchmark, HostedServer
 from loom_core.specs import (
     AugmentationSpec,
     BenchmarkSpec,
@@ -118,22 +122,39 @@ class Catalog:
     def load(self, found: Found[Any]) -> Any:
         """Import the factory of a spec. Raises PluginError naming the distribution and the reason."""
         try:
-            return resolve(found.spec.factory)
-        except Exception as error:
+            with guarded(found.spec.name):
+                return resolve(found.spec.factory)
+        except PluginError as error:
             raise PluginError(
                 f"{found.spec.name!r} cannot be loaded",
                 where=f"{found.distribution} {found.distribution_version}, {found.spec.factory}",
-                why=f"{type(error).__name__}: {error}",
+                why=described(error.__cause__ or error),
                 hint=f"pip install --upgrade {found.distribution}, or uninstall it",
             ) from error
+
+    def make(self, found: Found[Any], *arguments: Any) -> Any:
+        """What a spec's factory makes of its options. Benchmarks and servers come guarded and checked (`hosted`).
+
+        Raises PluginError where the plugin cannot be imported or its factory raises.
+        """
+        factory, name = self.load(found), found.spec.name
+        with guarded(f"{self._noun(found)} {name}"):
+            made = factory(*arguments)
+        if isinstance(found.spec, BenchmarkSpec):
+            return HostedBenchmark(made, name, found.spec.tasks)
+        return HostedServer(made, name) if isinstance(found.spec, ServerSpec) else made
+
+    def _noun(self, found: Found[Any]) -> str:
+        return next((kind.noun for kind in self.kinds if isinstance(found.spec, kind.spec_type)), "plugin")
 
     def register(self, plugin: Any, name: str, distribution: str, version: str) -> None:
         """Register one plugin module or object and collect its specs; failures go to `broken`."""
         full_name = f"{distribution}:{name}"
         try:
-            self.manager.register(plugin, name=full_name)
-            self.manager.check_pending()
-        except Exception as error:  # noqa: BLE001 - a plugin that breaks the hook contract must stop nobody
+            with guarded(f"plugin {name}"):
+                self.manager.register(plugin, name=full_name)
+                self.manager.check_pending()
+        except LoomError as error:  # a plugin that breaks the hook contract must stop nobody
             if self.manager.get_plugin(full_name) is plugin:
                 self.manager.unregister(plugin)
             self._break(name, distribution, error)
@@ -142,17 +163,19 @@ class Catalog:
         for kind in self.kinds:
             try:
                 caller = self.manager.subset_hook_caller(kind.hook, remove_plugins=others)
-                for spec in (spec for specs in caller() for spec in specs):
+                with guarded(f"plugin {name}", kind.hook):
+                    specs = [spec for specs in caller() for spec in specs]
+                for spec in specs:
                     kind.add(Found(spec, distribution, version))
-            except Exception as error:  # noqa: BLE001 - as above
+            except LoomError as error:  # as above
                 self._break(name, distribution, error)
 
-    def _break(self, name: str, distribution: str, error: BaseException) -> None:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-        if isinstance(error, pluggy.PluginValidationError):
-            why = "; ".join(lines)  # which hook, and only below it what is wrong with it
+    def _break(self, name: str, distribution: str, error: LoomError) -> None:
+        cause = error.__cause__
+        if isinstance(cause, pluggy.PluginValidationError):  # which hook, and only below it what is wrong with it
+            why = "; ".join(line.strip() for line in str(cause).splitlines() if line.strip())
         else:
-            why = lines[0] if isinstance(error, PluginError) else f"{type(error).__name__}: {lines[0]}"
+            why = error.what if cause is None else described(cause)
         self.broken.append(Broken(name, distribution, why))
 
     def observe(self, hook: str, **arguments: Any) -> None:
@@ -160,9 +183,10 @@ class Catalog:
         caller: pluggy.HookCaller = getattr(self.manager.hook, hook)
         for one in caller.get_hookimpls():
             try:
-                one.function(**{name: arguments[name] for name in one.argnames})
-            except Exception as error:  # noqa: BLE001 - observers may not stop a run
-                print(f"loom: plugin {one.plugin_name}: {hook} raised {type(error).__name__}: {error}", file=sys.stderr)
+                with guarded(f"plugin {one.plugin_name}", hook):
+                    one.function(**{name: deepcopy(arguments[name]) for name in one.argnames})
+            except LoomError as error:  # observers may not stop a run
+                print(f"loom: {visible(error.what)}", file=sys.stderr)
 
 
 def new_manager() -> pluggy.PluginManager:
@@ -187,8 +211,9 @@ def load_all(group: str = GROUP) -> Catalog:
     for point in sorted(importlib.metadata.entry_points(group=group), key=lambda p: (p.name, p.value)):
         distribution = point.dist.name if point.dist else "?"
         try:
-            plugin = point.load()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the reason is shown by `loom list`
+            with guarded(f"plugin {point.name}"):
+                plugin = point.load()
+        except LoomError as error:  # the reason is shown by `loom list`
             catalog._break(point.name, distribution, error)
             continue
         catalog.register(plugin, point.name, distribution, point.dist.version if point.dist else "?")

@@ -47,7 +47,7 @@ def _reader(asked_by: str) -> tuple[Any, Found[ServerSpec]]:
     catalog = installed()
     for found in catalog.servers:
         if "local_model" in found.spec.capabilities:
-            server = catalog.load(found)(found.spec.options())
+            server = catalog.make(found, found.spec.options())
             if hasattr(server, "tokenizer"):
                 return server, found
     raise ModelError(

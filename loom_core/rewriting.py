@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from loom_core import border
 from loom_core.contracts import PromptAugmentation, Tokenizer
 from loom_core.errors import PluginError
 from loom_core.evidence import Kept, Rewritten, Trail, kept_ends
+from loom_core.guard import guarded
 from loom_core.prompt import only_context_changed
 from loom_core.render import Chat, render
 from loom_core.types import Evidence, Json, Prompt, Sample
@@ -55,7 +57,8 @@ def rewrite(
     dropped, seconds = 0, 0.0
     for name, augmentation in augmentations:
         began = time.perf_counter()
-        given = augmentation.rewrite(prompt, tokenizer, chat=chat)
+        with guarded(f"augmentation {name}", "rewrite()"):
+            given = border.rewritten(augmentation.rewrite(prompt, tokenizer, chat=chat), f"augmentation {name}")
         seconds += time.perf_counter() - began
         made = given if isinstance(given, Rewritten) else Rewritten(prompt=given, kept=kept_ends(prompt, given))
         if not only_context_changed(prompt, made.prompt):

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from loom_core.agenda import Agenda, Bundle
 from loom_core.errors import LoomError, ModelError
+from loom_core.events import misfit as event_misfit
 from loom_core.keys import call_key, plain
 from loom_core.manifest import redact, redacted, secrets
 from loom_core.names import arm_to_json
@@ -176,6 +177,9 @@ class Runner:
             return
         if worker not in self._busy:
             return
+        if problem := event_misfit(event, worker.ready):
+            self._misbehaved(worker, problem)
+            return
         op = event["op"]
         if op == "ready":
             worker.ready = True
@@ -187,7 +191,7 @@ class Runner:
             self._busy[worker] = None
             self._hand_out(worker)
         elif op == "failed":
-            self._failed(worker, LoomError.from_json(event["error"]))
+            self._failed(worker, LoomError.from_json(event["error"]), bool(event.get("permanent")))
         elif op == "gone":
             self._gone(worker, workers)
         self._settle(workers)
@@ -247,9 +251,16 @@ class Runner:
         self._progress.response(record)
         self._selection.catalog.observe("loom_response", record=record)
 
-    def _failed(self, worker: WorkerProcess, error: LoomError) -> None:
-        """A worker says why it ends: before it was ready that is the run's failure, later a death like any other."""
-        if not worker.ready and self._started <= self._placement.workers:
+    def _misbehaved(self, worker: WorkerProcess, problem: str) -> None:
+        """What came over a worker's pipe is no event: nothing it says can be relied on, and it is replaced."""
+        worker.last_lines.append(f"it wrote what is no event: {problem}")
+        worker.kill()
+
+    def _failed(self, worker: WorkerProcess, error: LoomError, permanent: bool) -> None:
+        """A worker says why it ends: before it was ready, or where it would be refused again, that is the run's
+        failure; an accident later is a death like any other.
+        """
+        if permanent or (not worker.ready and self._started <= self._placement.workers):
             raise error
         worker.last_lines.append(str(error).replace("\n", " "))
 

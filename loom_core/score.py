@@ -15,7 +15,8 @@ from typing import TextIO, TypeAlias
 from loom_core import border, official
 from loom_core.contracts import Benchmark, Graded, Judging, Metric
 from loom_core.conversation import response_from
-from loom_core.errors import RunError
+from loom_core.errors import LoomError, PluginError, RunError
+from loom_core.guard import reason
 from loom_core.judging import Case, Judge
 from loom_core.keys import plain
 from loom_core.manifest import redact, secrets
@@ -190,11 +191,11 @@ def scores_together(benchmark: Benchmark, rows: list[Graded], hidden: list[str])
     """The scores of a group; where its scorer raises, each sample loses its values and says why."""
     try:
         given = list(benchmark.score_group(rows))
-        if len(given) != len(rows):
-            raise ValueError(f"score_group gave {len(given)} results for {len(rows)} samples")
-    except Exception as error:  # noqa: BLE001 - as for a single sample
-        reason = Scored(value=None, detail={"error": redact(f"{type(error).__name__}: {error}", hidden)})
-        return [dict.fromkeys(row.scored, reason) for row in rows]
+        if len(given) != len(rows) or not all(isinstance(one, Mapping) for one in given):
+            raise PluginError(f"score_group gave {len(given)} results for {len(rows)} samples, or other than mappings")
+    except LoomError as error:  # as for a single sample
+        without = Scored(value=None, detail={"error": redact(reason(error), hidden)})
+        return [dict.fromkeys(row.scored, without) for row in rows]
     # A metric that the group's rule does not touch keeps the value of the sample alone.
     return [
         {name: border.scored(value, name) for name, value in {**row.scored, **one}.items()}
@@ -232,12 +233,12 @@ def scores_alone(
 ) -> dict[str, Scored | Judging]:
     try:
         given = chosen.benchmark.score(sample, answers, metrics)
-    except Exception as error:  # noqa: BLE001 - a scorer's failure is a fact about this sample, recorded with it
-        reason = Scored(value=None, detail={"error": redact(f"{type(error).__name__}: {error}", hidden)})
-        return dict.fromkeys(metrics, reason)
+    except LoomError as error:  # a scorer's failure is a fact about this sample, recorded with it
+        without = Scored(value=None, detail={"error": redact(reason(error), hidden)})
+        return dict.fromkeys(metrics, without)
     missing = Scored(value=None, detail={"error": "the benchmark gave no value for this metric"})
     if not isinstance(given, Mapping):
-        reason = f"benchmark {chosen.name} gave {type(given).__name__} where scores by metric are expected"
-        return dict.fromkeys(metrics, Scored(value=None, detail={"error": reason}))
+        why = f"benchmark {chosen.name} gave {type(given).__name__} where scores by metric are expected"
+        return dict.fromkeys(metrics, Scored(value=None, detail={"error": why}))
     found: dict[str, object] = {name: given.get(name, missing) for name in metrics}
     return {name: one if isinstance(one, Generator) else border.scored(one, name) for name, one in found.items()}

@@ -14,12 +14,13 @@ from typing import Any, get_args, get_type_hints
 from loom_core.config import RunConfig, with_templates
 from loom_core.contracts import Benchmark, Metric, ModelCard, Server
 from loom_core.errors import DataError, LoomError, UsageError, nearest
+from loom_core.guard import guarded
 from loom_core.judges import JudgeChoice, parse_judge
 from loom_core.keys import digest, plain
 from loom_core.names import Choice, parse_arms, parse_benchmark, refusal
 from loom_core.options import build, identity
 from loom_core.ownprompt import OwnPrompt
-from loom_core.plugins import Catalog, Found, resolve
+from loom_core.plugins import Catalog, Found
 from loom_core.specs import MetricSpec, ServerSpec
 from loom_core.thinking import declared
 from loom_core.tomlfile import read_toml
@@ -80,7 +81,7 @@ class Selection:
 
     def open_server(self) -> Server:
         """The server, built with its options."""
-        server: Server = self.catalog.load(self.server)(self.server_options)
+        server: Server = self.catalog.make(self.server, self.server_options)
         return server
 
     def describe(self) -> ModelCard:
@@ -123,10 +124,9 @@ class Selection:
         return {found.spec.name: self._metric(found) for found in self.metric_specs(task)}
 
     def _metric(self, found: Found[MetricSpec]) -> Metric:
-        factory = self.catalog.load(found)
         given = metric_options(self.config, found)
         options = build(found.spec.options, given, owner=f"metric {found.spec.name}")
-        metric: Metric = factory(options) if given else factory()
+        metric: Metric = self.catalog.make(found, *([options] if given else []))
         return metric
 
 
@@ -153,7 +153,7 @@ def select(config: RunConfig, catalog: Catalog) -> Selection:
     _refuse_unknown_metrics(config, catalog)
     server_options = build(server.spec.options, config.server_options, owner=f"server {server_name}")
     if stacked := [arm for arm in arms if len(arm.of_kind("model")) > 1]:
-        _refuse_stacks(stacked, catalog.load(server)(server_options))
+        _refuse_stacks(stacked, catalog.make(server, server_options))
     return Selection(
         config=config,
         catalog=catalog,
@@ -180,7 +180,7 @@ def described(config: RunConfig, catalog: Catalog) -> ModelCard:
     """The card of a config's model on its server: tokenizer and window, no weights."""
     model, name = _model(config, catalog)
     found = catalog.servers.get(name)
-    server: Server = catalog.load(found)(build(found.spec.options, config.server_options, owner=f"server {name}"))
+    server: Server = catalog.make(found, build(found.spec.options, config.server_options, owner=f"server {name}"))
     return server.describe(
         model, build(found.spec.model_options, config.model_options, owner=f"model on server {name}")
     )
@@ -190,7 +190,8 @@ def _refuse_stacks(arms: Sequence[Arm], server: Any) -> None:
     """Ask a server that has rules for it (`check_arm`) about arms with several methods for the model itself."""
     if (check := getattr(server, "check_arm", None)) is not None:
         for arm in arms:
-            check(arm)
+            with guarded("check_arm()"):
+                check(arm)
 
 
 def metric_options(config: RunConfig, found: Found[MetricSpec]) -> dict[str, str]:
@@ -255,8 +256,7 @@ def _refuse_twice(chosen: tuple[Chosen, ...]) -> None:
 
 def _open(choice: Choice, config: RunConfig, catalog: Catalog) -> Chosen:
     name = choice.found.spec.name
-    factory = catalog.load(choice.found)
-    benchmark: Benchmark = factory(_seeded(choice.options, config.seed))
+    benchmark: Benchmark = catalog.make(choice.found, _seeded(choice.options, config.seed))
     tasks = [t for t in benchmark.tasks(config.lengths) if not choice.tasks or t.name in choice.tasks]
     if not tasks:
         offered = ", ".join(t.name for t in benchmark.tasks(config.lengths))
@@ -264,7 +264,7 @@ def _open(choice: Choice, config: RunConfig, catalog: Catalog) -> Chosen:
             f"no task of {name} is left",
             where=choice.text,
             why=f"these options give: {offered}",
-            hint=_giving(choice, factory, config.lengths) or "drop the task",
+            hint=_giving(choice, catalog, config.lengths) or "drop the task",
         )
     if thinking := declared(config.thinking, config.thinking_budget):
         tasks = [replace(t, generation=thinking.limits(t.generation)) for t in tasks]
@@ -287,14 +287,15 @@ def _refuse_idle_templates(config: RunConfig, chosen: tuple[Chosen, ...]) -> Non
             )
 
 
-def _giving(choice: Choice, factory: Any, lengths: tuple[int, ...]) -> str:
+def _giving(choice: Choice, catalog: Catalog, lengths: tuple[int, ...]) -> str:
     """Which option, of those that take one of a few words, gives the tasks asked for; "" where none does."""
     hints = get_type_hints(type(choice.options))
     for option, value in ((f.name, value) for f in fields(choice.options) for value in get_args(hints[f.name])):
         if not isinstance(value, str):
             continue
         try:
-            given = {task.name for task in factory(replace(choice.options, **{option: value})).tasks(lengths)}
+            tried = catalog.make(choice.found, replace(choice.options, **{option: value}))
+            given = {task.name for task in tried.tasks(lengths)}
         except (ValueError, LoomError):
             continue
         if set(choice.tasks) <= given:
@@ -317,7 +318,7 @@ def _model(config: RunConfig, catalog: Catalog) -> tuple[str, str]:
         found = catalog.models.get(name)
         server = config.server or found.spec.server
         loads = server == found.spec.server or LOADING & catalog.servers.get(server).spec.capabilities
-        return str(catalog.load(found)()) if loads else name, server
+        return str(catalog.make(found)) if loads else name, server
     if config.model is None:
         catalog.models.get(name)
     return name, config.server or DEFAULT_SERVER
@@ -330,7 +331,7 @@ def _with_suite(config: RunConfig, catalog: Catalog) -> RunConfig:
         return config
     if name == DEFAULT_SUITE and name not in catalog.suites:
         raise UsageError("no benchmark was named", hint="loom run BENCHMARK --model MODEL (loom list benchmarks)")
-    path = Path(resolve(catalog.suites.get(name).spec.factory)())
+    path = Path(catalog.make(catalog.suites.get(name)))
     try:
         values = read_toml(path)
     except (OSError, ValueError) as error:

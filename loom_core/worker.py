@@ -21,6 +21,7 @@ from typing import Any, TextIO
 from loom_core.config import RunConfig
 from loom_core.conversation import Conversations
 from loom_core.errors import LoomError, ModelError
+from loom_core.guard import Accident, guarded
 from loom_core.names import arm_from_json
 from loom_core.plugins import installed
 from loom_core.selection import Selection, select
@@ -70,16 +71,15 @@ def main() -> None:
     """Serve orders until told to stop."""
     channel = Channel(sys.stdin, _private_stdout())
     try:
-        _serve(channel)
+        with guarded("a worker"):
+            _serve(channel)
     except LoomError as error:
-        channel.send({"op": "failed", "error": error.to_json()})
-        sys.exit(1)
-    except Exception as error:  # noqa: BLE001 - a bug in a plugin must reach the parent as an event
-        traceback.print_exc()
-        problem = ModelError(
-            "a worker failed", why=f"{type(error).__name__}: {error}", hint="see logs/ in the run folder"
-        )
-        channel.send({"op": "failed", "error": problem.to_json()})
+        # What a plugin raised by accident may go otherwise in another process; what it refuses it refuses again.
+        accident = isinstance(error, Accident)
+        if accident:
+            traceback.print_exc()
+            error = ModelError("a worker failed", why=error.what, hint="see logs/ in the run folder")
+        channel.send({"op": "failed", "error": error.to_json(), "permanent": not accident})
         sys.exit(1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from loom_core.contracts import BenchmarkBase, Graded
+from loom_core.hosted import HostedBenchmark
 from loom_core.score import scores_together
 from loom_core.types import Prompt, Sample, Scored
 
@@ -65,7 +66,7 @@ def _row() -> Graded:
 
 
 def test_a_group_scorer_that_raises_costs_the_values_not_the_samples() -> None:
-    both = scores_together(_Raises(), [_row(), _row()], [])
+    both = scores_together(HostedBenchmark(_Raises(), "pairs", ["t"]), [_row(), _row()], [])
     assert [one["a"].value for one in both] == [None, None]
     assert "no pair" in both[0]["b"].detail["error"]
 

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "forms",
         (
             *("keys", "prompt", "contracts", "answering", "render", "truncate", "literals", "pins"),
-            *("stats", "quantiles", "strata", "border"),
+            *("stats", "quantiles", "strata", "border", "shapes", "guard", "hosted"),
             *("download", "records", "tables", "ownprompt", "stratify", "evidence", "chunking", "thinking"),
             *("upstream", "defusing"),
             *("digests", "archives", "mirror", "hub", "parquet", "remote", "foreign", "tomlfile"),
@@ -55,6 +55,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "conversation",
                 "agenda",
                 "process",
+                "events",
                 "placement",
                 "worker",
                 "score",

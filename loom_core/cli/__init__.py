@@ -17,6 +17,7 @@ import click
 from loom_core import __version__
 from loom_core.cli import exits
 from loom_core.errors import LoomError, UsageError, nearest, refusal
+from loom_core.guard import described, guarded
 
 COMMANDS = {
     "run": "Run benchmarks on a model, or continue a run.",
@@ -75,9 +76,10 @@ class LazyGroup(click.Group):
         """Let plugins of the group `loom.commands` add their commands; one that raises is named and passed over."""
         for point in importlib.metadata.entry_points(group="loom.commands"):
             try:
-                point.load().loom_commands(self)
-            except Exception as error:  # noqa: BLE001 - one broken plugin must not take the command line away
-                exits.say(f"loom: plugin {point.name} is broken: {type(error).__name__}: {error}", err=True)
+                with guarded(f"plugin {point.name}"):
+                    point.load().loom_commands(self)
+            except LoomError as error:  # one broken plugin must not take the command line away
+                exits.say(f"loom: plugin {point.name} is broken: {described(error.__cause__ or error)}", err=True)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -111,7 +111,7 @@ def sources_of(bench: str) -> tuple[DataSource, ...]:
     """The files of a benchmark as typed: of its tasks, and of any options where none are given."""
     catalog = installed()
     choice = parse_benchmark(bench, catalog)
-    benchmark = catalog.load(choice.found)(choice.options)
+    benchmark = catalog.make(choice.found, choice.options)
     tasks = [task for task in benchmark.tasks(()) if not choice.tasks or task.name in choice.tasks]
     found = {source.pin: source for task in tasks for source in task.sources}
     everything: Callable[[], Iterable[DataSource]] | None = getattr(benchmark, "sources", None)

@@ -78,7 +78,14 @@ def printer(form: str) -> Callable[[Mapping[str, Any]], str]:
 
     catalog = installed()
     if form in catalog.reports:
+        from loom_core.guard import guarded
+
         made: Callable[[Mapping[str, Any]], str] = catalog.load(catalog.reports.get(form))
-        return made
+
+        def given(report: Mapping[str, Any]) -> str:
+            with guarded(f"report format {form}"):
+                return str(made(report))
+
+        return given
     names = [*FORMATS, *(found.spec.name for found in catalog.reports)]
     raise UsageError(f"there is no report format {form!r}", where="--format", hint=nearest(form, names))
