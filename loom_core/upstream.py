@@ -6,15 +6,19 @@ For the child process of `loom parity`: it runs code of others, from the user's 
 
 from __future__ import annotations
 
+import ast
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import json
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
+
+from loom_core.types import Json
 
 
 def module(root: Path, path: str, *, absent: Collection[str] = (), name: str = "") -> ModuleType:
@@ -38,6 +42,61 @@ def module(root: Path, path: str, *, absent: Collection[str] = (), name: str = "
         sys.modules[name] = made
         spec.loader.exec_module(made)
     return made
+
+
+def notebook(root: Path, path: str, *, absent: Collection[str] = (), name: str = "", whole: bool = False) -> ModuleType:
+    """The code cells of a notebook, executed now as one module: its imports and functions, or, whole, every line.
+
+    absent: as for `module`. name: the module's `__name__`; the module is not entered in `sys.modules`. Raises
+    FileNotFoundError where the checkout has no such file, and whatever the cells raise.
+    """
+    file = root / path
+    if not file.is_file():
+        raise FileNotFoundError(f"{path} is not in this checkout")
+    cells = json.loads(file.read_text("utf-8"))["cells"]
+    tree = ast.parse("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
+    if not whole:
+        kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
+        tree.body = [line for line in tree.body if isinstance(line, kept)]
+    with stand_ins(absent):
+        return _executed(tree, file, name or file.stem)
+
+
+def script(root: Path, path: str, *, constants: Mapping[str, Json]) -> ModuleType:
+    """A script, run now as the main module with other values for some names that it sets at its top: its switches.
+
+    Raises FileNotFoundError where the checkout has no such file, ValueError where it sets no such name, and what the
+    script raises.
+    """
+    file = root / path
+    if not file.is_file():
+        raise FileNotFoundError(f"{path} is not in this checkout")
+    tree, left = ast.parse(file.read_text("utf-8")), dict(constants)
+    for line in tree.body:
+        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name) and line.targets[0].id in left:
+            line.value = ast.copy_location(ast.Constant(left.pop(line.targets[0].id)), line.value)
+    if left:
+        raise ValueError(f"{path} sets no {', '.join(left)}")
+    return _executed(tree, file, "__main__")
+
+
+def _executed(tree: ast.Module, file: Path, name: str) -> ModuleType:
+    loader = _Tree(tree, str(file))
+    made = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(name, loader, origin=str(file)))
+    loader.exec_module(made)
+    return made
+
+
+class _Tree(importlib.abc.InspectLoader):
+    def __init__(self, tree: ast.Module, file: str) -> None:
+        self._tree, self._file = tree, file
+
+    def get_source(self, fullname: str) -> None:
+        """None: what is executed is not what stands in the file."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The tree, compiled under the file's name."""
+        return self.source_to_code(self._tree, self._file)
 
 
 @contextmanager

@@ -79,6 +79,27 @@ def test_a_module_of_a_checkout_is_imported_with_stand_ins(tmp_path: Path) -> No
         upstream.module(tmp_path, "other.py")
 
 
+def test_a_notebook_gives_its_functions_or_runs_whole(tmp_path: Path) -> None:
+    lines = ["import seaborn\n", "def double(x):\n    return 2 * x\n", "raise SystemExit('drawn')\n"]
+    cells = [{"cell_type": "markdown", "source": ["not code"]}, {"cell_type": "code", "source": lines}]
+    (tmp_path / "viz.ipynb").write_text(json.dumps({"cells": cells}), "utf-8")
+    assert upstream.notebook(tmp_path, "viz.ipynb", absent=("seaborn",)).double(4) == 8
+    with pytest.raises(SystemExit, match="drawn"):
+        upstream.notebook(tmp_path, "viz.ipynb", absent=("seaborn",), name="__main__", whole=True)
+    with pytest.raises(FileNotFoundError, match=r"other\.ipynb"):
+        upstream.notebook(tmp_path, "other.ipynb")
+
+
+def test_a_script_runs_with_its_switches_set(tmp_path: Path) -> None:
+    (tmp_path / "table.py").write_text("half = False\nfound = (0.5 if half else 1, __name__)\n", "utf-8")
+    assert upstream.script(tmp_path, "table.py", constants={"half": True}).found == (0.5, "__main__")
+    assert upstream.script(tmp_path, "table.py", constants={}).found == (1, "__main__")
+    with pytest.raises(ValueError, match="sets no quarter"):
+        upstream.script(tmp_path, "table.py", constants={"quarter": True})
+    with pytest.raises(FileNotFoundError, match=r"other\.py"):
+        upstream.script(tmp_path, "other.py", constants={})
+
+
 # --- the certificate --------------------------------------------------------------------------------------------------
 
 SPEC = BenchmarkSpec(

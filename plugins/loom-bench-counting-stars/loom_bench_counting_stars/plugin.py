@@ -44,6 +44,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
             tasks=(*FORMS, *(PREFIX + form for form in FORMS)),
             options=CountingStarsOptions,
             capability="reasoning",
+            parity="loom_bench_counting_stars.parity:Parity",
             licence="official: MIT, texts by Paul Graham and Cao Xueqin (fetched, not shipped); loom: Apache-2.0",
         ),
     )

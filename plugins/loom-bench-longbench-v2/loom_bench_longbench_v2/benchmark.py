@@ -72,7 +72,7 @@ class LongBenchV2(Pinned, BenchmarkBase):
         template = data.text(self._template(TEMPLATES[task.name]))
         second = data.text(self._template(SECOND_CALL)) if task.name == "cot" else None
         for record in records.read_records(data, self.pins[f"{FOLDER}/data.json"], FIELDS, form="json"):
-            yield _sample(task.name, template, second, record.values)
+            yield sample_of(task.name, template, second, record.values)
 
     def follow_up(self, sample: Sample, responses: Sequence[Response]) -> Turn | None:
         """In the mode `cot`, the question again with the model's thoughts and without the text."""
@@ -114,7 +114,8 @@ PARTS: Mapping[str, Callable[[Sample], bool]] = {
 }
 
 
-def _sample(mode: str, template: str, second: str | None, record: Mapping[str, Json]) -> Sample:
+def sample_of(mode: str, template: str, second: str | None, record: Mapping[str, Json]) -> Sample:
+    """The sample of a record. template, second: the texts of the first call and, where there is one, of the second."""
     meta: dict[str, Json] = {name: record[name] for name in ("domain", "sub_domain", "difficulty")}
     meta["oracle"] = f"The correct answer is ({record['answer']})"
     if second is not None:

@@ -36,6 +36,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
             version="2",
             summary="503 multiple-choice questions on texts of 8 thousand to 2 million words, by difficulty and length",
             factory="loom_bench_longbench_v2.benchmark:LongBenchV2",
+            parity="loom_bench_longbench_v2.parity:Parity",
             tasks=("direct", "cot", "no_context", "rag"),
             options=LongBenchV2Options,
             capability="reasoning",
