@@ -6,10 +6,10 @@ Knows requests and responses; no engine, no network, no tokenizer's insides.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from loom_core.contracts import Tokenizer
+from loom_core.contracts import ModelCard, Tokenizer
 from loom_core.types import Generation, Request, Response, Timing
 
 
@@ -54,14 +54,39 @@ def stop_ids(tokenizer: Tokenizer, generation: Generation) -> frozenset[int]:
     return frozenset(token for text, token in last if tokenizer.decode([token]) == text)
 
 
-def said(tokenizer: Tokenizer, ids: Sequence[int], generation: Generation) -> str:
-    """The text of generated `ids` (end token already taken off), up to the first stop string."""
-    text = tokenizer.decode(ids)
+def all_stop_ids(card: ModelCard, generation: Generation) -> list[int]:
+    """The tokens at which an engine stops: the ends of this model, and stop strings that are tokens (`stop_ids`)."""
+    ends: Iterable[int] = card.facts.get("end_ids") or ()
+    return sorted({*ends, *(stop_ids(card.tokenizer, generation) if card.tokenizer is not None else ())})
+
+
+def said(tokenizer: Tokenizer, ids: Sequence[int], request: Request) -> str:
+    """The text of generated `ids` (end token already taken off), up to the first stop string; with the request's marks,
+    which decoding alone drops where they are special tokens."""
+    generation = request.generation
+    text = _with_marks(tokenizer, ids, request.marks)
     if not generation.stop:
         return text
     begin = len(tokenizer.decode(ids[: generation.min_tokens])) if generation.min_tokens else 0
     end = first_stop(text, generation.stop, begin)
     return text if end is None else text[: end[0]]
+
+
+def _with_marks(tokenizer: Tokenizer, ids: Sequence[int], marks: Sequence[str]) -> str:
+    """The text of `ids`, in which each special token that `marks` are made of stands as it is written there."""
+    shown: dict[int, str] = {}
+    for mark in marks:
+        for token, (start, end) in zip(*tokenizer.offsets(mark), strict=True):
+            if start < end and not tokenizer.decode([token]):
+                shown[token] = mark[start:end]
+    if shown.keys().isdisjoint(ids):
+        return tokenizer.decode(ids)
+    parts, begin = [], 0
+    for place, token in enumerate(ids):
+        if token in shown:
+            parts += [tokenizer.decode(ids[begin:place]), shown[token]]
+            begin = place + 1
+    return "".join([*parts, tokenizer.decode(ids[begin:])])
 
 
 def failure(request: Request, why: str, *, n_in: int, queued: float, started: float | None = None) -> Response:

@@ -33,7 +33,11 @@ MOST_CALLS = 64
 
 
 class Tokenizer(Protocol):
-    """Text to token ids of the evaluated model, and back. template_digest is empty where there is no chat template."""
+    """Text to token ids of the evaluated model, and back. template_digest is empty where there is no chat template.
+
+    A tokenizer may also have `lead_ids`, what it puts in front of a plain text where that is not BOS alone (`lead_ids`
+    below), and `folds_system`, True where its template takes no system message and `chat` puts it into the user's turn.
+    """
 
     digest: str
     template_digest: str
@@ -51,6 +55,14 @@ class Tokenizer(Protocol):
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> str | None:
         """The messages through the chat template, up to where the assistant's turn begins; None without a template."""
+
+
+def lead_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """What the tokenizer's own convention puts in front of a plain text."""
+    given: tuple[int, ...] | None = getattr(tokenizer, "lead_ids", None)
+    if given is not None:
+        return given
+    return (tokenizer.bos_id,) if tokenizer.adds_bos and tokenizer.bos_id is not None else ()
 
 
 class Data(Protocol):
@@ -221,7 +233,8 @@ class ModelCard:
 
     digest: of configuration, tokenizer and weights. window: most tokens of prompt and answer together; None =
     unknown. kv_bytes_per_token: keys and values over all layers and KV heads. tokenizer: None where the server
-    keeps it to itself. facts: for the manifest (architecture, parameters, dtype, …).
+    keeps it to itself. facts: for the manifest (architecture, parameters, dtype, …); `end_ids`, where it is there, are
+    the tokens that end an answer, for every server that runs the model. notes: what every plan of it must say.
     """
 
     name: str
@@ -231,6 +244,7 @@ class ModelCard:
     tokenizer: Tokenizer | None
     kv_bytes_per_token: int | None = None
     facts: Mapping[str, Json] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Session(Protocol):

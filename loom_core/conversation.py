@@ -239,6 +239,7 @@ class Conversations:
                 spans=rendered.spans if rendered else (),
                 n_dropped=rendered.n_dropped if rendered else 0,
                 protocol=self._selection.config.protocol,
+                marks=() if self._thinking is None else (self._thinking.begin, self._thinking.end),
             ),
             prepared,
         )

@@ -16,6 +16,10 @@ from loom_core.contracts import ModelCard
 from loom_core.errors import ModelError
 from loom_core.options import option
 
+TEMPLATE_HELP = (
+    "values for variables of the chat template, such as enable_thinking=false: pairs, a JSON object, or a file of one"
+)
+
 
 @dataclass(frozen=True)
 class EngineOptions:
@@ -47,6 +51,7 @@ class EngineModelOptions:
     quantization: str | None = option(None, help="the engine's quantization method; none = what the checkpoint says")
     lora: str | None = option(None, help="folder of a LoRA adapter")
     revision: str | None = option(None, help="branch, tag or commit of a hub model; none = main")
+    template: str = option("", help=TEMPLATE_HELP, reach=True)
     trust_remote_code: bool = option(False, help="run Python code that comes with the model; read it first", reach=True)
 
 
@@ -58,6 +63,7 @@ def card(model: str, options: EngineModelOptions, *, asked_by: str) -> ModelCard
         dtype=options.dtype,
         window=options.window,
         revision=options.revision,
+        template=options.template or None,
         trust_remote_code=options.trust_remote_code,
     )
     return readers.with_adapter(found, readers.adapter(options.lora) if options.lora else None)

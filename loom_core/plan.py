@@ -144,6 +144,8 @@ def _measure(sample: Sample, task: Task, card: ModelCard, tally: Tally, policy: 
         assert rendered.token_ids is not None
         length = len(rendered.token_ids)
         audit = (rendered.bos, rendered.expected_bos)
+        asks_system = any(segment.role == "system" for segment in sample.prompt.segments)
+        tally.n_folded += task.chat == "template" and asks_system and getattr(card.tokenizer, "folds_system", False)
         tally.bos[audit] = tally.bos.get(audit, 0) + 1
     else:
         length, tally.estimated = len(sample.prompt.text) // CHARACTERS_PER_TOKEN, True
@@ -313,7 +315,7 @@ def _task_json(selection: Selection, chosen: Chosen, task: Task, name: str, tall
 
 
 def _notes(selection: Selection, card: ModelCard, tally: Tally) -> list[str]:
-    notes = list(tally.told)
+    notes = [*tally.told, *card.notes]
     if tally.estimated:
         notes.append(
             f"lengths are estimates, {CHARACTERS_PER_TOKEN} characters a token: the server keeps its tokenizer"
@@ -321,6 +323,8 @@ def _notes(selection: Selection, card: ModelCard, tally: Tally) -> list[str]:
     templated = any(task.chat == "template" for _, task, _ in selection.tasks())
     if templated and card.tokenizer is not None and not card.tokenizer.template_digest:
         notes.append("the model has no chat template: prompts are plain text")
+    if tally.n_folded:
+        notes.append(f"the chat template takes no system message: in {tally.n_folded} prompts it heads the user's turn")
     for (found, expected), n in tally.bos.items():
         if found != expected:
             notes.append(f"{n} prompts start with {found} BOS tokens where the tokenizer's convention is {expected}")

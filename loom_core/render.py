@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Literal
 
-from loom_core.contracts import Rendered, Tokenizer
+from loom_core.contracts import Rendered, Tokenizer, lead_ids
 from loom_core.types import Prompt, Segment, Span
 
 Chat = Literal["template", "completion"]
@@ -22,15 +22,15 @@ def render(prompt: Prompt, tokenizer: Tokenizer, *, chat: Chat) -> Rendered:
     """The prompt as token ids.
 
     chat "template": the segments as messages through the model's template, a prefill after it; a model without a
-    template gets plain text. chat "completion": the plain concatenation. BOS is added exactly where the tokenizer's
-    own convention adds it; a template brings its own.
+    template gets plain text. chat "completion": the plain concatenation. BOS, or whatever else the tokenizer's own
+    convention puts in front, is added exactly where it does; a template brings its own.
     """
     text = tokenizer.chat(messages(prompt)) if chat == "template" else None
     if text is None:
-        text, lead = prompt.text, [tokenizer.bos_id] if tokenizer.adds_bos and tokenizer.bos_id is not None else []
+        text, lead = prompt.text, lead_ids(tokenizer)
         located = _concatenated(prompt.segments)
     else:
-        lead = []
+        lead = ()
         located = _locate(prompt, text, tokenizer)
         if prefill := prefill_text(prompt):
             located.append((len(text), len(text) + len(prefill), "prefill"))

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from loom_core.contracts import Rendered, Tokenizer
+from loom_core.contracts import Rendered, Tokenizer, lead_ids
 from loom_core.errors import ModelError
 from loom_core.prompt import context_indices, with_texts
 from loom_core.render import Chat, render
@@ -129,7 +129,7 @@ def _cut_prompt(
     the first and the last half). exact: parts of characters at the border are U+FFFD, as decoding has them."""
     text = prompt.text
     ids, offsets = tokenizer.offsets(text)
-    lead = int(tokenizer.adds_bos)
+    lead = len(lead_ids(tokenizer))
     if len(ids) + lead <= limit:
         return prompt
     half, rest, whole = max(0, limit // 2), max(0, limit - lead), truncation.decoded == "whole"

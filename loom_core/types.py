@@ -243,7 +243,8 @@ class Request:
     key: content key of the call. group: digest of the context, equal for requests that may share a prefix.
     seed: derived from the job, so that no batch, worker or order changes what is drawn. n_dropped: tokens that
     truncation removed before the call. token_ids is None where the server renders the prompt itself. protocol: whether
-    a method may see the question before it compresses; only servers that can are asked for context-only.
+    a method may see the question before it compresses; only servers that can are asked for context-only. marks: texts
+    that stay in the answer's text even where they are special tokens, which decoding drops (marks of thinking).
     """
 
     key: str
@@ -258,6 +259,7 @@ class Request:
     spans: tuple[Span, ...] = ()
     n_dropped: int = 0
     protocol: Protocol = "query-aware"
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,11 @@ from loom_core import readers
 from loom_core.contracts import ModelCard
 from loom_core.errors import ModelError
 from loom_core.types import Json
+from loom_server_hf.ends import of_folder
 from loom_server_hf.folder import ModelFolder, locate, tensor_headers
 from loom_server_hf.plugin import HFModelOptions
 from loom_server_hf.rope import Positions, positions
+from loom_server_hf.template import variables
 from loom_server_hf.tokenizer import load_tokenizer
 
 EXPLICIT = (
@@ -59,8 +61,13 @@ def describe(model: str, options: HFModelOptions) -> Description:
     placed = positions(folder.name, values.get("rope_parameters"), window, options)
     dtype = number_format(folder, values, options)
     tokenizer = load_tokenizer(
-        folder.path, folder.config, name=folder.name, trust_remote_code=options.trust_remote_code
+        folder.path,
+        folder.config,
+        name=folder.name,
+        trust_remote_code=options.trust_remote_code,
+        variables=variables(options.template),
     )
+    ends = of_folder(folder, values, tokenizer)
     card = ModelCard(
         name=folder.name,
         path=str(folder.path),
@@ -68,7 +75,8 @@ def describe(model: str, options: HFModelOptions) -> Description:
         window=placed.window,
         tokenizer=tokenizer,
         kv_bytes_per_token=kv_bytes_per_token(values, dtype),
-        facts=facts(folder, values, placed, dtype),
+        facts={**facts(folder, values, placed, dtype), "end_ids": sorted(ends.ids)},
+        notes=ends.notes,
     )
     found = readers.adapter(options.lora) if options.lora else None
     return Description(folder, readers.with_adapter(card, found), placed, dtype)

@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from loom_core.errors import ModelError
 from loom_server_hf.card import Description, describe
+from loom_server_hf.ends import ends
 from loom_server_hf.engine import Engine
 from loom_server_hf.lora import merge
 from loom_server_hf.plugin import HFModelOptions, HFServerOptions
@@ -27,12 +28,12 @@ def opened(model: str, options: HFModelOptions, server: HFServerOptions) -> Iter
     found = describe(model, options)
     device = choose_device(options.device)
     loaded = load(found, options, device)
-    ends = end_ids(loaded, found.card.tokenizer)
+    ending = end_ids(loaded, found.card.tokenizer)
     if options.lora:
         merge(loaded, options.lora)
     state = own_state(loaded)
     engine = StateEngine(loaded, state) if state else Engine(loaded, prefill_chunk=server.prefill_chunk)
-    session = HFSession(engine, found.card, eos_ids=ends, batch=server.batch, share_prefix=server.share_prefix)
+    session = HFSession(engine, found.card, eos_ids=ending, batch=server.batch, share_prefix=server.share_prefix)
     del loaded, engine
     try:
         yield session
@@ -124,13 +125,12 @@ def check_complete(name: str, path: str, report: Any) -> None:
 
 
 def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """The token ids that end an answer: generation config, else config, else the tokenizer; as `generate` chooses."""
+    """The token ids that end an answer: of generation config, else config; with those of tokenizer and template."""
     for source in (getattr(model, "generation_config", None), model.config.get_text_config(), model.config):
         value = getattr(source, "eos_token_id", None)
         if value is not None:
-            return frozenset(value if isinstance(value, (list, tuple)) else (value,))
-    eos = getattr(tokenizer, "eos_id", None)
-    return frozenset() if eos is None else frozenset({eos})
+            return ends(value, tokenizer).ids
+    return ends(None, tokenizer).ids
 
 
 @contextmanager

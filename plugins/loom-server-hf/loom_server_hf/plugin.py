@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from loom_core.engines import TEMPLATE_HELP
 from loom_core.hookspecs import hookimpl
 from loom_core.options import option
 from loom_core.specs import AugmentationSpec, ServerSpec
@@ -49,6 +50,7 @@ class HFModelOptions:
     )
     lora: str | None = option(None, help="folder of a LoRA adapter, merged into the weights at loading")
     revision: str | None = option(None, help="branch, tag or commit of a hub model; none = main")
+    template: str = option("", help=TEMPLATE_HELP, reach=True)
     trust_remote_code: bool = option(False, help="run Python code that comes with the model; read it first", reach=True)
 
     def __post_init__(self) -> None:
@@ -75,7 +77,7 @@ def loom_servers() -> Sequence[ServerSpec]:
     return (
         ServerSpec(
             name="hf",
-            version="1",
+            version="2",
             summary="any causal language model of transformers, from a folder or the hub, with loom's own KV cache",
             factory="loom_server_hf.server:HFServer",
             capabilities=frozenset({"local_model", "token_ids", "device", "stream", "context_only"}),

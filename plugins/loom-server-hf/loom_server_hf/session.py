@@ -197,7 +197,7 @@ class HFSession:
     def _text(self, item: Taken, ids: tuple[int, ...]) -> str:
         """The answer without its end token and without what a stop string cuts off."""
         kept = ids[:-1] if ids and ids[-1] in self._eos_ids else ids
-        return said(self._tokenizer, kept, item.request.generation)
+        return said(self._tokenizer, kept, item.request)
 
 
 def _run(engine: Answers, rows: Sequence[Row], policy: Any, unit: Unit) -> Iterator[tuple[int, RowResult]]:

@@ -1,32 +1,29 @@
-"""A fast tokenizer of transformers as loom's `Tokenizer`. Text to ids and back, exactly; knows no model.
-
-A chat template that asks for today's date gets a fixed one: the same prompt must have the same key tomorrow.
-"""
+"""A fast tokenizer of transformers as loom's `Tokenizer`. Text to ids and back, exactly; knows no model."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from loom_core.errors import ModelError
 from loom_core.keys import digest
-
-TEMPLATE_DATE = datetime(2024, 7, 26)
-"""The date that templates see: the one Llama 3.1's template itself falls back to."""
-
-DATE_LETTERS = "aAbBdHIjmMpSyY"
+from loom_core.types import Json
+from loom_server_hf.template import ChatTemplate
 
 PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 class HFTokenizer:
-    """Wraps a fast tokenizer. Raises ModelError for a slow one, which cannot say where its tokens lie in the text."""
+    """Wraps a fast tokenizer. Raises ModelError for a slow one, which cannot say where its tokens lie in the text.
 
-    def __init__(self, tokenizer: Any, *, name: str = "") -> None:
+    variables: values for those of its chat template. lead_ids: what its post-processor puts in front of a text (BOS, or
+    a prefix such as `[gMASK]<sop>`); what it puts behind is an end, which no prompt has.
+    """
+
+    def __init__(self, tokenizer: Any, *, name: str = "", variables: Mapping[str, Json] | None = None) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise ModelError(
                 f"the tokenizer {type(tokenizer).__name__} is a slow one",
@@ -38,12 +35,21 @@ class HFTokenizer:
         bos = tokenizer.bos_token_id
         with_special, plain = self.encode("a", special=True), self.encode("a")
         self.bos_id: int | None = bos
-        self.adds_bos: bool = bos is not None and with_special[:1] == [bos] and plain[:1] != [bos]
+        self.lead_ids = _in_front(with_special, plain)
+        self.adds_bos: bool = bos is not None and self.lead_ids[:1] == (bos,)
         self.eos_id: int | None = tokenizer.eos_token_id
         self.digest = digest(self._content())
+        self._added = frozenset(tokenizer.added_tokens_decoder)
         template: str | None = tokenizer.get_chat_template() if tokenizer.chat_template else None
-        self.template_digest = hashlib.sha256(template.encode()).hexdigest() if template else ""
-        self._template = None if template is None else with_fixed_date(template)
+        self._template: ChatTemplate | None = None
+        if template:
+            self._template = ChatTemplate(tokenizer, template, variables or {}, name=name)
+        elif variables:
+            raise ModelError(
+                "there is no chat template to give variables to", where=name, hint="leave the model option template out"
+            )
+        self.template_digest = self._template.digest if self._template is not None else ""
+        self.folds_system = self._template is not None and self._template.folds
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Token ids. special: add what the tokenizer adds by itself (usually BOS)."""
@@ -71,27 +77,28 @@ class HFTokenizer:
     def chat(self, messages: Sequence[Mapping[str, str]]) -> str | None:
         """The messages through the chat template, up to where the assistant's turn begins; None without a template.
 
-        Raises ModelError with the template's own words where it refuses the messages (no system role, for example).
+        A system message that the template refuses or drops stands at the head of the user's turn (`folds_system`).
+        Raises ModelError with the template's own words where it refuses the messages.
         """
-        if self._template is None:
-            return None
-        from jinja2 import TemplateError
+        return self._template(messages) if self._template is not None else None
 
-        try:
-            text: str = self._tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
-                chat_template=self._template,
-                tokenize=False,
-                add_generation_prompt=True,
-            )
-        except (TemplateError, ValueError) as error:
-            raise ModelError(
-                "the chat template refuses these messages",
-                where=self._name,
-                why=f"{error}; roles: {', '.join(m['role'] for m in messages)}",
-                hint="use a prompt template of your own for the task, or a model whose template takes these roles",
-            ) from error
-        return text
+    @cached_property
+    def turn_end(self) -> int | None:
+        """The token that the chat template puts behind an assistant's message; None where that is none of its own.
+
+        As the last message it may end otherwise than before a further turn (gpt-oss): the last one decides.
+        """
+        for tail in self._template.behind_an_answer() if self._template is not None else ():
+            for token in self.encode(tail):
+                if token in self._added and token != self.bos_id and self._tokenizer.decode([token]).strip():
+                    return token
+                if self._tokenizer.decode([token]).strip():
+                    break
+        return None
+
+    def name_of(self, token: int) -> str:
+        """A token as the vocabulary writes it."""
+        return str(self._tokenizer.convert_ids_to_tokens(token))
 
     def _content(self) -> dict[str, Any]:
         """What decides ids: the serialised tokenizer, less the settings of a single call, and specials."""
@@ -101,7 +108,14 @@ class HFTokenizer:
         return {"backend": backend, "bos": self.bos_id, "adds_bos": self.adds_bos, "eos": self.eos_id}
 
 
-def load_tokenizer(path: Path, config: Mapping[str, Any], *, name: str, trust_remote_code: bool = False) -> HFTokenizer:
+def load_tokenizer(
+    path: Path,
+    config: Mapping[str, Any],
+    *,
+    name: str,
+    trust_remote_code: bool = False,
+    variables: Mapping[str, Json] | None = None,
+) -> HFTokenizer:
     """The tokenizer of a model folder: the one AutoTokenizer gives. Raises ModelError with the reason.
 
     AutoTokenizer imports torch; a Llama folder whose tokenizer is a plain tokenizer.json needs no such choice of class.
@@ -111,7 +125,8 @@ def load_tokenizer(path: Path, config: Mapping[str, Any], *, name: str, trust_re
 
     try:
         if _is_plain(path, config):
-            return HFTokenizer(PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True), name=name)
+            plain = PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
+            return HFTokenizer(plain, name=name, variables=variables)
         from transformers import AutoConfig, AutoTokenizer
 
         full = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
@@ -128,16 +143,14 @@ def load_tokenizer(path: Path, config: Mapping[str, Any], *, name: str, trust_re
             why=f"{type(error).__name__}: {error}".splitlines()[0],
             hint="check its files, or save it anew: tokenizer.save_pretrained(FOLDER)",
         ) from error
-    return HFTokenizer(tokenizer, name=name)
+    return HFTokenizer(tokenizer, name=name, variables=variables)
 
 
-def with_fixed_date(template: str) -> str:
-    """The template, with its own `strftime_now` (a macro that shadows the clock) where it asks for the date."""
-    if "strftime_now" not in template:
-        return template
-    filters = "".join(f"|replace('%{letter}', '{TEMPLATE_DATE.strftime('%' + letter)}')" for letter in DATE_LETTERS)
-    # The empty expression keeps the tag before it from swallowing a line break that the template begins with.
-    return f"{{% macro strftime_now(form) %}}{{{{ form{filters} }}}}{{% endmacro %}}{{{{ '' }}}}{template}"
+def _in_front(with_special: Sequence[int], plain: Sequence[int]) -> tuple[int, ...]:
+    """What stands before a text's own ids where a tokenizer adds its special tokens."""
+    n = len(plain)
+    start = next((i for i in range(len(with_special) - n + 1) if list(with_special[i : i + n]) == list(plain)), 0)
+    return tuple(with_special[:start])
 
 
 def _is_plain(path: Path, config: Mapping[str, Any]) -> bool:

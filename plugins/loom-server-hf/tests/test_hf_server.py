@@ -293,14 +293,18 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("generation", "config", "expected"),
-    [(5, 6, {5}), ([5, 7], 6, {5, 7}), (None, 6, {6}), (None, [6, 8], {6, 8}), (None, None, {2})],
+    [(5, 6, {2, 5}), ([5, 7], 6, {2, 5, 7}), (None, 6, {2, 6}), (None, [6, 8], {2, 6, 8}), (None, None, {2})],
 )
 def test_end_ids(model_folder: Path, generation: Any, config: Any, expected: set[int]) -> None:
     model = LlamaForCausalLM.from_pretrained(model_folder)
     model.generation_config.eos_token_id, model.config.eos_token_id = generation, config
 
     class Known:
-        eos_id = 2
+        eos_id, turn_end = 2, None
+
+        @staticmethod
+        def name_of(token: int) -> str:
+            return str(token)
 
     assert end_ids(model, Known()) == expected
 

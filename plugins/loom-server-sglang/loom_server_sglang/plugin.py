@@ -18,7 +18,7 @@ def loom_servers() -> Sequence[ServerSpec]:
     return (
         ServerSpec(
             name="sglang",
-            version="1",
+            version="2",
             summary="SGLang's engine through its offline API: continuous batching, radix cache, tensor parallel",
             factory="loom_server_sglang.server:SglangServer",
             capabilities=frozenset({"token_ids", "prefix_cache", "device", "stream"}),

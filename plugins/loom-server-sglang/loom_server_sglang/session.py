@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from loom_core.answering import by_group, failure, misfit, said, stop_ids
+from loom_core.answering import all_stop_ids, by_group, failure, misfit, said
 from loom_core.contracts import ModelCard, Tokenizer
 from loom_core.engines import EngineOptions
 from loom_core.errors import ModelError
@@ -100,8 +100,8 @@ class SglangSession:
         )
 
     def _limits(self, request: Request) -> dict[str, Any]:
-        # SGLang keeps ids, not strings, from coming before min_new_tokens.
-        found = sorted(stop_ids(self._tokenizer, request.generation))
+        # SGLang keeps ids, not strings, from coming before min_new_tokens; it knows the configuration's ends alone.
+        found = all_stop_ids(self.card, request.generation)
         return {**sampling(request), **({"stop_token_ids": found} if found else {})}
 
     def _response(self, request: Request, ids: tuple[int, ...], last: Any, timing: Timing) -> Response:
@@ -117,7 +117,7 @@ class SglangSession:
         ended_by_token = end["type"] == "stop" and isinstance(end.get("matched"), int)
         return Response(
             key=request.key,
-            text=said(self._tokenizer, given[:-1] if ended_by_token else given, request.generation),
+            text=said(self._tokenizer, given[:-1] if ended_by_token else given, request),
             finish=end["type"],
             n_in=len(ids),
             n_out=len(given),

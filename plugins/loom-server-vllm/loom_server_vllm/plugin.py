@@ -27,7 +27,7 @@ def loom_servers() -> Sequence[ServerSpec]:
     return (
         ServerSpec(
             name="vllm",
-            version="1",
+            version="2",
             summary="vLLM in the worker's process: continuous batching, prefix caching, tensor parallel",
             factory="loom_server_vllm.server:VllmServer",
             capabilities=frozenset({"token_ids", "prefix_cache", "device", "stream"}),

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from loom_core.answering import by_group, failure, misfit, said, stop_ids
+from loom_core.answering import all_stop_ids, by_group, failure, misfit, said
 from loom_core.contracts import ModelCard, Tokenizer
 from loom_core.errors import ModelError
 from loom_core.render import render
@@ -111,8 +111,8 @@ class VllmSession:
             top_p=generation.top_p,
             seed=request.seed if generation.temperature > 0 else None,
             stop=list(generation.stop) or None,
-            # vLLM keeps ids, not strings, from coming before min_tokens.
-            stop_token_ids=sorted(stop_ids(self._tokenizer, generation)) or None,
+            # vLLM keeps ids, not strings, from coming before min_tokens; it knows the configuration's ends alone.
+            stop_token_ids=all_stop_ids(self.card, generation) or None,
             max_tokens=generation.max_tokens,
             min_tokens=generation.min_tokens,
             detokenize=bool(generation.stop),
@@ -128,7 +128,7 @@ class VllmSession:
             return failure(request, why, n_in=len(item.ids), queued=item.queued)
         return Response(
             key=request.key,
-            text=said(self._tokenizer, ids[:-1] if ended_by_token else ids, request.generation),
+            text=said(self._tokenizer, ids[:-1] if ended_by_token else ids, request),
             finish=given.finish_reason,
             n_in=len(item.ids),
             n_out=len(ids),
