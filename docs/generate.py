@@ -1,6 +1,7 @@
-"""Writes docs/reference.md from the code: hooks, specs, commands with their help, options of this repository's plugins.
+"""Writes docs/reference.md from the code (hooks, specs, commands with their help, options of this repository's plugins)
+docs/reproduced.md from the recomputed tables beside the benchmarks, and what the README says of certificates.
 
-Run `python docs/generate.py` after a change; a test compares the file with what this program would write. Only plugins
+Run `python docs/generate.py` after a change; a test compares the files with what this program would write. Only plugins
 of this repository are described, whatever else is installed. Knows plugins by their specs.
 """
 
@@ -18,13 +19,18 @@ from typing import Any
 
 import click
 
-from loom_core import errors, hookspecs, specs
+from loom_core import certificate, errors, hookspecs, specs
+from loom_core import reproduced as tables
 from loom_core.cli import COMMANDS, cli
 from loom_core.options import NoOptions, describe
 from loom_core.plugins import Catalog, Found, installed
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference.md"
+README = ROOT / "README.md"
+PARITY = "authors' program: "
+"""Begins what the README says of a certificate."""
+REPRODUCED = ROOT / "docs" / "reproduced.md"
 WIDTH = 100
 
 HEAD = """# Reference
@@ -33,11 +39,38 @@ Written by `python docs/generate.py` from the code; a test fails when it is stal
 [plugins.md](plugins.md), [run-folder.md](run-folder.md) and [statistics.md](statistics.md).
 """
 
+REPRODUCED_HEAD = """# Published tables, recomputed
+
+Figures that a benchmark's authors print, beside what loom makes of the raw outputs in the authors' repository: only
+tables whose outputs are public there. Written by `python docs/generate.py` from the `reproduced.json` beside each
+benchmark, which `loom reproduced BENCH --upstream FOLDER --write` makes; a test fails when it is stale. Outcomes:
+`equal`, rounded to the digits printed; `cut`, equal where the further digits were cut off; `other`, explained below the
+table; `no outputs`, not recomputed, for the raw outputs are not there.
+"""
+
 
 def reference() -> str:
     """The whole file as it should be."""
     parts = [HEAD, *_hooks(), *_specs(), *_commands(), *_exit_codes(), *_installed()]
     return "\n".join(part.rstrip() + "\n" for part in parts)
+
+
+def reproduced() -> str:
+    """The whole page of recomputed tables as it should be."""
+    own = own_distributions()
+    found = [item.spec for item in installed().benchmarks if item.distribution in own]
+    return tables.page(REPRODUCED_HEAD, [(spec, made) for spec in found if (made := tables.read(spec)) is not None])
+
+
+def readme() -> str:
+    """The README with what each benchmark's certificate says in its row."""
+    text = README.read_text("utf-8")
+    for item in installed().benchmarks:
+        made = certificate.read(item.spec) if item.distribution in own_distributions() else None
+        if made is not None:
+            row = rf"(?m)^(\| `{item.distribution}` \| .* \| )(?:{PARITY}[^;|]*; )?"
+            text = re.sub(row, lambda found, made=made: f"{found[1]}{PARITY}{certificate.summary(made)}; ", text)
+    return text
 
 
 def _hooks() -> Iterator[str]:
@@ -199,7 +232,7 @@ def _range(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    text = reference()
-    changed = not REFERENCE.exists() or REFERENCE.read_text("utf-8") != text
-    REFERENCE.write_text(text, "utf-8")
-    print(f"{REFERENCE.name}: {'written' if changed else 'unchanged'}", file=sys.stderr)
+    for path, text in ((REFERENCE, reference()), (REPRODUCED, reproduced()), (README, readme())):
+        changed = not path.exists() or path.read_text("utf-8") != text
+        path.write_text(text, "utf-8")
+        print(f"{path.name}: {'written' if changed else 'unchanged'}", file=sys.stderr)

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Protocol
 
 from loom_core.errors import PluginError
 from loom_core.keys import plain
@@ -113,8 +114,21 @@ def read(spec: BenchmarkSpec) -> Certificate | None:
         ) from error
 
 
-def stale(certificate: Certificate, spec: BenchmarkSpec, metrics: Mapping[str, str]) -> str:
-    """Why a certificate no longer speaks for what is installed; "" where it does. metrics: versions installed."""
+class Dated(Protocol):
+    """A record of what was true of these versions."""
+
+    @property
+    def benchmark(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def metrics(self) -> Mapping[str, str]: ...
+
+
+def stale(certificate: Dated, spec: BenchmarkSpec, metrics: Mapping[str, str]) -> str:
+    """Why a record no longer speaks for what is installed; "" where it does. metrics: versions installed."""
     if certificate.benchmark != spec.name:
         return f"made for {certificate.benchmark}"
     if certificate.version != spec.version:

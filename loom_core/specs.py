@@ -16,7 +16,8 @@ class BenchmarkSpec:
     version: changes when any sample, prompt or score changes. generated: samples are made for any `--lengths`.
     tasks: the names of all tasks it can have (options may choose among them). parity: "package.module:Class" of its
     `parity.Parity`, which compares it with the authors' own program. answers: "package.module:function" of a
-    `contracts.AnswerReader`, which reads answers in the authors' own layouts.
+    `contracts.AnswerReader`, which reads answers in the authors' own layouts. published: "package.module:function" from
+    a `parity.ParityContext` to `reproduced.Cell`s: the authors' printed figures beside loom's from their raw outputs.
     """
 
     name: str
@@ -30,6 +31,7 @@ class BenchmarkSpec:
     licence: str = ""
     parity: str = ""
     answers: str = ""
+    published: str = ""
     status: str = "ok"
 
 

@@ -170,6 +170,9 @@ def test_the_reference_is_what_the_generator_writes() -> None:
     generator = module_of(ROOT / "docs" / "generate.py")
     written = (ROOT / "docs" / "reference.md").read_text("utf-8")
     assert written == generator.reference(), "stale: run `python docs/generate.py`"
+    tables = (ROOT / "docs" / "reproduced.md").read_text("utf-8")
+    assert tables == generator.reproduced(), "stale: run `python docs/generate.py`"
+    assert (ROOT / "README.md").read_text("utf-8") == generator.readme(), "stale: run `python docs/generate.py`"
 
 
 def test_the_reference_covers_every_hook_command_and_option() -> None:

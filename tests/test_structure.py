@@ -39,6 +39,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *("options", "specs", "hookspecs", "plugins", "readers", "engines", "retrieval", "windows"),
             "certificate",
+            "reproduced",
             "elsewhere",
         ),
     ),
@@ -111,6 +112,7 @@ PUBLIC = frozenset(
             "parity",
             "upstream",
             "certificate",
+            "reproduced",
             "tomlfile",
         ),
         *("options", "specs", "hookspecs", "plugins", "readers", "engines", "names", "store", "config", "testing"),

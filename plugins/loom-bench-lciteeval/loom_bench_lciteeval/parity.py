@@ -11,15 +11,17 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from statistics import fmean
 
 from loom_bench_lciteeval.authors import CITATIONS, CORRECT, PROMPTS, authors, digest
 from loom_bench_lciteeval.benchmark import KNOWN_PASSAGES, SUMMARIES, LCiteEval, cited_as, known_passages, metrics_of
 from loom_bench_lciteeval.passages import LEFT_OUT, Part, Passages
 from loom_bench_lciteeval.plugin import TASKS, LCiteEvalOptions
-from loom_bench_lciteeval.scoring import COUNTS, gold_score, table
+from loom_bench_lciteeval.scoring import COUNTS, bucket, gold_score, table
 from loom_core.contracts import Graded
 from loom_core.data import Unavailable
 from loom_core.parity import Case, ParityContext, answer_variants
+from loom_core.testing.gold import gold_scored
 from loom_core.types import Json, Prompt, Sample, Scored
 
 UNREAD = "answers without an object at the end of a bucket"
@@ -92,7 +94,8 @@ class Parity:
     files = (PROMPTS, CITATIONS, CORRECT)
     differences: Mapping[str, str] = {
         UNREAD: "a bucket of counting_stars in eval_correct.py leaves out answers without a JSON object behind the "
-        "last one that has one (its mean is written inside a loop that such answers leave early); loom counts them 0 "
+        "last one that has one (its mean is written inside a loop that such answers leave early), and a bucket of such "
+        "answers alone; loom counts them 0 "
         "in their bucket, as the authors' total does; the totals are equal. No option."
     }
 
@@ -101,11 +104,15 @@ class Parity:
         return authors(root)  # type: ignore[arg-type]
 
     def explain(self, case: Case, theirs: Json, ours: Json) -> str | None:
-        """Buckets of counting_stars, where the totals are equal."""
+        """Buckets of counting_stars that are the means up to the last answer with an object, where the totals agree."""
         if case.kind != "table" or not case.name.startswith("counting_stars") or "raises" in theirs:
             return None
-        totals = [side.get("accuracy", {}).get("all") for side in (theirs, ours)]
-        return UNREAD if None not in totals and math.isclose(*totals, rel_tol=1e-9) else None
+        expected = {**_until_read(case.name, case.payload["rows"]), "all": ours["accuracy"]["all"]}
+        found = theirs["accuracy"]
+        same = found.keys() == expected.keys() and all(
+            math.isclose(found[name], expected[name], rel_tol=1e-9, abs_tol=1e-9) for name in found
+        )
+        return UNREAD if same else None
 
     def cases(self, context: ParityContext) -> Iterator[Case]:
         """Prompts of the three collections, answers, and tables of two collections."""
@@ -259,6 +266,9 @@ def _tables(context: ParityContext, experiment: str) -> Iterator[Case]:
         for n in range(min(TABLES, context.limit or TABLES)):
             answer = rng.choice(ANSWERS.get(base, OTHER_ANSWERS))
             texts = [text for text in _texts(answer, rng) if _harmless(base, text, answer)]
+            if base == "counting_stars" and n % 2:
+                # Every answer has an object: buckets are to be equal.
+                texts = [text for text in texts if _read(text, answer)]
             rows = [
                 {"generation": rng.choice(texts), "answer": answer, "docs": list(_docs(base)), "length": length}
                 for length in LENGTHS
@@ -325,6 +335,30 @@ def _correct_lines(name: str, payload: Json) -> Json:
         if metric in names:
             made.setdefault(names[metric], {})[_key(level, "all")] = value or 0.0
     return made
+
+
+def _stars(text: str, answer: Json) -> Scored:
+    row = {"task": "counting_stars", "prediction": text, "references": answer}
+    return gold_scored("lciteeval_counting_stars", row)
+
+
+def _read(text: str, answer: Json) -> bool:
+    """True where an object is read from an answer to counting_stars."""
+    return _stars(text, answer).extracted is not None
+
+
+def _until_read(name: str, rows: Sequence[Json]) -> dict[str, float]:
+    """The buckets of counting_stars as eval_correct.py means them: up to the last answer in which an object is read."""
+    values: dict[str, list[float]] = {}
+    means: dict[str, float] = {}
+    for row in rows:
+        level = bucket(row["length"], name, strict=True)
+        if level is None:
+            continue
+        values.setdefault(level, []).append(100 * (_stars(row["generation"], row["answer"]).value or 0.0))
+        if _read(row["generation"], row["answer"]):
+            means[_key(level, "all")] = fmean(values[level])
+    return means
 
 
 def _key(level: str, whole: str) -> str:

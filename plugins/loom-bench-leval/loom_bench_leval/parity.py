@@ -17,7 +17,7 @@ from loom_bench_leval.benchmark import LEval
 from loom_bench_leval.plugin import EXAM, F1, LEvalOptions
 from loom_bench_leval.table import TOPICS, geometric_mean, metric_names, table
 from loom_bench_leval.wording import kind_of
-from loom_core.contracts import Graded
+from loom_core.contracts import Graded, Line
 from loom_core.data import Unavailable
 from loom_core.parity import Case, ParityContext, answer, answer_variants
 from loom_core.render import messages
@@ -189,7 +189,7 @@ def _published(root: Path, name: str) -> list[Path]:
     return sorted(file for part in PREDICTIONS for file in root.glob(f"Predictions/{part}/*/{name}.pred.jsonl"))
 
 
-def _rows(file: Path) -> list[tuple[str, str]]:
+def rows_of(file: Path) -> list[tuple[str, str]]:
     """(answer, reference) of the scored rows."""
     rows = [json.loads(line) for line in file.read_text("utf-8").split("\n") if line.strip()]
     key = next(key for key in rows[0] if "_pred" in key)
@@ -197,7 +197,7 @@ def _rows(file: Path) -> list[tuple[str, str]]:
 
 
 def _published_answers(context: ParityContext, name: str, file: Path) -> Iterator[Case]:
-    for n, (text, reference) in enumerate(_rows(file)[: context.limit]):
+    for n, (text, reference) in enumerate(rows_of(file)[: context.limit]):
         yield _scored(context, name, f"{file.parent.name} {n}", text, reference)
 
 
@@ -208,22 +208,28 @@ def _table(context: ParityContext, name: str, file: Path) -> Case:
         id=file.parent.name,
         function="table",
         payload={"file": str(file.relative_to(context.root))},
-        ours=lambda: _lines(context, name, _rows(file)),
+        ours=lambda: _lines(context, name, rows_of(file)),
         tolerance=1e-9,
     )
 
 
 def _lines(context: ParityContext, name: str, rows: Sequence[tuple[str, str]]) -> list[float]:
     """The values of the table's lines as they are printed; an average is printed whole."""
-    topics = len(TOPICS) if kind_of(name) == "topic" else 1
-    graded = [
-        Graded(
-            task=name,
-            sample=_sample(name, reference, topic=i % topics),
-            repeat=0,
-            scored=_metrics(context, name, text, reference),
-        )
-        for i, (text, reference) in enumerate(rows)
-    ]
-    lines = table(graded)
+    lines = graded_lines(context, name, rows)
     return [(line.value or 0.0) if line.metric == "mean" else round(line.value or 0.0, line.digits) for line in lines]
+
+
+def graded_lines(context: ParityContext, name: str, rows: Sequence[tuple[str, str]]) -> list[Line]:
+    """loom's table of a task's (answer, reference) in the order of the data."""
+    topics = len(TOPICS) if kind_of(name) == "topic" else 1
+    return table(
+        [
+            Graded(
+                task=name,
+                sample=_sample(name, reference, topic=i % topics),
+                repeat=0,
+                scored=_metrics(context, name, text, reference),
+            )
+            for i, (text, reference) in enumerate(rows)
+        ]
+    )

@@ -60,6 +60,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
             factory="loom_bench_leval.benchmark:LEval",
             answers="loom_bench_leval.answers:read",
             parity="loom_bench_leval.parity:Parity",
+            published="loom_bench_leval.published:cells",
             tasks=TASKS,
             options=LEvalOptions,
             capability="general",

@@ -51,7 +51,7 @@ def run(
     spec = chosen.choice.found.spec
     adapter = load(spec, catalog)
     checkout.refuse(root, adapter.files, spec.name, adapter.commit)
-    context = _context(chosen, config, catalog, root=root, seed=seed, limit=limit)
+    context = context_of(chosen, config, catalog, root=root, seed=seed, limit=limit)
     teller = Teller(form)
     with Authors(spec.parity, root, python=python or sys.executable, seconds=timeout) as authors, _full(out) as keep:
 
@@ -84,7 +84,7 @@ def run(
     return 1 if made.n_unexplained else 0
 
 
-def _context(
+def context_of(
     chosen: Chosen, config: RunConfig, catalog: Catalog, *, root: Path, seed: int, limit: int | None
 ) -> ParityContext:
     """What the adapter makes its cases from; a tokenizer only where the command names a model."""

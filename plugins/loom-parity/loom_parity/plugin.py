@@ -1,4 +1,4 @@
-"""Adds the command `loom parity`; imports what does the work when it is called."""
+"""Adds the commands `loom parity` and `loom reproduced`; imports what does the work when it is called."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from loom_core.hookspecs import hookimpl
 
 @hookimpl
 def loom_commands(cli: click.Group) -> None:
-    """One command."""
+    """Two commands."""
     cli.add_command(parity)
+    cli.add_command(reproduced)
 
 
 @click.command(short_help="Compare a benchmark with its authors' own program.")
@@ -44,5 +45,28 @@ def parity(benchmark: str, **flags: Any) -> int:
     where a difference is not explained.
     """
     from loom_parity.command import run
+
+    return run(benchmark, **flags)
+
+
+@click.command(short_help="Recompute the tables that a benchmark's authors published.")
+@click.argument("benchmark", metavar="BENCH[@OPTIONS][:TASKS]")
+@click.option(
+    "--upstream",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Your checkout of the authors' repository, with its raw outputs. Nothing of it is run.",
+)
+@click.option("--commit", help="The commit of FOLDER, where git cannot say it (an unpacked archive).")
+@click.option("--data-dir", help="Mirror folder of data files (or LOOM_DATA).")
+@click.option("--write", is_flag=True, help="Store the cells in the benchmark's package.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def reproduced(benchmark: str, **flags: Any) -> int:
+    """Recompute every published figure of BENCH whose raw outputs lie in the authors' repository.
+
+    Exit code 1 where a figure does not come out and nothing explains it.
+    """
+    from loom_parity.recomputing import run
 
     return run(benchmark, **flags)
