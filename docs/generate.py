@@ -64,12 +64,13 @@ def reproduced() -> str:
 
 def readme() -> str:
     """The README with what each benchmark's certificate says in its row."""
-    text = README.read_text("utf-8")
-    for item in installed().benchmarks:
-        made = certificate.read(item.spec) if item.distribution in own_distributions() else None
-        if made is not None:
+    text, catalog, own = README.read_text("utf-8"), installed(), own_distributions()
+    versions = {item.spec.name: item.spec.version for item in catalog.metrics}
+    for item in catalog.benchmarks:
+        if item.distribution in own and certificate.read(item.spec) is not None:
+            said = f"{PARITY}{certificate.in_words(item.spec, versions)}; "
             row = rf"(?m)^(\| `{item.distribution}` \| .* \| )(?:{PARITY}[^;|]*; )?"
-            text = re.sub(row, lambda found, made=made: f"{found[1]}{PARITY}{certificate.summary(made)}; ", text)
+            text = re.sub(row, lambda found, said=said: f"{found[1]}{said}", text)
     return text
 
 
