@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from loom_core import stats, strata, weighting
+from loom_core import stats, strata, unscored, weighting
 from loom_core.costs import Footing, common_footing, cost
 from loom_core.keys import seed_of
 from loom_core.ledger import Answer, Ledger
@@ -110,7 +110,9 @@ def _row(
             place = (task["name"], level, row["arm"])
             scored = values[row["arm"]]
             score = _score(metric, scored, place)
-            score |= {"n_unscored": row["n_answered"] - len(scored), "flag": flag, "noise": noise}
+            n = row["n_answered"] - len(scored)
+            score |= {"n_unscored": n, "flag": flag, "noise": noise, "span": metric.span}
+            score["bounds"] = unscored.bounds([value for _, value in scored], n, metric.worst, metric.best)
             score["delta"] = None
             if row["arm"] != BASELINE and BASELINE in arms:
                 score["delta"] = _delta(metric, scored, values[BASELINE], noise, place)
@@ -141,6 +143,7 @@ def _shift(
     for arm, score in scores.items():
         if score["score"] is not None:
             score |= {"score": score["score"] + shifts[arm], "shift": shifts[arm]}
+            score["bounds"] = score["bounds"] and [end + shifts[arm] for end in score["bounds"]]
         if score["delta"] is not None:
             score["delta"]["value"] += shifts[arm] - shifts[BASELINE]
 
@@ -167,7 +170,7 @@ def _reweighed(
             score = total["scores"][i]
             parts = [(weight, rows[level]["scores"][i]) for level, weight in weights.items()]
             found = weighting.combined(parts, "score")
-            score |= {"score": found.pop("value"), **found}
+            score |= {"score": found.pop("value"), **found, "bounds": unscored.weighed(parts)}
             if score["delta"] is None:
                 continue
             deltas = [(weight, row["delta"] or {}) for weight, row in parts]

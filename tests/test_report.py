@@ -141,7 +141,7 @@ def fails(kind: str) -> Answerer:
     [
         ("error", "error: 4 of 32 answers failed; scores are over the answers that were given. The first reason: CUDA"),
         ("missing", "warning: 4 of 32 planned answers are missing: this report is of a partial run."),
-        ("unscored", "warning: 4 answers have no score"),
+        ("unscored", "warning: 4 answers have no value and are outside the mean"),
         ("truncated", "warning: 4 prompts were truncated: 36 tokens dropped in all."),
         ("batch", "their times are not comparable"),
         ("none", "note: passkey:loom: the baseline is within its noise of the best score: a loss can show"),

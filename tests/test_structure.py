@@ -63,6 +63,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "ledger",
                 "costs",
                 "cells",
+                "unscored",
             ),
             *(
                 "rewriting",

@@ -38,9 +38,14 @@ def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, s
         yield {"kind": "warning", "text": text}
     if told := empty_answers(state):
         yield {"kind": "warning", "text": f"{told}; they are scored like any other answer."}
-    if state["n_unscored"]:
-        text = f"{state['n_unscored']} answers have no score and are outside every mean; `loom score` scores them."
+    if waiting := state["n_not_scored_yet"]:
+        text = f"{waiting} answers have no score yet and are outside every mean; `loom score` scores them."
         yield {"kind": "warning", "text": text}
+    if without := state["n_unscored"] - waiting:
+        text = (
+            f"{without} answers have no value and are outside the mean of their task's first metric; beside it stand "
+        )
+        yield {"kind": "warning", "text": text + "its bounds, with all of them wrong and all of them right."}
     if state["n_invalid_scores"]:
         text = f"{state['n_invalid_scores']} stored scores are no finite numbers and count as none."
         yield {"kind": "warning", "text": text}

@@ -26,7 +26,8 @@ run: how it was made. model, server, protocol, overlength, bos: as planned; syst
 each, the first one's are `model` and `server`. state: counts of answers. banners: what a
 reader must know before any number, {kind: error | warning | note, text}. arms, tasks: what was compared, with labels.
 cells: task × level × arm; totals: task × arm over all levels (level null); both with `scores` (one a metric, the first
-is primary: score, 95 % interval, n, delta to the baseline with Holm-adjusted p over all cells of that list), `cost`,
+is primary: score, 95 % interval, n, bounds (the mean with all unscored answers wrong, and right; null where there are
+none), delta to the baseline with Holm-adjusted p over all cells of that list), `cost`,
 and `evidence` (recall and where answers were lost, see `losses.evidence`; null where samples name no evidence).
 effective_lengths, grids (level × depth), pareto, retention, capabilities: what the pictures show. official: the
 authors' own tables, by benchmark and arm. anytime: how a subset was drawn. judge: who judged, its calls, tokens and
@@ -131,9 +132,23 @@ def _state(ledger: Ledger, totals: Sequence[Mapping[str, Json]]) -> dict[str, Js
     state["tokens_thinking"] = sum(row["tokens_thinking"] for row in totals)
     state["tokens_dropped"] = sum(row["tokens_dropped"] for row in totals)
     state["n_unscored"] = sum(row["scores"][0]["n_unscored"] for row in totals if row["scores"])
+    state["n_not_scored_yet"] = min(state["n_unscored"], _n_not_scored_yet(ledger))
     state["n_invalid_scores"] = ledger.n_invalid
     state["complete"] = bool(totals) and state["n_answered"] == state["n_planned"]
     return state
+
+
+def _n_not_scored_yet(ledger: Ledger) -> int:
+    """Answers that no scoring has seen: their first metric has neither a value nor a reason for none."""
+    n = 0
+    for task in ledger.plan["tasks"]:
+        if not task["metrics"]:
+            continue
+        first = task["metrics"][0]
+        seen = ledger.values.get((first["name"], first["version"]), {})
+        rows = [answer for key, found in ledger.answers.items() if key[0] == task["name"] for answer in found]
+        n += sum(answer.state == "answered" and answer.key not in seen for answer in rows)
+    return n
 
 
 def _arm(arm: Mapping[str, Json], totals: Sequence[Mapping[str, Json]]) -> dict[str, Json]:

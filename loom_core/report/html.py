@@ -18,6 +18,7 @@ from loom_core.report import authors, charts, svg, tables, text
 from loom_core.report.budgets import budgets
 from loom_core.report.losses import losses
 from loom_core.report.markdown import grid_table
+from loom_core.report.metrics import other_metrics
 from loom_core.report.svg import Style, escape
 from loom_core.types import Json
 
@@ -195,9 +196,9 @@ def _task(
     yield table(tables.headline(report, task, wide=True), kind="wide", marks=styles)
     if (asked := budgets(report, task)) is not None:
         yield f"<details><summary>budgets, asked and held</summary>{table(asked, title=False)}</details>"
-    levels = tables.by_level(report, task)
-    if levels is not None:
-        yield table(levels, kind="wide", marks=styles)
+    for more in (other_metrics(report, task), tables.by_level(report, task)):
+        if more is not None:
+            yield table(more, kind="wide", marks=styles)
     lost = losses(report, task)
     if lost is not None:
         yield table(lost, kind="wide", marks=styles)

@@ -19,7 +19,7 @@ def losses(report: Report, task: Mapping[str, Json]) -> Table | None:
     if all(rewritten.recall(row) == text.NONE and rewritten.seconds(row) == text.NONE for row in rows):
         return None
     called = any((row["cost"]["rewriting"] or {}).get("calls") for row in rows)
-    table = Table(f"{task['name']}: where answers were lost", (*HEADS, "calls") if called else HEADS)
+    table = Table(f"{task['name']}: where answers were lost", (*HEADS, "own calls") if called else HEADS)
     for row in rows:
         cells = _row(row, task["span"])
         table.rows.append(cells if called else cells[:-1])
@@ -27,7 +27,7 @@ def losses(report: Report, task: Mapping[str, Json]) -> Table | None:
     table.notes.append(
         "retrieval: or any other rewriting; with, without: scores where the model saw all evidence or not"
     )
-    own = "time, calls" if called else "time"
+    own = "time, own calls" if called else "time"
     table.notes.append(f"kept: share of context tokens; {own}: the augmentations' own for an answer, on average")
     return table
 

@@ -9,6 +9,7 @@ from loom_core.absent import absence
 from loom_core.report import authors, charts, svg, tables
 from loom_core.report.budgets import budgets
 from loom_core.report.losses import losses
+from loom_core.report.metrics import other_metrics
 from loom_core.report.text import NONE, count, one_line, percent_depth, score
 from loom_core.types import Json
 
@@ -51,9 +52,9 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield from table(tables.headline(report, task, wide=True))
         if (asked := budgets(report, task)) is not None:
             yield from table(asked)
-        levels = tables.by_level(report, task)
-        if levels is not None:
-            yield from table(levels)
+        for more in (other_metrics(report, task), tables.by_level(report, task)):
+            if more is not None:
+                yield from table(more)
         lost = losses(report, task)
         if lost is not None:
             yield from table(lost)

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from loom_core.absent import absence
-from loom_core.report import rewritten, text
+from loom_core.report import beside, rewritten, text
 from loom_core.report.build import rows_of
 from loom_core.types import Json
 
 Tone: TypeAlias = Literal["", "worse", "better", "quiet"]
 Report: TypeAlias = Mapping[str, Any]
-COSTS = ("kept", "KV held", "TTFT", "TPOT", "peak", "recall", "rewriting")
+COSTS = ("bounds", *beside.HEADS, "kept", "KV held", "TTFT", "TPOT", "peak", "recall", "rewriting")
 
 
 class Cell(NamedTuple):
@@ -85,17 +85,21 @@ def delta_cell(delta: Mapping[str, Json] | None, span: float) -> Cell:
 
 def headline(report: Report, task: Mapping[str, Json], *, wide: bool = False) -> Table:
     """Arms with score, difference and cost over all levels of a task. wide: more columns than a terminal has."""
-    heads = ["arm", "score", "95 % CI", "Δ dense", "kept", "KV held", "TTFT", "TPOT", "recall", "rewriting"]
+    heads = ["arm", "score", "95 % CI", "bounds", "Δ dense", *beside.HEADS]
+    heads += ["kept", "KV held", "TTFT", "TPOT", "recall", "rewriting"]
     if wide:
-        heads[4:4] = ["Δ 95 % CI", "p (Holm)"]
+        heads[5:5] = ["Δ 95 % CI", "p (Holm)"]
         heads[1:1] = ["savings", "n"]
         heads += ["peak"]
     table = Table(f"{task['name']} · {task['primary'] or 'no metric'}", heads, n_left=2 if wide else 1)
     arms = {arm["name"]: arm for arm in report["arms"]}
+    called = beside.has_strategy(report)
     for row in rows_of(report["totals"], task["name"]):
-        table.rows.append(_headline_row(row, arms[row["arm"]], task["span"], wide))
+        table.rows.append(_headline_row(row, arms[row["arm"]], task["span"], wide, called=called))
     _drop_unknown(table)
     table.notes += list(_headline_notes(report, task))
+    table.notes += [beside.BOUNDS_NOTE] if "bounds" in table.heads else []
+    table.notes += [beside.CALLS_NOTE] if beside.HEADS[0] in table.heads else []
     return table
 
 
@@ -107,7 +111,9 @@ def _drop_unknown(table: Table) -> None:
     table.rows = [[cell for i, cell in enumerate(row) if i not in unknown] for row in table.rows]
 
 
-def _headline_row(row: Mapping[str, Any], arm: Mapping[str, Json], span: float, wide: bool) -> list[Cell]:
+def _headline_row(
+    row: Mapping[str, Any], arm: Mapping[str, Json], span: float, wide: bool, *, called: bool
+) -> list[Cell]:
     score, cost = (row["scores"] or [{}])[0], row["cost"]
     delta, kv = score.get("delta"), cost["kv"] or {}
     marks = f" [{short_labels(arm)}]" if short_labels(arm) and not wide else ""
@@ -115,7 +121,9 @@ def _headline_row(row: Mapping[str, Any], arm: Mapping[str, Json], span: float, 
         Cell(text.one_line(row["arm"]) + marks),
         Cell(text.score(score.get("score"), span)),
         Cell(text.interval(score.get("low"), score.get("high"), span), "quiet"),
+        Cell(beside.bounds(score, span)),
         delta_cell(delta, span),
+        *map(Cell, beside.calls(row) if called else [text.NONE] * len(beside.HEADS)),
         Cell(text.share(kv.get("kept"))),
         Cell(text.byte_count(kv.get("bytes_held"))),
         _time(cost, "seconds_to_first_token"),
@@ -125,7 +133,7 @@ def _headline_row(row: Mapping[str, Any], arm: Mapping[str, Json], span: float, 
     ]
     if wide:
         more = delta or {}
-        cells[4:4] = [
+        cells[5:5] = [
             Cell(text.interval(more.get("low"), more.get("high"), span, sign=True) if delta else "", "quiet"),
             Cell(text.p_value(more.get("p_holm")) if delta else ""),
         ]
@@ -238,7 +246,7 @@ def every_cell(report: Report) -> Table:
     """Task × level × arm × metric, with denominators, difference and cost."""
     heads = ["task", "level", "arm", "metric", "score", "95 % CI", "n", "failed", "missing", "unscored", "skipped"]
     heads += ["truncated", "Δ dense", "Δ 95 % CI", "p", "p (Holm)", "flag", "kept", "KV held", "TTFT", "TPOT", "peak"]
-    heads += ["recall", "rewriting"]
+    heads += ["recall", "rewriting", "bounds", *beside.HEADS]
     table = Table("all cells", heads, n_left=4)
     spans = {task["name"]: task["span"] for task in report["tasks"]}
     for row in report["cells"]:
@@ -264,7 +272,8 @@ def every_cell(report: Report) -> Table:
                     _time(cost, "seconds_to_first_token"),
                     _time(cost, "seconds_per_token"),
                     Cell(text.byte_count(cost["peak_bytes"])),
-                    *map(Cell, (rewritten.recall(row), rewritten.seconds(row))),
+                    *map(Cell, (rewritten.recall(row), rewritten.seconds(row), beside.bounds(score, span))),
+                    *map(Cell, beside.calls(row)),
                 ]
             )
     return table
@@ -300,6 +309,7 @@ def flat_rows(report: Report) -> Iterator[dict[str, Json]]:
                 **{f"kv_{key}": kv.get(key) for key in ("bytes_held", "bytes_dense", "kept", "tokens_held")},
                 **{f"kv_{key}": kv.get(key) for key in ("tokens_asked", "kept_asked", "bytes_asked")},
                 **rewritten.flat(row),
+                **beside.flat(row, score),
             }
 
 

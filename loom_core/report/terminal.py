@@ -16,6 +16,7 @@ from rich.text import Text
 
 from loom_core.report import authors, tables
 from loom_core.report.losses import losses
+from loom_core.report.metrics import other_metrics
 from loom_core.report.text import one_line
 from loom_core.types import Json
 
@@ -45,9 +46,9 @@ def render(report: Mapping[str, Any], width: int) -> Iterator[RenderableType]:
         if task.get("unavailable"):
             continue
         yield from draw(tables.headline(report, task), width)
-        levels = tables.by_level(report, task)
-        if levels is not None:
-            yield from draw(levels, width)
+        for more in (other_metrics(report, task), tables.by_level(report, task)):
+            if more is not None:
+                yield from draw(more, width)
         lost = losses(report, task)
         if lost is not None:
             yield from draw(lost, width)
