@@ -122,6 +122,8 @@ def _convert(value: Any, kind: Any) -> Any:
         return parsers[kind](value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if kind is float and isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value!r} is no finite number")
     if kind is Budget and isinstance(value, (int, float)):
         return budget(str(value))
     if kind is str and isinstance(value, (int, float)):

@@ -1,5 +1,5 @@
-"""pass@k: a model's code, run against its tests in a confined process."""
+"""pass@k: a model's code, judged by its tests in confined processes."""
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

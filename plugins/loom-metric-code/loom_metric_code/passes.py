@@ -1,4 +1,4 @@
-"""The metric: an answer's code with its prompt and tests as one program, run in a confined process, or not at all.
+"""The metric: an answer's code judged by its tests, each in a confined process of its own, or not run at all.
 
 Source of the form: HumanEval (Chen et al. 2021, arXiv 2107.03374): prompt + completion + tests + `check(entry_point)`.
 """
@@ -9,7 +9,7 @@ import re
 
 from loom_core.types import Sample, Scored
 from loom_metric_code.plugin import CodeOptions
-from loom_metric_code.process import Limits, Unconfined, run
+from loom_metric_code.process import Limits, NotSplit, Program, Unconfined, run
 
 OFF = "code is not run unless asked for: --metric-option code.run=true"
 _FENCED = re.compile(r"```[A-Za-z]*\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -21,16 +21,18 @@ def fenced(text: str) -> str:
     return found[1] if found else text
 
 
-def program(prediction: str, sample: Sample) -> str:
-    """Prompt, code, tests and the call of the check, as HumanEval joins them. meta: see `CodePasses`."""
+def program(prediction: str, sample: Sample) -> Program:
+    """An answer's code with its prompt, tests and entry. meta: see `CodePasses`."""
     meta = sample.meta
     code = fenced(prediction) if meta.get("code_fenced") else prediction
-    call = f"check({meta['code_entry']})" if meta.get("code_entry") else ""
-    return f"{meta.get('code_prompt', '')}{code}\n{meta['code_test']}\n{call}\n"
+    entry, tests = str(meta.get("code_entry") or ""), str(meta["code_test"])
+    if entry and not entry.isidentifier():
+        raise ValueError(f"code_entry: expected a Python name, got {entry!r}")
+    return Program(code, tests, str(meta.get("code_prompt") or ""), entry)
 
 
 class CodePasses:
-    """1 where the program runs to its end, 0 where it raises, is killed, or takes more than it may.
+    """1 where the tests run to their end, 0 where they or the answer raise, are killed, or take more than they may.
 
     meta: code_test (text; its asserts), and optional: code_entry (name that `check` is called with), code_prompt (text
     before the answer), code_fenced (True: the first fenced block is the code).
@@ -40,7 +42,7 @@ class CodePasses:
         self._options = options or CodeOptions()
 
     def score(self, prediction: str, sample: Sample) -> Scored:
-        """0 or 1; None where code is not to be run, or cannot be confined here."""
+        """0 or 1; None where code is not to be run, cannot be confined here, or cannot be judged from outside."""
         options = self._options
         if not options.run:
             return Scored(value=None, detail={"error": OFF})
@@ -50,4 +52,10 @@ class CodePasses:
         except Unconfined as error:
             hint = "" if options.confine == "audit" else "; --metric-option code.confine=audit is a weaker rule"
             return Scored(value=None, detail={"error": f"the code cannot be confined here: {error}{hint}"})
-        return Scored(value=float(verdict.passed), detail={"verdict": verdict.why, "confined_by": options.confine})
+        except NotSplit as error:
+            return Scored(value=None, detail={"error": f"the tests cannot run apart from the answer: {error}"})
+        judged = "objects of the answer's classes" if verdict.objects else "data"
+        confined = f"{options.confine}: {verdict.walls}" if verdict.walls else options.confine
+        return Scored(
+            value=float(verdict.passed), detail={"verdict": verdict.why, "confined_by": confined, "judged_on": judged}
+        )

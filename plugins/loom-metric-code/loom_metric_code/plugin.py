@@ -17,10 +17,11 @@ class CodeOptions:
 
     run: bool = option(False, help="run the code that models write; without it there is no value", reach=True)
     confine: Literal["kernel", "audit"] = option(
-        "kernel", help="kernel: a system-call filter (Linux); audit: Python's hooks, which hostile code gets around"
+        "kernel",
+        help="kernel: system-call filter and Landlock (Linux); audit: Python's hooks, which hostile code gets around",
     )
     seconds: float = option(10.0, low=0.1, high=3600, help="wall-clock seconds, and processor seconds")
-    memory_mib: int = option(512, low=64, help="address space of the process, MiB")
+    memory_mib: int = option(512, low=64, help="address space of each of two processes, MiB")
 
 
 @hookimpl
@@ -29,7 +30,7 @@ def loom_metrics() -> Sequence[MetricSpec]:
     return (
         MetricSpec(
             name="code_passes",
-            version="1",
+            version="2",
             summary="1 where the code passes its tests in a confined process; off unless code.run=true",
             factory="loom_metric_code.passes:CodePasses",
             options=CodeOptions,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from loom_metric_code.inside import kernel_filter
 from loom_metric_code.passes import CodePasses, fenced, program
 from loom_metric_code.plugin import CodeOptions
-from loom_metric_code.process import Limits, run
+from loom_metric_code.process import Limits, Program, run
+from loom_metric_code.syscalls import kernel_filter
 
+from loom_core.errors import UsageError
+from loom_core.options import build
 from loom_core.types import Prompt, Sample
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the filter is Linux's")
@@ -84,9 +87,11 @@ def test_attacks_are_refused(attack: str, rule: Rule, tmp_path: Path) -> None:
     victim = tmp_path / "victim.txt"
     victim.write_text("precious", "utf-8")
     mode = victim.stat().st_mode
-    verdict = run(f"OUTSIDE = {str(victim)!r}\n{attack}\n", Limits(5.0, 512 << 20, rule))
+    verdict = run(Program(f"OUTSIDE = {str(victim)!r}\n{attack}\n"), Limits(5.0, 512 << 20, rule))
     assert not verdict.passed
-    assert verdict.why.startswith("raised ") and verdict.why.split()[1] in ("PermissionError", "OSError", "ValueError")
+    # Where the process has a root folder of its own, the file is not there at all.
+    names = ("PermissionError", "OSError", "ValueError", "FileNotFoundError")
+    assert verdict.why.startswith("raised ") and verdict.why.split()[1] in names
     assert victim.read_text("utf-8") == "precious" and victim.stat().st_mode == mode
     assert [path.name for path in tmp_path.iterdir()] == ["victim.txt"]
 
@@ -105,19 +110,19 @@ def test_attacks_are_refused(attack: str, rule: Rule, tmp_path: Path) -> None:
 )
 def test_greed_and_tricks_fail_and_leave_nothing_behind(attack: str, why: str) -> None:
     began = time.monotonic()
-    verdict = run(attack, Limits(0.5 if "sleep" in attack else 5.0, 256 << 20))
+    verdict = run(Program(attack), Limits(0.5 if "sleep" in attack else 5.0, 256 << 20))
     assert not verdict.passed and (not why or verdict.why == why), verdict
     assert time.monotonic() - began < 40
 
 
 def test_an_endless_loop_is_ended() -> None:
-    verdict = run("while True: pass", Limits(0.7, 256 << 20))
+    verdict = run(Program("while True: pass"), Limits(0.7, 256 << 20))
     assert not verdict.passed and (verdict.why.startswith("time") or verdict.why in ENDED)
 
 
 def test_threads_and_imports_work_inside() -> None:
     code = "import threading, json, decimal\nt = threading.Thread(target=print)\nt.start()\nt.join()\n"
-    assert run(code, Limits(5.0, 512 << 20)).why == "passed"
+    assert run(Program(code), Limits(5.0, 512 << 20)).why == "passed"
 
 
 def test_the_c_level_is_confined_too() -> None:
@@ -125,36 +130,92 @@ def test_the_c_level_is_confined_too() -> None:
     code = "import ctypes\nc = ctypes.CDLL(None, use_errno=True)\nassert c.fork() == -1 and ctypes.get_errno() == 1\n"
     code += "assert c.socket(2, 1, 0) == -1 and ctypes.get_errno() == 1\n"
     code += "assert c.creat(b'x', 511) == -1 and ctypes.get_errno() == 1\n"
-    assert run(code, Limits(5.0, 512 << 20)).why == "passed"
+    assert run(Program(code), Limits(5.0, 512 << 20)).why == "passed"
 
 
 def test_no_environment_reaches_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", "a-secret-of-the-user")
     code = "import os\nassert not any('KEY' in name for name in os.environ)\n"
-    assert run(code, Limits(5.0, 512 << 20)).why == "passed"
+    assert run(Program(code), Limits(5.0, 512 << 20)).why == "passed"
     assert os.environ["SOME_API_KEY"]
 
 
-def test_what_cannot_be_confined_is_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+BROKEN = (
+    ("ARCHITECTURES = {", "ARCHITECTURES = {} and {", "syscalls.py", "no system-call filter is written for"),
+    ("library.syscall(RESTRICT, ruleset, 0)", "-1", "walls.py", "files: Landlock does not hold this process"),
+    ('library.syscall(_calls()["capset"], header, bytes(24))', "-1", "walls.py", "capabilities cannot be dropped"),
+    ("    if 0 in os.getresuid() or", "    if True or", "walls.py", "another user: this is still root"),
+    ("os.listdir(needed)", "raise OSError", "walls.py", "cannot read Python's library"),
+    ("SECCOMP_MODE_FILTER, ctypes.byref", "99, ctypes.byref", "syscalls.py", "takes no system-call filter"),
+)
+
+
+def broken(place: Path, monkeypatch: pytest.MonkeyPatch, file: str, *changes: tuple[str, str]) -> None:
+    """Let the child be a copy of the package in which one file is changed."""
     import loom_metric_code.process as process
 
-    broken = tmp_path / "inside.py"
-    text = process.INSIDE.read_text("utf-8").replace('ARCHITECTURES = {"x86_64"', 'ARCHITECTURES = {"other"')
-    broken.write_text(text.replace('"aarch64": (', '"another": ('), "utf-8")
-    monkeypatch.setattr(process, "INSIDE", broken)
+    package = place / "loom_metric_code"
+    shutil.copytree(process.INSIDE.parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (package / file).read_text("utf-8")
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (package / file).write_text(text, "utf-8")
+    monkeypatch.setattr(process, "INSIDE", package / "inside.py")
+
+
+@pytest.mark.parametrize(("old", "new", "file", "reason"), BROKEN)
+def test_what_cannot_be_confined_is_not_run(
+    old: str, new: str, file: str, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A promise that the system does not keep is named, and nothing runs; there is no weaker rule unasked."""
+    broken(tmp_path, monkeypatch, file, (old, new))
     value, why = scored("    return a + b\n")
-    assert value is None and "no system-call filter is written for" in why and "code.confine=audit" in why
+    assert value is None and reason in why and "code.confine=audit" in why
+
+
+def test_without_landlock_files_are_hidden_by_a_root_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken(tmp_path, monkeypatch, "walls.py", ("landlock_version(), []", "0, []"))
+    verdict = run(Program("def f():\n    open('/etc/passwd')", "f()"), Limits(5.0, 512 << 20))
+    assert verdict.why == "raised FileNotFoundError" and verdict.walls.startswith("own root folder")
 
 
 def test_filters_are_written_for_two_architectures() -> None:
     for machine in ("x86_64", "aarch64"):
-        assert len(kernel_filter(machine)) % 8 == 0
+        assert len(kernel_filter(machine, 1)) % 8 == 0
     with pytest.raises(OSError, match="riscv64"):
-        kernel_filter("riscv64")
+        kernel_filter("riscv64", 1)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"run": "maybe"}, {"seconds": "nan"}, {"seconds": float("nan")}, {"seconds": "inf"}, {"memory_mib": "1.5"},
+              {"confine": "none"}, {"seconds": "0"}, {"memory_mib": "-1"}]
+)  # fmt: skip
+def test_options_that_make_no_sense_are_refused(given: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=next(iter(given))):
+        build(CodeOptions, given, owner="code_passes")
+
+
+def test_what_a_verdict_says_of_itself() -> None:
+    result = CodePasses(CodeOptions(run=True)).score("    return a + b\n", sample())
+    assert result.detail["judged_on"] == "data" and str(result.detail["confined_by"]).startswith("kernel: ")
+
+
+def test_tests_that_need_the_answers_process_give_no_value() -> None:
+    options = CodeOptions(run=True)
+    for test, reason in (
+        ("import sys\ndef check(f):\n    assert sys.stdout", "they use stdout"),
+        ("def check(f):\n    assert 'add' in globals()", "they use globals"),
+        ("    assert add(1, 2) == 3", "they are no Python program of their own (IndentationError)"),
+        ("import inspect\ndef check(f): pass", "they import inspect"),
+        ("def check(f):\n    class A: pass\n    f(A(), 1)", "they make objects of a class of their own"),
+    ):
+        result = CodePasses(options).score("    return a + b\n", sample(code_test=test))
+        assert result.value is None and str(result.detail["error"]).endswith(reason), result
 
 
 def test_programs_are_put_together_as_humaneval_does() -> None:
-    assert program("    return 1", sample()) == (
-        "def add(a, b):\n    return 1\ndef check(f):\n    assert f(1, 2) == 3\n\ncheck(add)\n"
-    )
+    test = "def check(f):\n    assert f(1, 2) == 3\n"
+    assert program("    return 1", sample()) == Program("    return 1", test, "def add(a, b):\n", "add")
     assert fenced("Sure:\n```python\nx = 1\n```\nDone") == "x = 1\n" and fenced("x = 2") == "x = 2"
