@@ -26,7 +26,7 @@ LONG = ("threads", "a message without end", "much output", "an endless loop", "a
 
 
 def become_nobody() -> None:
-    """From root to nobody; folders that only root enters are covered by ones that all may enter, for this process alone."""
+    """From root to nobody; folders that only root enters are covered, for this process, by ones that all may enter."""
     library = ctypes.CDLL(None, use_errno=True)
     assert library.unshare(0x20000) == 0
     assert library.mount(None, b"/", None, ctypes.c_ulong(0x44000), None) == 0

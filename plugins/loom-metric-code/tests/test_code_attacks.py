@@ -1,4 +1,4 @@
-"""Every attack in `code_cheats.ATTACKS`, as root and as an ordinary user: none gets through, no verdict tells a secret."""
+"""Every attack in `code_cheats.ATTACKS`, as root and as an ordinary user: none gets through, none tells a secret."""
 
 from __future__ import annotations
 
