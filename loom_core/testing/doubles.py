@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,6 +53,41 @@ class ToyTokenizer:
     def chat(self, messages: Sequence[Mapping[str, str]]) -> str | None:
         """Messages one after the other, named by role."""
         return "".join(f"[{m['role']}]{m['content']}\n" for m in messages) + "[assistant]"
+
+
+class WordTokenizer:
+    """One token a word, with the space before it, or a single other character; ids are numbered as they come."""
+
+    digest = keys.digest("toy words")
+    template_digest = keys.digest("no template")
+    bos_id: int | None = None
+    adds_bos = False
+    _parts = re.compile(r" ?\w+|.", re.DOTALL)
+
+    def __init__(self) -> None:
+        self._words: list[str] = []
+        self._ids: dict[str, int] = {}
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """An id for each part, numbered as they come."""
+        return self.offsets(text)[0]
+
+    def offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids and where each part stands."""
+        found = list(self._parts.finditer(text))
+        for match in found:
+            if match[0] not in self._ids:
+                self._ids[match[0]] = len(self._words)
+                self._words.append(match[0])
+        return [self._ids[match[0]] for match in found], [match.span() for match in found]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The parts in a row."""
+        return "".join(self._words[i] for i in ids)
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> str | None:
+        """No template."""
+        return None
 
 
 class DoubleServer:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,7 +34,7 @@ from loom_core import records, upstream
 from loom_core.contracts import Graded
 from loom_core.data import Unavailable
 from loom_core.parity import Case, ParityContext, answer, answer_variants
-from loom_core.testing.doubles import ToyTokenizer
+from loom_core.testing.doubles import ToyTokenizer, WordTokenizer
 from loom_core.truncate import fit
 from loom_core.types import Json, Prompt, Sample
 
@@ -102,41 +101,7 @@ class Parity:
         return None
 
 
-class Words:
-    """A tokenizer of words, with the space before them, and of single other characters; no token is added in front."""
-
-    adds_bos = False
-    bos_id: int | None = None
-    digest = template_digest = "parity words"
-    parts = re.compile(r" ?\w+|.", re.DOTALL)
-
-    def __init__(self) -> None:
-        self._words: list[str] = []
-        self._ids: dict[str, int] = {}
-
-    def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """An id for each part, numbered as they come."""
-        return self.offsets(text)[0]
-
-    def offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """The ids and where each part stands."""
-        found = list(self.parts.finditer(text))
-        for match in found:
-            if match[0] not in self._ids:
-                self._ids[match[0]] = len(self._words)
-                self._words.append(match[0])
-        return [self._ids[match[0]] for match in found], [match.span() for match in found]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The parts in a row."""
-        return "".join(self._words[i] for i in ids)
-
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> str | None:
-        """No template."""
-        return None
-
-
-TOKENIZERS: Mapping[str, Callable[[], Any]] = {"bytes": ToyTokenizer, "words": Words}
+TOKENIZERS: Mapping[str, Callable[[], Any]] = {"bytes": ToyTokenizer, "words": WordTokenizer}
 """bytes: one is added in front, and a border may fall into a character. words: neither."""
 
 

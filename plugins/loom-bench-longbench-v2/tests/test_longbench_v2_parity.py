@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from loom_bench_longbench_v2.benchmark import ACCURACY, COMPENSATED, FOLDER, LongBenchV2
-from loom_bench_longbench_v2.parity import MODEL, TOKENIZERS, Parity, Words, _asked, _table
+from loom_bench_longbench_v2.parity import MODEL, TOKENIZERS, Parity, _asked, _table
 from loom_bench_longbench_v2.plugin import LongBenchV2Options
 
 from loom_core.data import DataDir
 from loom_core.parity import Case, ParityContext
 from loom_core.plugins import installed
+from loom_core.testing.doubles import WordTokenizer
 
 TEMPLATE = "Read.\n$DOC$\nAsked: $Q$ A $C_A$ B $C_B$ C $C_C$ D $C_D$\n"
 
@@ -68,7 +69,7 @@ def test_a_cut_is_in_the_tokens_of_the_case(context: ParityContext) -> None:
 
 
 def test_words_give_their_text_back() -> None:
-    words, text = Words(), " It's  40 m,\n塔 🗼."
+    words, text = WordTokenizer(), " It's  40 m,\n塔 🗼."
     assert words.decode(words.encode(text)) == text
     assert "".join(text[start:end] for start, end in words.offsets(text)[1]) == text
 

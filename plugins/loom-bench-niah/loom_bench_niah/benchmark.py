@@ -88,7 +88,7 @@ class Niah(BenchmarkBase):
         return (
             Task(
                 name=task_name(options.variant, options.needles),
-                version="2" if official else "1",
+                version="3" if official else "1",
                 capability="retrieval",
                 metrics=(JUDGE, CONTAINS, RECALL) if official else (CONTAINS, RECALL),
                 generation=Generation(

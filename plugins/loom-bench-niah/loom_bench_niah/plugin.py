@@ -56,9 +56,10 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
     return (
         BenchmarkSpec(
             name="niah",
-            version="2",
+            version="3",
             summary="a fact hidden in long text, over a grid of lengths and depths, one needle or several",
             factory="loom_bench_niah.benchmark:Niah",
+            parity="loom_bench_niah.parity:Parity",
             tasks=(*(task_name("loom", n) for n in range(1, MOST_NEEDLES + 1)), "official"),
             options=NiahOptions,
             capability="retrieval",

@@ -65,7 +65,10 @@ class Hidden:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The messages around context and question: (role, text with the blanks {context} and {question})."""
+    """The messages around context and question: (role, text with the blanks {context} and {question}).
+
+    Each is a message of its own, also where the one before has its role: upstream sends context and question so.
+    """
 
     messages: Sequence[tuple[Role, str]]
     blanks: frozenset[str] = field(default=frozenset({"context", "question"}))
@@ -75,6 +78,7 @@ class Frame:
         segments: list[Segment] = []
         seen = False
         for role, text in self.messages:
+            first = True
             before, blank, after = text.partition("{context}")
             for part, is_context in ((before, False), (context if blank else "", True), (after, False)):
                 if is_context:
@@ -83,7 +87,9 @@ class Frame:
                 if filled:
                     kind = "context" if is_context else "system" if role == "system" else None
                     kind = kind or ("question" if seen else "instruction")
-                    segments.append(Segment(kind=kind, text=filled, role=role))  # type: ignore[arg-type]
+                    apart = first and bool(segments)
+                    segments.append(Segment(kind=kind, text=filled, role=role, apart=apart))  # type: ignore[arg-type]
+                    first = False
         if hidden.prefill:
             segments.append(segment("prefill", hidden.prefill))
         return Prompt(segments=tuple(segments))
