@@ -51,7 +51,7 @@ def test_a_new_plugin_passes_the_check_as_it_is(
     install(loom, folder, site)
     monkeypatch.setenv("PYTHONPATH", f"{site}{os.pathsep}{os.environ['PYTHONPATH']}")
     checked = loom("check", folder.name, seconds=300)
-    assert "all checks passed" in checked.out
+    assert "FAIL" not in checked.out and ("all checks passed" in checked.out or "no check failed" in checked.out)
     loom(*RUNS[kind])
 
 

@@ -247,15 +247,18 @@ def u2_masked_dense(subject: Subject) -> None:
         subject.agree(trace.logits[0], expected, "U2")
 
 
+ALONE = " (scored in a left-padded batch, not as alone: do padding columns count, or the width of the batch?)"
+
+
 def u4_batch(subject: Subject) -> None:
     """A row of a left-padded batch keeps the same tokens and gives the same logits as alone."""
     together = subject.run(subject.prompts, subject.make(subject.budget))
     for row, prompt in enumerate(subject.prompts):
         alone = subject.run([prompt], subject.make(subject.budget))
-        assert_kept(subject, together.kept[row], alone.kept[0], f"U4 row {row}")
+        assert_kept(subject, together.kept[row], alone.kept[0], f"U4 row {row}{ALONE}")
         assert_noise(subject, together, alone, row, 0, f"U4 row {row}")
         if subject.exact:
-            subject.agree(together.logits[row], alone.logits[0], f"U4 row {row}")
+            subject.agree(together.logits[row], alone.logits[0], f"U4 row {row}{ALONE}")
             for number, (mine, theirs) in enumerate(zip(together.steps, alone.steps, strict=True)):
                 assert_kept(subject, mine[row], theirs[0], f"U4 row {row}, step {number}")
 
@@ -287,6 +290,7 @@ def u6_memory(subject: Subject) -> None:
         slot = (geometry.key_dim + geometry.value_dim) * geometry.dtype.itemsize + 4 + 4 * policy.need.decode
         slots = _held_as_by_formula(trace, slot)
         allowed = policy.most_slots(len(prompt))
+        _slots_as_asked(policy, len(prompt))
         if policy.saves == "real":
             assert slots <= allowed, f"U6: {slots} slots kept, the method allows {allowed}"
         if policy.need.decode:
@@ -298,6 +302,13 @@ def u6_memory(subject: Subject) -> None:
     equal = sorted(map(len, subject.prompts))[-2:][0]
     prompts = [prompt[:equal] for prompt in subject.prompts if len(prompt) >= equal]
     _held_as_by_formula(subject.run(prompts, subject.make(subject.budget), subject.chunk), slot)
+
+
+def _slots_as_asked(policy: Policy, n_valid: int) -> None:
+    """`Policy.slots` against the user's own Budget, computed here: what a method allows itself is no measure of it."""
+    asked, given = policy.asked, policy.slots(n_valid)
+    if asked.tokens is not None and policy.saves == "real":
+        assert given <= asked.tokens, f"U6: slots() gives {given} slots per head for a budget of {asked.tokens}"
 
 
 def _held_as_by_formula(trace: Trace, slot_bytes: int) -> int:

@@ -17,7 +17,7 @@ from loom_core.errors import LoomError, ModelError, UsageError
 from loom_core.options import build
 from loom_core.plugins import Found, installed
 from loom_core.specs import AugmentationSpec
-from loom_core.testing.conformance import Row
+from loom_core.testing.rows import NotChecked, Row
 from loom_core.types import Budget
 from loom_server_hf.conformance import CHECKS, Subject, toy_model, toy_prompts, u7_groups
 from loom_server_hf.conformance_codec import CODEC_CHECKS, CodecSubject, c7_groups
@@ -39,10 +39,6 @@ BUDGET = 48
 DOUBLINGS = 3
 
 Check = Callable[[Any], None]
-
-
-class NotTried(Exception):
-    """A rule could not be tried here; says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +90,20 @@ def check(found: Found[AugmentationSpec]) -> Iterator[Row]:
             return
     yield Row(name, "runs", bool(subjects), "; ".join(f"refused on {text}" for text in refused))
     for rule, one in checks_of(trial).items():
-        yield Row(name, rule, *outcome(one, subjects))
-    yield Row(name, "U3 recorded results", True, "not tried here: loom check --oracle FOLDER")
+        yield outcome(name, rule, one, subjects)
+    yield Row(name, "U3 recorded results", True, "loom check --oracle FOLDER", checked=False)
 
 
-def outcome(one: Check, subjects: list[tuple[str, Subject]]) -> tuple[bool, str]:
+def outcome(name: str, rule: str, one: Check, subjects: list[tuple[str, Subject]]) -> Row:
     """Whether a check holds on all subjects, and where and why not."""
     for label, subject in subjects:
         try:
             one(subject)
-        except NotTried as error:
-            return True, f"not tried: {error}"
+        except NotChecked as error:
+            return Row(name, rule, True, str(error), checked=False)
         except Exception as error:  # noqa: BLE001 - as above
-            return False, f"{label}: {reason(error)}"
-    return True, ""
+            return Row(name, rule, False, f"{label}: {reason(error)}")
+    return Row(name, rule, True)
 
 
 def reason(error: Exception) -> str:
@@ -150,7 +146,7 @@ def own_models(one: Callable[[], None]) -> Check:
         try:
             one()
         except ModelError as error:
-            raise NotTried(error.what) from error
+            raise NotChecked(error.what) from error
 
     return first
 

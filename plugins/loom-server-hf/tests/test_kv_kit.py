@@ -82,6 +82,13 @@ class BudgetOff(Sound):
         return Allotment(slots=[self.slots(n) + WINDOW for n in view.n_valid], last=WINDOW)
 
 
+class SlotsOff(Sound):
+    """Allows itself one slot more than the user's budget."""
+
+    def slots(self, n_valid: int) -> int:
+        return super().slots(n_valid) + 1
+
+
 class FakeSaving(Sound):
     """Keeps everything, and allows itself to."""
 
@@ -125,7 +132,7 @@ class SharesWrongly(Sound):
         return (view.k.float() @ mean[..., None])[..., 0]
 
 
-METHODS = (Sound, PaddingScored, StateLeaked, BudgetOff, FakeSaving, GroupRuleWrong, SharesWrongly)
+METHODS = (Sound, PaddingScored, StateLeaked, BudgetOff, SlotsOff, FakeSaving, GroupRuleWrong, SharesWrongly)
 
 
 @pytest.fixture
@@ -156,8 +163,8 @@ def verdict(found: Found[AugmentationSpec], rule: str) -> str:
     """What the kit says of one rule: "" where it holds."""
     trial = kit.trial_of(found)
     subjects = [(label, trial.subject(model)) for label, model in kit.kit_models()]
-    held, why = kit.outcome(kit.checks_of(trial)[rule], subjects)
-    return "" if held else why
+    row = kit.outcome(found.spec.name, rule, kit.checks_of(trial)[rule], subjects)
+    return "" if row.passed else row.why
 
 
 def test_the_sound_method_passes_every_rule(found: Callable[..., Any]) -> None:
@@ -171,6 +178,7 @@ FAULTS = (
     (PaddingScored, "U4 batch"),
     (StateLeaked, "U8 isolation"),
     (BudgetOff, "U6 memory"),
+    (SlotsOff, "U6 memory"),
     (FakeSaving, "declares saves"),
     (GroupRuleWrong, "U7 groups"),
     (SharesWrongly, "U9 shared prefix"),
