@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
+from loom_core.border import LARGEST
 from loom_core.store import Damage, Responses, RunFolder, read_json, read_lines
 from loom_core.thinking import UNFINISHED
 from loom_core.types import Json
@@ -263,7 +264,7 @@ def _values(path: Path, ledger: Ledger) -> dict[str, float | None]:
     values: dict[str, float | None] = {}
     for _, row in read_lines(path, ledger.damage):
         value = row.get("value")
-        number = float(value) if isinstance(value, (int, float)) else math.nan
+        number = float(value) if isinstance(value, (int, float)) and abs(value) <= LARGEST else math.nan
         ledger.n_invalid += value is not None and not math.isfinite(number)
         values[sys.intern(row["key"])] = number if math.isfinite(number) else None
     return values

@@ -44,6 +44,8 @@ def shown(value: object) -> str:
 @functools.cache
 def _check(kind: Any) -> Check:
     origin, arguments = get_origin(kind), get_args(kind)
+    if isinstance(kind, types.FunctionType):
+        return kind
     if kind is Any:
         return _json
     if origin in (typing.Union, types.UnionType):

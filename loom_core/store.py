@@ -21,25 +21,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from loom_core import runfiles
 from loom_core.errors import RunError
 from loom_core.keys import plain
 from loom_core.prompt import context_indices, with_texts
+from loom_core.shapes import misfit
 from loom_core.types import Evidence, Job, Json, Prompt, Sample, Segment
 from loom_core.writing import recording, to_line
-
-CALL_FIELDS = frozenset(("job", "step", "last", "finish", "key", "text", "timing", "error"))
-"""What a response record must have to be counted; the rest is `types.Response` and the sample's coordinates."""
 
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error)
 ANEW = "delete plan.json in the run folder and run again: jobs and contexts are prepared anew, answers are kept"
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file; raises RunError naming it when it cannot be read."""
+    """A JSON file; raises RunError naming it when it cannot be read, or is not what a run folder has by that name."""
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path.name} cannot be read", where=str(path), why=str(error)) from error
+    if (form := runfiles.WHOLE.get(path.name)) is not None and (why := misfit(value, form)):
+        hint = "it was altered: restore it, or `loom score` the run again where it holds scores or tables"
+        raise RunError(f"{path.name} is not what loom writes", where=str(path), why=why, hint=hint)
+    return value
 
 
 @dataclass
@@ -67,26 +70,35 @@ class Damage:
 
 
 def read_lines(path: Path, damage: Damage | None = None) -> Iterator[tuple[int, dict[str, Json]]]:
-    """(byte offset, record) of each line, streaming. Lines that are no records go to `damage`, or raise without one."""
+    """(byte offset, record) of each line, streaming. Lines that are no records, or none of this file, go to `damage`,
+    or raise without one.
+    """
     if not path.exists():
         return
-    offset = 0
+    offset, form = 0, runfiles.of_line(path.name)
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             record = _parse(line)
+            why = "the file was altered or torn"
+            if record is not None and form is not None and (wrong := misfit(record, form)):
+                record, why = None, wrong
+                if damage is not None:
+                    damage.foreign += 1
+                    offset += len(line)
+                    continue
             if record is not None:
                 yield offset, record
             elif damage is not None:
                 damage.lines.append(number)
             elif line.strip():
-                raise RunError(f"line {number} is no record", where=str(path), why="the file was altered or torn")
+                raise RunError(f"line {number} is no record", where=str(path), why=why, hint=ANEW)
             offset += len(line)
 
 
 def _parse(line: bytes) -> dict[str, Json] | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and line.endswith(b"\n") else None
 
@@ -98,10 +110,7 @@ class Responses:
         self.path, self.damage = path, Damage()
         self._offsets: dict[str, dict[int, tuple[int, bool, bool]]] = {}
         for offset, record in read_lines(path, self.damage):
-            if record.keys() >= CALL_FIELDS and isinstance(record["job"], str) and isinstance(record["step"], int):
-                self.add(offset, record)
-            else:
-                self.damage.foreign += 1
+            self.add(offset, record)
 
     def add(self, offset: int, record: Mapping[str, Json]) -> None:
         """Take note of a record that stands at `offset`."""
@@ -267,9 +276,11 @@ class RunFolder:
             if self.jobs.stat().st_size == 0:
                 raise EOFError("the file is empty")
             with gzip.open(self.jobs, "rt", encoding="ascii") as file:
-                for line in file:
-                    yield Job(**json.loads(line))
-        except (*UNREADABLE, TypeError) as error:
+                for number, line in enumerate(file, 1):
+                    if why := misfit(row := json.loads(line), runfiles.JOB):
+                        raise ValueError(f"line {number}: {why}")
+                    yield Job(**row)
+        except (*UNREADABLE, RecursionError) as error:
             raise RunError(
                 "the planned jobs cannot be read", where=str(self.jobs), why=str(error), hint=ANEW
             ) from error

@@ -41,7 +41,9 @@ def call(job: str = "j", step: int = 0, *, last: bool = True, finish: str = "sto
         "finish": finish,
         "key": f"{job}/{step}",
         "text": text,
-        "timing": {},
+        "n_in": 1,
+        "n_out": 1,
+        "timing": {"queued": 0.0, "started": 0.0, "first_token": None, "ended": 1.0},
         "error": error,
     }
 
@@ -278,7 +280,7 @@ def test_jobs_round_trip_and_a_damaged_file_is_one_clear_error(tmp_path: Path) -
 
 
 def test_json_files_appear_whole(tmp_path: Path) -> None:
-    path = tmp_path / "plan.json"
+    path = tmp_path / "facts.json"
     write_json(path, {"a": "é\ud800".encode("utf-8", "replace").decode()})
     assert read_json(path) == {"a": "é?"} and list(tmp_path.iterdir()) == [path]
     with pytest.raises(RunError, match=r"other\.json cannot be read"):

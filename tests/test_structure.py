@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "forms",
         (
             *("keys", "prompt", "contracts", "answering", "render", "truncate", "literals", "pins"),
-            *("stats", "quantiles", "strata", "border", "shapes", "guard", "hosted"),
+            *("stats", "quantiles", "strata", "border", "shapes", "runfiles", "guard", "hosted"),
             *("download", "records", "tables", "ownprompt", "stratify", "evidence", "chunking", "thinking"),
             *("upstream", "defusing"),
             *("digests", "archives", "mirror", "hub", "parquet", "remote", "foreign", "tomlfile"),
