@@ -275,7 +275,7 @@ def _score(metric: Metric, scored: Scored, place: tuple[Json, ...]) -> dict[str,
         "score": fmean(value for _, value in scored) if scored else None,
         "low": interval.low if interval else None,
         "high": interval.high if interval else None,
-        "interval": interval.method if interval else None,
+        "interval": interval.method if interval else stats.FEW_UNBOUNDED if scored else None,
         "n": len(scored),
         "n_clusters": len({_cluster(answer) for answer, _ in scored}),
     }
@@ -356,7 +356,7 @@ def difference(metric: Metric, pairs: Sequence[tuple[Hashable, float, float]], p
         compared = strata.difference_interval(strata.moments(weighed, worst=-1.0))
         interval, tested = strata.agreed(compared, stats.sign_flip(differences, clusters, seed=seed))
     else:
-        interval = stats.bootstrap(differences, clusters, seed=seed)
+        interval = stats.unbounded_mean(differences, clusters, seed=seed)
         tested = stats.sign_flip(differences, clusters, seed=seed)
         if interval is not None:
             p = max(tested.p, ALPHA) if interval.low <= 0 <= interval.high else tested.p
@@ -368,7 +368,7 @@ def difference(metric: Metric, pairs: Sequence[tuple[Hashable, float, float]], p
         "value": value * metric.span,
         "low": interval.low * metric.span if interval else None,
         "high": interval.high * metric.span if interval else None,
-        "interval": interval.method if interval else None,
+        "interval": interval.method if interval else stats.FEW_UNBOUNDED,
         "p": tested.p,
         "test": tested.method,
         "n_pairs": len(pairs),

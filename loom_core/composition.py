@@ -22,6 +22,9 @@ LineName: TypeAlias = tuple[str, str]
 Spot: TypeAlias = tuple[str, str, int]
 CHECKS = 4
 TOLERANCE = 2e-4
+NO_MEAN = "no mean of its answers"
+UNREAD = "its aggregation fails on the values that its weights are read with"
+UNNAMED = "it counts rows that it does not name"
 MOST_ROUNDING = 6e-3
 """Of the scale: authors average numbers that they have rounded, and print rounded means."""
 
@@ -91,8 +94,8 @@ def spot(row: Graded) -> Spot:
 
 def compositions(
     benchmark: Benchmark, rows: Sequence[Graded], lines: Sequence[Line], bounds: Mapping[str, tuple[float, float]]
-) -> dict[LineName, Composition]:
-    """The lines that are weighted means of their rows; others are absent. bounds: ranges of the metrics."""
+) -> tuple[dict[LineName, Composition], dict[LineName, str]]:
+    """The lines that are weighted means of their rows, and why others are not. bounds: ranges of the metrics."""
     wanted = {(line.name, line.metric): line for line in lines if line.value is not None}
     named = {name: {spot(row) for row in line.rows} for name, line in wanted.items() if line.rows is not None}
     parts: dict[Spot, Hashable] = {
@@ -105,17 +108,21 @@ def compositions(
         tried = [_random(rows, ranges, parts, i) for i in range(CHECKS)]
         checks = [(made, _values(benchmark, made)) for made in tried]
     except LoomError:  # an aggregation may refuse values that were made up: it then tells no weights
-        return {}
-    found = {}
+        return {}, dict.fromkeys(wanted, UNREAD)
+    found, others = dict[LineName, Composition](), dict.fromkeys(wanted, NO_MEAN)
     for name, line in wanted.items():
         given = {part: table.get(name) for part, table in tables.items()}
         made = _composition(line.metric, given, ranges, parts)
-        if made is None or (name in named and not {spot(each.row) for each in made.rows(rows)} <= named[name]):
+        if made is None:
+            continue
+        if name in named and not {spot(each.row) for each in made.rows(rows)} <= named[name]:
+            others[name] = UNNAMED
             continue
         slack = made.scale * max(TOLERANCE, min(0.51 * 10.0**-line.digits / made.scale, MOST_ROUNDING))
         if all(_near(table.get(name), made.value(values), slack) for values, table in checks):
             found[name] = made
-    return found
+            del others[name]
+    return found, others
 
 
 def _finite(bounds: tuple[float, float]) -> tuple[float, float]:

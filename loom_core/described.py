@@ -367,6 +367,7 @@ def _line(
         missing=len(rows) - len(values),
         digits=table.get("digits", 2),
         note="unweighted mean over unlike metrics" if len(used) > 1 else "",
+        rows=list(rows),
     )
 
 

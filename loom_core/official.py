@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
 from loom_core import cells, stats, strata
@@ -30,7 +30,7 @@ LEAST_CLUSTERS = 10
 MOST_WORK = 3_000_000
 SWAPS = 9_999
 ENOUGH_HITS = 20
-FEW_CLUSTERS = f"none: no mean of its answers, and a task or length has fewer than {LEAST_CLUSTERS} documents or groups"
+UNBOUNDED = "a mean over tasks or levels of a metric without bounds"
 
 
 def tables(selection: Selection, rows: Mapping[tuple[str, str], Sequence[Graded]]) -> Json:
@@ -83,14 +83,15 @@ def table(
     """
     lines = list(benchmark.aggregate(rows))
     bounds = {name: (metric.low, metric.high) for name, metric in metrics.items()}
-    made = compositions(benchmark, rows, lines, bounds)
+    made, others = compositions(benchmark, rows, lines, bounds)
+    why = {(line.name, line.metric): UNBOUNDED for line in lines} | others
     means = {name for name, one in made.items() if _is_mean(one, rows, metrics)}
     pairs = Paired(rows, base) if base is not None else None
     paired_lines = _paired_lines(benchmark, pairs)
-    paired_made = compositions(benchmark, pairs.rows, lines, bounds) if pairs is not None and pairs.rows else {}
+    paired_made = compositions(benchmark, pairs.rows, lines, bounds)[0] if pairs is not None and pairs.rows else {}
     drawn_rows = strata_of(rows)
-    drawn = _draw(benchmark, rows, drawn_rows, lines, means, place)
-    deltas = _draw_deltas(benchmark, pairs, paired_lines, means, place)
+    drawn = _draw(benchmark, rows, drawn_rows, {name: one for name, one in why.items() if name not in means}, place)
+    deltas = _draw_deltas(benchmark, pairs, {name: why[name] for name in paired_lines if name not in means}, place)
     swapped = _swap(benchmark, pairs, {name: v for name, v in paired_lines.items() if name not in means}, place)
     found = []
     for line in lines:
@@ -176,7 +177,7 @@ def _mean_interval(
     else:
         found = strata.mean_interval(strata.moments(_weighed(counted, values)))
     if found is None:
-        return {"low": None, "high": None, "interval": "none: a single document of a metric without bounds"}
+        return {"low": None, "high": None, "interval": stats.FEW_UNBOUNDED}
     ends = (made.base + made.scale * found.low, made.base + made.scale * found.high)
     return {"low": ends[0], "high": ends[1], "interval": found.method}
 
@@ -237,14 +238,13 @@ def _draw(
     benchmark: Benchmark,
     rows: Sequence[Graded],
     strata: Sequence[Sequence[Cluster]],
-    lines: Sequence[Line],
-    means: Collection[LineName],
+    why: Mapping[LineName, str],
     place: str,
 ) -> dict[LineName, Draws]:
-    """Resampled values of the lines that are no plain means; nothing is drawn where all are."""
-    open_lines = {name: Draws() for line in lines if (name := (line.name, line.metric)) not in means}
+    """Resampled values of the lines that have no closed form (why: for what reason); nothing is drawn without any."""
+    open_lines = {name: Draws() for name in why}
     if not open_lines or _too_few(strata):
-        return {name: Draws(reason=FEW_CLUSTERS if strata else "") for name in open_lines}
+        return {name: Draws(reason=few_clusters(reason) if strata else "") for name, reason in why.items()}
     generator, n = random.Random(seed_of(f"{place} draws")), _n_draws(len(rows))
     for _ in range(n):
         given = _by_name(benchmark.aggregate(rows_of(strata, list(resample(strata, generator)))))
@@ -253,6 +253,11 @@ def _draw(
             if (value := given.get(name)) is not None:
                 draws.values.append(value)
     return open_lines
+
+
+def few_clusters(why: str) -> str:
+    """Why a line that has no closed form has no interval."""
+    return f"none: {why}, and a task or length has fewer than {LEAST_CLUSTERS} documents or groups"
 
 
 def _too_few(groups: Sequence[Sequence[Cluster]]) -> bool:
@@ -306,18 +311,17 @@ def _differences(benchmark: Benchmark, rows: Sequence[Graded], base: Sequence[Gr
 def _draw_deltas(
     benchmark: Benchmark,
     pairs: Paired | None,
-    lines: Mapping[LineName, float],
-    means: Collection[LineName],
+    why: Mapping[LineName, str],
     place: str,
 ) -> tuple[dict[LineName, Draws], list[list[Cluster]]]:
-    """Resampled differences of the lines that are no plain means: both arms by the same draws."""
-    found = {name: Draws() for name in lines if name not in means}
+    """Resampled differences of the lines that have no closed form (why): both arms by the same draws."""
+    found = {name: Draws() for name in why}
     if pairs is None or not found:
         return found, []
     both = pairs.clusters()
     mine, theirs = ([[pair[side] for pair in stratum] for stratum in both] for side in (0, 1))
     if _too_few(mine):
-        return {name: Draws(reason=FEW_CLUSTERS) for name in found}, mine
+        return {name: Draws(reason=few_clusters(reason)) for name, reason in why.items()}, mine
     generator = random.Random(seed_of(f"{place} delta draws"))
     for _ in range(_n_draws(2 * len(pairs.rows))):
         draw = list(resample(mine, generator))

@@ -121,15 +121,15 @@ class Compared(NamedTuple):
     p: float
 
 
-ENOUGH_APART = 6
-"""Differences that the sign-flip test needs at least to find anything at 5 %."""
+ENOUGH_APART = 30
+"""Graded differences from which Student's t alone does: fewer, all of one sign, are too skewed for it."""
 
 
 def difference_interval(found: Moments) -> Compared:
     """Interval of a weighted mean of differences in [-1, 1]: one pair won and one lost are added to them.
 
     Where scores are graded, such pairs are added only while fewer than `ENOUGH_APART` differences or no spread at all
-    have been seen; Student's t does for the rest.
+    have been seen.
     """
     size, graded = found.size, not found.binary
     added = 0.0 if graded and found.n_apart >= ENOUGH_APART and found.variance > 1e-15 else 2.0

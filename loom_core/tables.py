@@ -37,6 +37,16 @@ def mean_line(
     )
 
 
+def rows_of(lines: Iterable[Line]) -> list[Graded] | None:
+    """The rows that lines are made of; None where one of them names none."""
+    found: list[Graded] = []
+    for line in lines:
+        if line.rows is None:
+            return None
+        found += line.rows
+    return found
+
+
 def macro_line(name: str, metric: str, lines: Sequence[Line], *, of: int, digits: int = 2) -> Line:
     """The mean of lines as the authors print them (rounded); None where one of them has no value.
 
@@ -51,6 +61,7 @@ def macro_line(name: str, metric: str, lines: Sequence[Line], *, of: int, digits
         missing=sum(line.missing for line in lines),
         digits=digits,
         note="" if len(values) == of else f"mean of {len(values)} of {of}",
+        rows=rows_of(lines),
     )
 
 
@@ -79,7 +90,8 @@ def pass_at_k_line(name: str, metric: str, rows: Iterable[Graded], k: int, *, di
     """
     questions: list[dict[int, float | None]] = []
     before = None
-    for row in rows:
+    members = list(rows)
+    for row in members:
         place = (row.task, row.sample.id)
         if place != before or row.repeat in questions[-1]:  # a resampled question may follow itself
             questions.append({})
@@ -89,4 +101,5 @@ def pass_at_k_line(name: str, metric: str, rows: Iterable[Graded], k: int, *, di
     given = [[value for value in answers.values() if value is not None] for answers in questions]
     values = [pass_at_k(len(one), sum(value >= 1.0 for value in one), k) for one in given if len(one) >= k]
     mean = 100.0 * fmean(values) if values else None
-    return Line(name=name, metric=metric, value=mean, n=len(values), missing=len(given) - len(values), digits=digits)
+    lost = len(given) - len(values)
+    return Line(name=name, metric=metric, value=mean, n=len(values), missing=lost, digits=digits, rows=members)

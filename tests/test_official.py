@@ -10,8 +10,9 @@ from statistics import fmean, pvariance
 
 import pytest
 
-from loom_core import border, cells, official, stats
+from loom_core import border, cells, composition, official, stats
 from loom_core.contracts import BenchmarkBase, Graded, Line
+from loom_core.errors import PluginError
 from loom_core.keys import plain
 from loom_core.prompt import segment
 from loom_core.resample import strata_of
@@ -185,13 +186,42 @@ class Geometric(BenchmarkBase):
 
 def test_what_is_no_mean_is_resampled_only_where_there_is_enough_to_draw_from(monkeypatch: pytest.MonkeyPatch) -> None:
     few = made(rows_of({"qa": (9, 0.5), "vt": (60, 0.5)}, 1), benchmark=Geometric())["both"]
-    assert (few["low"], few["interval"]) == (None, official.FEW_CLUSTERS)
+    assert (few["low"], few["interval"]) == (None, official.few_clusters(composition.NO_MEAN))
     monkeypatch.setattr(official, "MOST_WORK", 20_000)
     benchmark = Geometric()
     line = made(rows_of({"qa": (40, 0.5), "vt": (60, 0.5)}, 1), benchmark=benchmark)["both"]
     assert line["interval"] == "bootstrap through the aggregation, 200 draws"
     assert benchmark.calls < 230
     assert line["low"] < line["value"] < line["high"]
+
+
+class Careful(BenchmarkBase):
+    """Refuses values that no scorer gives."""
+
+    def aggregate(self, rows: Sequence[Graded]) -> Sequence[Line]:
+        values = [r.scored["em"].value for r in rows]
+        if not set(values) <= {0.0, 1.0}:
+            raise PluginError("no such score")
+        return [Line(name="all", metric="em", value=fmean(value or 0.0 for value in values), n=len(rows))]
+
+
+class Misnamed(BenchmarkBase):
+    """Names half of the rows that it counts."""
+
+    def aggregate(self, rows: Sequence[Graded]) -> Sequence[Line]:
+        mean = fmean(r.scored["em"].value or 0.0 for r in rows)
+        return [Line(name="all", metric="em", value=mean, n=len(rows), rows=rows[::2])]
+
+
+def test_why_a_line_has_no_interval_is_said() -> None:
+    rows = rows_of({"qa": (6, 0.5), "vt": (6, 0.5)}, 1)
+    for benchmark, why in ((Careful(), composition.UNREAD), (Misnamed(), composition.UNNAMED)):
+        (line,) = official.table(benchmark, rows, rows, METRICS, "x")
+        assert (line["low"], line["interval"]) == (None, official.few_clusters(why))
+        assert line["delta"]["interval"] == official.few_clusters(why)
+    wide = {"em": replace(METRIC, high=math.inf)}
+    line = official.table(Macro(), rows, None, wide, "x")[-1]
+    assert line["interval"] == official.few_clusters(official.UNBOUNDED)
 
 
 def test_the_same_rows_give_the_same_table() -> None:

@@ -21,6 +21,7 @@ from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Tokenizer
 from loom_core.data import Unavailable, read_pins
 from loom_core.errors import DataError, UsageError
 from loom_core.records import read_records, text
+from loom_core.tables import rows_of
 from loom_core.testing.gold import gold_scored
 from loom_core.types import DataSource, Evidence, Generation, Json, Sample, Task
 
@@ -276,7 +277,8 @@ def _accuracy(name: str, rows: Sequence[Graded]) -> Line:
     given = [row.scored[METRIC].value for row in rows if METRIC in row.scored]
     values = [value for value in given if value is not None]
     mean = 100 * sum(values) / len(values) if values else None
-    return Line(name=name, metric=METRIC, value=mean, n=len(values), missing=len(rows) - len(values))
+    lost = len(rows) - len(values)
+    return Line(name=name, metric=METRIC, value=mean, n=len(values), missing=lost, rows=list(rows))
 
 
 def _authors_average(level: str, lines: Mapping[str, Line], tasks: Sequence[str]) -> Line:
@@ -294,6 +296,7 @@ def _authors_average(level: str, lines: Mapping[str, Line], tasks: Sequence[str]
         value=sum(values) / len(values) if whole else None,
         n=sum(line.n for line in there),
         missing=sum(line.missing for line in there),
+        rows=rows_of(there),
         note=f"the authors' average: {', '.join(first)}"
         if whole
         else f"the authors' average (-1 there) takes five tasks; missing: {', '.join(missing) or 'fewer were run'}",
@@ -310,4 +313,5 @@ def _mean(name: str, lines: Sequence[Line]) -> Line:
         n=sum(line.n for line in lines),
         missing=sum(line.missing for line in lines),
         note=f"mean of {len(values)} tasks",
+        rows=rows_of(lines),
     )

@@ -21,6 +21,7 @@ from loom_core.errors import DataError
 from loom_core.plugins import installed
 from loom_core.prompt import segment
 from loom_core.records import Record, listed, read_records, text, whole
+from loom_core.tables import rows_of
 from loom_core.types import BadRecord, DataSource, Evidence, Generation, Json, Prompt, Sample, Task
 
 MAX_TOKENS = 512
@@ -141,6 +142,7 @@ class CountingStars(BenchmarkBase):
                         missing=sum(line.missing for line in of),
                         digits=3,
                         note="" if len(known) == len(FORMS) else f"mean of {len(known)} of {len(FORMS)} tasks",
+                        rows=rows_of(of),
                     )
                 )
         return lines

@@ -71,7 +71,10 @@ def _lines(task: str, rows: Sequence[Graded]) -> list[Line]:
     values = [line.value for line in lines if line.value is not None]
     whole = geometric_mean(values) if len(values) == len(lines) else None
     n, missing = lines[0].n, lines[0].missing
-    return [*lines, Line(name=task, metric=GEOMETRIC, value=whole, n=n, missing=missing, digits=DIGITS, note=note)]
+    made = Line(
+        name=task, metric=GEOMETRIC, value=whole, n=n, missing=missing, digits=DIGITS, note=note, rows=list(rows)
+    )
+    return [*lines, made]
 
 
 def _average(name: str, task: str, parts: Sequence[Line], of: int) -> Line:

@@ -69,4 +69,5 @@ def _rate(name: str, metric: str, rows: Sequence[Graded]) -> Line:
         n=round(weight),
         missing=max(0, round(lost)),
         digits=4,
+        rows=list(rows),
     )

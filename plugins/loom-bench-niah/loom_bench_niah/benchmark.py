@@ -240,6 +240,7 @@ def _line(name: str, metric: str, rows: Sequence[Graded]) -> Line:
         n=len(values),
         missing=len(rows) - len(values),
         note="needs judge" if metric == JUDGE and not values else "",
+        rows=list(rows),
     )
 
 

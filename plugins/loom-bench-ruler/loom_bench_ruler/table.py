@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from loom_bench_ruler.plugin import TASKS
 from loom_core.contracts import Graded, Line
 from loom_core.options import number
+from loom_core.tables import rows_of
 
 THRESHOLD = 85.6
 METRIC = "ruler"
@@ -51,6 +52,7 @@ def _mean(task: str, level: str, rows: Sequence[Graded]) -> Line:
         value=100 * sum(values) / len(values) if values else None,
         n=len(values),
         missing=len(rows) - len(values),
+        rows=list(rows),
     )
 
 
@@ -66,12 +68,14 @@ def _over_tasks(lines: Sequence[Line], level: str, mark: str) -> Line:
         n=sum(line.n for line in lines),
         missing=sum(line.missing for line in lines),
         note="" if len(values) == len(TASKS) else f"mean of {len(values)} of {len(TASKS)} tasks",
+        rows=rows_of(lines),
     )
 
 
 def _summary(means: Mapping[str, Line], mark: str) -> list[Line]:
     values = [line.value for line in means.values()]
     n, missing = sum(line.n for line in means.values()), sum(line.missing for line in means.values())
+    rows = rows_of(means.values())
     notes = {line.note for line in means.values()} - {""}
     note = "; ".join(sorted(notes))
     held = [number(level) for level, line in means.items() if line.value is not None and line.value >= THRESHOLD]
@@ -87,12 +91,12 @@ def _summary(means: Mapping[str, Line], mark: str) -> list[Line]:
             note="; ".join(
                 part for part in (f"longest of {', '.join(means)} with a mean of at least {THRESHOLD}", note) if part
             ),
+            rows=rows,
         )
     ]
     if len(values) > 1 and len(known) == len(values):
         for name, weights in (("rising", range(1, len(known) + 1)), ("falling", range(len(known), 0, -1))):
             mean = sum(w * v for w, v in zip(weights, known, strict=True)) / sum(weights)
-            lines.append(
-                Line(name=f"{mark}weighted mean, {name}", metric=METRIC, value=mean, n=n, missing=missing, note=note)
-            )
+            line = f"{mark}weighted mean, {name}"
+            lines.append(Line(name=line, metric=METRIC, value=mean, n=n, missing=missing, note=note, rows=rows))
     return lines
