@@ -18,8 +18,8 @@ from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from scipy.special import betainc
-from scipy.stats import binom
+from scipy.special import betainc  # type: ignore[import-untyped]
+from scipy.stats import binom  # type: ignore[import-untyped]
 
 from loom_core import cells, quantiles, stats, strata, weighting
 from loom_core.strata import Weighed
