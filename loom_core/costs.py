@@ -43,6 +43,11 @@ class Footing(NamedTuple):
     timed: frozenset[tuple[int, int]]
 
 
+def _measured(answer: Answer) -> bool:
+    """Whether times and tokens of an answer are known: it came, and loom asked for it."""
+    return answer.state == "answered" and not any(call.given for call in answer.calls)
+
+
 def _asked(answer: Answer) -> tuple[int, int]:
     return answer.question.number, answer.repeat
 
@@ -53,7 +58,7 @@ def common_footing(arms: Mapping[str, Sequence[Answer]]) -> Footing:
     for rows in arms.values():
         by_condition: dict[Condition | None, set[tuple[int, int]]] = {}
         for answer in rows:
-            if answer.state == "answered":
+            if _measured(answer):
                 by_condition.setdefault(condition(answer), set()).add(_asked(answer))
         if by_condition:
             found.append(by_condition)
@@ -78,9 +83,9 @@ def cost(answers: Sequence[Answer], footing: Footing) -> dict[str, Json]:
     largest of any timed call. KV values and tokens are means over the answers to questions that all arms answered.
     Both count the prompt augmentations' own time in; `rewriting` holds it apart, with their calls to other
     models, as means over answers. calls: of an answer, on average; several_calls: share of answers that took more
-    than one (a strategy's route rate).
+    than one (a strategy's route rate). Of answers that loom did not make nothing is known: every value is None.
     """
-    done = [answer for answer in answers if answer.state == "answered"]
+    done = [answer for answer in answers if _measured(answer)]
     shared = [answer for answer in done if _asked(answer) in footing.answered]
     conditions = Counter(condition(answer) for answer in done)
     chosen = footing.condition
@@ -103,7 +108,7 @@ def cost(answers: Sequence[Answer], footing: Footing) -> dict[str, Json]:
         "n_timed": len(timed),
         "batch": chosen.batch if chosen else None,
         "forked": chosen.forked if chosen else None,
-        "comparable": footing.condition is not None and not mixed,
+        "comparable": not done or (footing.condition is not None and not mixed),
         "conditions": [
             {"batch": key.batch if key else None, "forked": key.forked if key else None, "n": n}
             for key, n in conditions.most_common()

@@ -50,13 +50,15 @@ def take(
     catalog: Catalog,
     command: list[str],
     note: Callable[[str], None],
+    tokenizer: str = "",
 ) -> Taken:
-    """Make the run of these answers, scored and reported. given: further settings of `RunConfig`.
+    """Make the run of these answers, scored and reported. given: further settings of `RunConfig`. tokenizer: the model
+    whose tokenizer makes the questions, where they depend on one.
 
     Raises UsageError for a file that cannot be read, DataError for a broken one or two answers to one question.
     """
     content = _content(answers)
-    source = {"file": answers.name, "sha256": content}
+    source = {"file": answers.name, "sha256": content, **({"tokenizer": tokenizer} if tokenizer else {})}
     settings = {"benchmarks": [benchmark], "model": model, "server": "elsewhere", "server_options": source, **given}
     selection = select(RunConfig().merged(settings, "command line"), catalog)
     (chosen,) = selection.chosen
@@ -79,10 +81,10 @@ def take(
 
 def read(path: Path, selection: Selection, chosen: Chosen) -> dict[tuple[str, str, int], GivenAnswer]:
     """The answers by (full task name, sample id, repeat)."""
-    data = pipeline.open_data(selection.config)
+    data, tokenizer = pipeline.open_data(selection.config), selection.describe().tokenizer
 
     def samples(task: Task) -> Iterator[Sample]:
-        return chosen.benchmark.samples(task, data.for_benchmark(chosen.name), None, selection.config.lengths)
+        return chosen.benchmark.samples(task, data.for_benchmark(chosen.name), tokenizer, selection.config.lengths)
 
     rows: Iterator[GivenAnswer] | None = None
     if where := chosen.choice.found.spec.answers:
@@ -200,6 +202,7 @@ def _records(job: Job, given: GivenAnswer) -> Iterator[dict[str, Json]]:
             "arm": job.arm,
             "repeat": job.repeat,
             "protocol": "query-aware",
+            "given": True,
             "cut": [],
             "prepared_seconds": 0.0,
             **empty,

@@ -60,6 +60,7 @@ class Call(NamedTuple):
     """What tables need of a recorded call. seconds: of the request; to_first_token and decoding are parts of it.
 
     empty: the answer, where the call ended one, holds nothing but white space. reasoned: it came with reasoning.
+    given: the answer was not made by loom, and nothing is known of its times and tokens (the numbers here are 0).
     """
 
     batch: int
@@ -90,6 +91,7 @@ class Call(NamedTuple):
     empty: bool = False
     reasoned: bool = False
     turn: int = 0
+    given: bool = False
 
 
 class Answer(NamedTuple):
@@ -198,6 +200,7 @@ def call_from(record: Mapping[str, Json]) -> Call:
         turn=record.get("turn") or 0,
         empty=not failed and not str(record["text"] if record.get("answer") is None else record["answer"]).strip(),
         reasoned=bool(record.get("reasoning")),
+        given=bool(record.get("given")),
     )
 
 

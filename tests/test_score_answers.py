@@ -72,3 +72,30 @@ def test_what_goes_together(loom: Any) -> None:
     file = written(loom, [{"id": "q0", "answer": "a"}])
     done = loom("score", "fable", "--answers", file, "--model-name", "m", code=1)
     assert "no task, and several are chosen" in done.err
+
+
+def test_nothing_is_known_of_the_costs_of_given_answers(loom: Any) -> None:
+    file = written(loom, [{"id": f"q{i}", "answer": "0"} for i in range(12)])
+    loom("score", "fable:tell", "--answers", file, "--model-name", "theirs", "--out", "given")
+    report = json.loads((loom.cwd / "given" / "report.json").read_text("utf-8"))
+    for row in (*report["cells"], *report["totals"]):
+        known = {name: row["cost"][name] for name in ("n_timed", "n_calls", "conditions", "comparable")}
+        assert known == {"n_timed": 0, "n_calls": 0, "conditions": [], "comparable": True}
+        assert {value for name, value in row["cost"].items() if name not in known} == {None}
+    assert not [banner for banner in report["banners"] if "not comparable" in banner["text"]]
+
+
+def test_a_tokenizer_makes_the_questions(loom: Any) -> None:
+    """Without one, lengths are estimated; with one, the questions are those of `loom prompts --model`."""
+    asked = ("babilong@samples=1:loom_qa1", "--lengths", "512")
+    (told,) = loom("prompts", *asked, "--model", "loom-tiny", "--format", "jsonl").out.splitlines()
+    file = written(loom, [{"id": json.loads(told)["id"], "answer": "none"}])
+    given = ("--answers", file, "--model-name", "m")
+    loom("score", *asked, *given, "--tokenizer", "loom-tiny", "--out", "exact")
+    loom("score", *asked, *given, "--out", "estimated")
+    exact, estimated = (
+        json.loads((loom.cwd / name / "samples.jsonl").read_text("utf-8")) for name in ("exact", "estimated")
+    )
+    assert estimated["meta"]["length_estimated"] and "length_estimated" not in exact["meta"]
+    assert exact["length"] == json.loads(told)["n_tokens"]
+    assert "--tokenizer goes with --answers" in loom("score", "exact", "--tokenizer", "x", code=2).err

@@ -23,6 +23,9 @@ from loom_core.cli.exits import console, say
 @click.option("--model-name", metavar="NAME", help="Who gave these answers.")
 @click.option("--out", "-o", help="The run folder of these answers.  [default: runs/NAME]")
 @click.option("--lengths", "-l", metavar="4k,32k", help="Prompt lengths, where the questions depend on them.")
+@click.option(
+    "--tokenizer", metavar="MODEL", help="The model whose tokenizer makes the questions; its weights are not read."
+)
 @click.option("--seed", help="Seed of generated samples.  [default: 0]")
 @click.option("--data-dir", help="Mirror folder of data files (or LOOM_DATA).")
 @click.option("--offline", is_flag=True, default=None, help="Download nothing.")
@@ -67,14 +70,15 @@ def score(
     if answers is not None:
         if not model_name:
             raise UsageError("--answers needs --model-name", where=f"--answers {answers}", hint="say who answered")
-        return _elsewhere(what, answers, model_name, {**given, **asked})
+        tokenizer = asked.pop("tokenizer", "")
+        return _elsewhere(what, answers, model_name, {**given, **asked}, tokenizer)
     if idle := [*asked, *(["model_name"] if model_name else [])]:
         flag = "--" + idle[0].replace("_", "-")
         raise UsageError(f"{flag} goes with --answers", where=what, hint="a run is scored as it was asked")
     return _again(Path(what), given, trusted=trust_settings)
 
 
-def _elsewhere(what: str, answers: Path, model_name: str, given: Mapping[str, Any]) -> int:
+def _elsewhere(what: str, answers: Path, model_name: str, given: Mapping[str, Any], tokenizer: str) -> int:
     """Score answers made elsewhere as a run of their own."""
     from loom_core.given import take
     from loom_core.plugins import installed
@@ -82,7 +86,7 @@ def _elsewhere(what: str, answers: Path, model_name: str, given: Mapping[str, An
 
     out = console()
     note = lambda text: out.print(text, markup=False, highlight=False)  # noqa: E731 - one line, passed on
-    taken = take(what, answers, model_name, given, installed(), sys.argv, note)
+    taken = take(what, answers, model_name, given, installed(), sys.argv, note, tokenizer)
     show(taken.report, out)
     say(f"report: {taken.folder.report_html}")
     say(f"{taken.recorded:,} answers of {answers.name} scored, {taken.missing:,} questions have none")

@@ -207,7 +207,7 @@ def _answer(ledger: Ledger, arm: str, answer: Answer, metrics: Sequence[Metric],
         "reasoning": _short(str(last["reasoning"]), limits.answer) if last.get("reasoning") else None,
         "finish": last["finish"],
         "n_calls": len(calls),
-        "n_out": sum(call.get("n_out") or 0 for call in calls),
+        "n_out": None if last.get("given") else sum(call.get("n_out") or 0 for call in calls),
         "n_dropped": sum(call.get("n_dropped") or 0 for call in calls),
         "notes": [visible(str(note))[:300] for note in ((last.get("kv") or {}).get("notes") or ())[:5]],
     }

@@ -60,6 +60,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
             capability="reasoning",
             generated=True,
             parity="loom_bench_babilong.parity:Parity",
+            answers="loom_bench_babilong.answers:read",
             published="loom_bench_babilong.published:cells",
             licence="official: Apache-2.0, bAbI BSD or CC BY 3.0 (fetched, not shipped); loom: Apache-2.0",
         ),
