@@ -21,7 +21,7 @@ from loom_core.errors import LoomError
 from loom_core.guard import each, guarded, reason
 from loom_core.judges import JudgeChoice
 from loom_core.keys import digest, plain, prompt_digest, seed_of
-from loom_core.manifest import redact, secrets
+from loom_core.manifest import redact
 from loom_core.plugins import Catalog
 from loom_core.render import messages, render
 from loom_core.store import RunFolder, read_json, read_lines
@@ -84,7 +84,13 @@ class Judge:
     """Puts the turns of cases to the judge of a run. Opened on the first call that is not recorded."""
 
     def __init__(
-        self, folder: RunFolder, choice: JudgeChoice | None, catalog: Catalog, note: Callable[[str], None]
+        self,
+        folder: RunFolder,
+        choice: JudgeChoice | None,
+        catalog: Catalog,
+        note: Callable[[str], None],
+        *,
+        hidden: list[str],
     ) -> None:
         self._folder, self._choice, self._catalog, self._note = folder, choice, catalog, note
         self._recorded = Recorded(folder.judgements)
@@ -94,7 +100,7 @@ class Judge:
         self._facts: dict[str, Json] = {"asked": 0, "failed": 0, "n_in": 0, "n_out": 0, "seconds": 0.0, "cost": None}
         self._counted: set[str] = set()
         self._tallies: dict[tuple[str, str], Tally] = {}
-        self._hidden, self._lost = secrets(), ""
+        self._hidden, self._lost = hidden, ""
         self._stack = ExitStack()
         self._card: ModelCard | None = None
         self._session: Session | None = None

@@ -12,29 +12,53 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import loom_core
+from loom_core.config import RunConfig
 from loom_core.plugins import Catalog
 from loom_core.selection import Selection
 from loom_core.trust import seal
 from loom_core.types import Json
 
 SECRET_NAME = re.compile(r"(?i)(key|token|secret|password|passwd|credential)")
+KEY_OPTION = "key_env"
+KEY_NAMED = re.compile(KEY_OPTION + r"=([A-Za-z_][A-Za-z0-9_]*)")
 SHORTEST_SECRET = 8
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "safetensors", "vllm", "sglang", "openai", "triton")
 
 
-def secrets(environment: Mapping[str, str] | None = None) -> list[str]:
+def secrets(environment: Mapping[str, str] | None = None, *, named: Iterable[str] = ()) -> list[str]:
     """The values of environment variables whose names say that they are secret, the longest first.
 
-    Of a value with several lines (a private key) each line counts too: logs are written line by line.
+    Of a value with several lines (a private key) each line counts too: logs are written line by line. named: further
+    variables that hold a key, whatever they are called (`secrets_of`).
     """
     environment = os.environ if environment is None else environment
-    values = {value for name, value in environment.items() if SECRET_NAME.search(name)}
+    named = set(named)
+    values = {value for name, value in environment.items() if SECRET_NAME.search(name) or name in named}
     pieces = values | {line.strip() for value in values for line in value.splitlines()}
     return sorted((piece for piece in pieces if len(piece) >= SHORTEST_SECRET), key=lambda piece: (-len(piece), piece))
+
+
+def secrets_of(config: RunConfig) -> list[str]:
+    """The secrets of a run: those of `secrets`, and the values of the variables that its config says hold a key (every
+    option whose name ends in `key_env`, of servers, judges, methods and metrics)."""
+    return secrets(named=_named(config.to_json()))
+
+
+def _named(value: Json) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            if str(name).endswith(KEY_OPTION) and isinstance(item, str):
+                yield item
+            yield from _named(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _named(item)
+    elif isinstance(value, str):
+        yield from KEY_NAMED.findall(value)
 
 
 def redact(text: str, hidden: Iterable[str]) -> str:
@@ -75,7 +99,7 @@ def build(selection: Selection, command: list[str]) -> dict[str, Json]:
         "events": [],
         "trust_remote_code": bool(getattr(selection.model_options, "trust_remote_code", False)),
     }
-    result: dict[str, Json] = redacted(manifest, secrets())
+    result: dict[str, Json] = redacted(manifest, secrets_of(config))
     return result | {"seal": seal(result["config"])}
 
 

@@ -18,7 +18,7 @@ from loom_core.data import DataDir, Unavailable
 from loom_core.errors import DataError, LoomError, PluginError, RunError, UsageError
 from loom_core.forecast import Sizes, batch_of
 from loom_core.keys import job_key, plain, prompt_digest
-from loom_core.manifest import redacted, secrets
+from loom_core.manifest import redacted, secrets_of
 from loom_core.names import arm_identity
 from loom_core.plugins import Found
 from loom_core.prompt import unfit_for_context_only
@@ -58,7 +58,7 @@ def make_plan(selection: Selection, card: ModelCard, data: DataDir, folder: RunF
     plan = _as_json(selection, card, tally)
     if folder is not None:
         refuse(plan)
-        write_json(folder.plan, redacted(plan, secrets()))
+        write_json(folder.plan, redacted(plan, secrets_of(selection.config)))
     return plan
 
 

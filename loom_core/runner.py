@@ -17,7 +17,7 @@ from loom_core.agenda import Agenda, Bundle
 from loom_core.errors import LoomError, ModelError
 from loom_core.events import misfit as event_misfit
 from loom_core.keys import call_key, plain
-from loom_core.manifest import redact, redacted, secrets
+from loom_core.manifest import redact, redacted, secrets_of
 from loom_core.names import arm_to_json
 from loom_core.placement import Placement, place
 from loom_core.process import Events, WorkerProcess
@@ -34,6 +34,8 @@ ATTEMPTS = 3
 DEATHS_IN_A_ROW = 10
 """Deaths without any answer between them before the run gives up."""
 DEFAULT_BUNDLE = 64
+TEXTS = ("text", "answer", "reasoning", "error", "notes")
+"""What of a record came from a model or an endpoint, and may repeat a secret of this machine."""
 
 
 class Progress(Protocol):
@@ -84,7 +86,7 @@ class Runner:
         self._folder, self._selection, self._progress = folder, selection, progress
         self._supply = supply or Everything(folder)
         self._placement = placement or place(selection.config)
-        self._model_digest, self._hidden = model_digest, secrets()
+        self._model_digest, self._hidden = model_digest, secrets_of(selection.config)
         self._arms = {arm.name: arm for arm in selection.arms}
         self._events: Events = queue.SimpleQueue()
         self._busy: dict[WorkerProcess, Bundle | None] = {}
@@ -238,8 +240,9 @@ class Runner:
         return replace(sample, references=(), negatives=(), meta=meta)
 
     def _record(self, worker: WorkerProcess | None, record: dict[str, Json]) -> None:
-        if record["error"]:
-            record["error"] = redact(record["error"], self._hidden)
+        for name in TEXTS:
+            if record.get(name):
+                record[name] = redacted(record[name], self._hidden)
         self._recorded.add(self._out.append(record), record)
         bundle = self._busy.get(worker) if worker else None
         if not record["last"] and bundle is not None:

@@ -19,7 +19,7 @@ from loom_core.errors import LoomError, PluginError, RunError
 from loom_core.guard import reason
 from loom_core.judging import Case, Judge
 from loom_core.keys import plain
-from loom_core.manifest import redact, secrets
+from loom_core.manifest import redact, secrets_of
 from loom_core.plan import metric_rows
 from loom_core.prompt import without_contexts
 from loom_core.selection import Chosen, Selection
@@ -49,7 +49,11 @@ def score_run(
     tables: dict[tuple[str, str], list[Graded]] = {}
     missing: dict[str, Counter[str]] = {}
     n = 0
-    with ExitStack() as files, Judge(folder, selection.judge, selection.catalog, note) as judge:
+    hidden = secrets_of(selection.config)
+    with (
+        ExitStack() as files,
+        Judge(folder, selection.judge, selection.catalog, note, hidden=hidden) as judge,
+    ):
         for chosen, task, job, graded in _graded(folder, selection, judge):
             row = _within_ranges(selection, task, graded)
             tables.setdefault((chosen.name, job.arm), []).append(row)
@@ -116,7 +120,7 @@ Place: TypeAlias = tuple[Chosen, Task, Job, Graded]
 
 def _graded(folder: RunFolder, selection: Selection, judge: Judge) -> Iterator[Place]:
     """Every planned job with its scores, streaming; samples of a group are held until the group is whole."""
-    hidden = secrets()
+    hidden = secrets_of(selection.config)
     groups: dict[tuple[str, str, int, str], list[Place]] = {}
     for place in _settled(selection, judge, _alone(folder, selection, hidden)):
         _, _, job, row = place

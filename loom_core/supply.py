@@ -16,7 +16,7 @@ from loom_core.anytime import Asked, Standing, Stratum
 from loom_core.config import RunConfig
 from loom_core.contracts import Graded
 from loom_core.errors import UsageError
-from loom_core.manifest import secrets
+from loom_core.manifest import secrets_of
 from loom_core.score import answers_of, scores_alone, scores_together
 from loom_core.selection import Selection
 from loom_core.store import Responses, RunFolder, read_json, read_lines
@@ -83,7 +83,7 @@ class Steering:
 
     def __init__(self, folder: RunFolder, selection: Selection, note: Callable[[str], None]) -> None:
         self._folder, self._selection, self._note = folder, selection, note
-        self._samples, self._hidden = folder.read_samples(), secrets()
+        self._samples, self._hidden = folder.read_samples(), secrets_of(selection.config)
         self._jobs: dict[tuple[str, str], list[Job]] = {}
         for job in folder.read_jobs():
             self._jobs.setdefault((job.task, job.sample), []).append(job)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loom_core.manifest import redact, redacted, secrets
+from loom_core.config import RunConfig
+from loom_core.manifest import redact, redacted, secrets, secrets_of
 
 SECRET = "sk-planted-0123456789"
 
@@ -44,6 +45,21 @@ def test_a_secret_given_as_a_name_or_option_is_redacted_too(loom: Any) -> None:
     loom("run", "fable@n=2:tell", "--model", SECRET, "--server", "double", "--out", "run", env=env)
     for path, data in contents(loom.cwd):
         assert SECRET.encode() not in data, f"{path} holds the secret"
+
+
+def test_a_key_that_an_answer_repeats_is_hidden_whatever_its_variable_is_called(loom: Any) -> None:
+    script = loom.cwd / "script.jsonl"
+    script.write_text('{"say": "<think>' + SECRET + "</think>the key is " + SECRET + '"}\n', "utf-8")
+    config = RunConfig().merged({"server_options": {"key_env": "PLAIN_AUTH"}}, "test")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PLAIN_AUTH", SECRET)
+        assert SECRET in secrets_of(config) and SECRET not in secrets_of(RunConfig())
+    ask = ("run", "fable@n=2:tell", "--model", "toy", "--server-option", "script=script.jsonl")
+    loom(*ask, "--thinking", "<think>,</think>", "--out", "run", env={"FABLE_API_KEY": SECRET})
+    for path, data in contents(loom.cwd / "run"):
+        assert SECRET.encode() not in data, f"{path} holds the secret"
+    said = {(record["text"], record["reasoning"]) for record in loom.records(loom.cwd / "run")}
+    assert said == {("the key is [redacted]", "[redacted]")}
 
 
 def test_a_secret_in_the_name_of_the_run_folder_is_not_made_by_loom(loom: Any) -> None:

@@ -21,6 +21,7 @@ from loom_server_api.body import read_extra
 from loom_server_api.client import NO_KEY, key_of, sync_client
 from loom_server_api.failure import Redactor, message_of
 from loom_server_api.plugin import ApiOptions
+from loom_server_api.reply import Refused
 
 ASK_SECONDS = 30.0
 WINDOWS = ("max_model_len", "context_length", "context_window", "max_context_length", "max_input_tokens")
@@ -93,6 +94,13 @@ def list_models(options: ApiOptions) -> list[Mapping[str, Json]]:
             where=options.base_url,
             why=redact(_cause(error)),
             hint="check base_url, and that the server is up: --server-option base_url=http://HOST:PORT/v1",
+        ) from None
+    except Refused as error:
+        raise ModelError(
+            "the endpoint's list of models is not taken",
+            where=options.base_url,
+            why=redact(str(error)),
+            hint="set base_url to where the endpoint is; check=false asks for no list",
         ) from None
     except (ValueError, RecursionError):
         raise _no_endpoint(options, "GET /models gave no JSON that can be read") from None

@@ -97,7 +97,7 @@ def loom_servers() -> Sequence[ServerSpec]:
     return (
         ServerSpec(
             name="api",
-            version="1",
+            version="2",
             summary="any OpenAI-compatible endpoint over HTTP: vendors, vLLM, SGLang, TGI, llama.cpp, Ollama",
             factory="loom_server_api.server:ApiServer",
             capabilities=frozenset({"stream", "prefix_cache"}),

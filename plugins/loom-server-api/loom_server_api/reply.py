@@ -32,7 +32,8 @@ class Refused(Exception):
 class Reply:
     """An answer as the endpoint gave it. usage: its own counts, unchecked. finished: an end was reported.
 
-    refused: its words, or some of them, came in the field that says that the model refused.
+    refused: its words, or some of them, came in the field that says that the model refused. surplus: there was text
+    behind its end, or of further answers; it is left out.
     """
 
     text: str = ""
@@ -43,6 +44,7 @@ class Reply:
     token_ids: list[int] = field(default_factory=list)
     streamed: bool = False
     refused: bool = False
+    surplus: bool = False
 
     def check(self) -> None:
         """Raise for a finish reason that makes this no answer."""
@@ -59,8 +61,9 @@ def whole(data: bytes) -> Reply:
     choices = value.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise Broken("empty choices: the endpoint's reply holds no answer")
-    reply = Reply(finished=True, usage=_usage(value))
-    _take(reply, choices[0], "message")
+    reply = Reply(usage=_usage(value))
+    _take_all(reply, choices, "message")
+    reply.finished = True
     reply.check()
     return reply
 
@@ -89,7 +92,7 @@ class Stream:
             return False
         self._choices += 1
         before = len(self.reply.text) + len(self.reply.reasoning)
-        _take(self.reply, choices[0], "delta")
+        _take_all(self.reply, choices, "delta")
         return len(self.reply.text) + len(self.reply.reasoning) > before
 
     def end(self) -> Reply:
@@ -101,6 +104,19 @@ class Stream:
             raise Broken("cut stream: it ended before the answer did")
         reply.check()
         return reply
+
+
+def _take_all(reply: Reply, choices: list[Json], name: str) -> None:
+    """Add what belongs to the answer: its first choice, up to its end."""
+    for place, choice in enumerate(choices):
+        if not isinstance(choice, Mapping):
+            continue
+        if reply.finished or choice.get("index", place) != 0:
+            other = Reply()
+            _take(other, choice, name)
+            reply.surplus = reply.surplus or bool(other.text or other.reasoning)
+        else:
+            _take(reply, choice, name)
 
 
 def _take(reply: Reply, choice: Mapping[str, Any], name: str) -> None:

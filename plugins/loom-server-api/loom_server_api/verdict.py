@@ -19,7 +19,10 @@ from loom_server_api.reply import Reply
 CHARACTERS_PER_TOKEN = 4
 TEMPLATE_TOKENS = 4096
 """More tokens than any chat template puts around a prompt; a byte of the prompt is at most one token."""
-MOST_BYTES_PER_TOKEN = 32
+MOST_CHARACTERS_PER_TOKEN = 8
+"""Of a prompt, on average: twice the estimate. Text that packs more into a token is rare."""
+LONGEST_TOKEN = 512
+"""Characters: longer than any run of white space that a vocabulary has."""
 TOKENIZER_SLACK = 64
 """Tokens by which an endpoint's template may differ from the tokenizer's before that is worth a word."""
 HIDDEN_TOKENS = 16
@@ -34,6 +37,7 @@ WRONG_USAGE = "the endpoint reported impossible token counts: they are counted w
 OTHER_LENGTH = "the endpoint counts another number of prompt tokens than loom: its template or tokenizer differs"
 FEWER = "the endpoint counts far fewer prompt tokens than the prompt can have: it may have cut the prompt"
 REFUSED = "the endpoint says that the model refused: its words of refusal are recorded as the answer"
+SURPLUS = "the endpoint sent text behind the end of an answer, or of further answers: it is left out"
 UNSAID_END = "the endpoint did not say why the answer ended"
 OTHER_END = "the endpoint ended an answer for a reason of its own (a tool call, for example)"
 
@@ -60,6 +64,8 @@ def response_of(
     text = reply.text
     if reply.refused:
         notes.append(REFUSED)
+    if reply.surplus:
+        notes.append(SURPLUS)
     if counts.n_out > generation.max_tokens:
         notes.append(IGNORED_LIMIT)
         if tokenizer is not None and len(ids := tokenizer.encode(text)) > generation.max_tokens:
@@ -145,7 +151,7 @@ def _counts(request: Request, call: Call, reply: Reply, tokenizer: Tokenizer | N
 def _compare(n_in: int, measured: int | None, call: Call, request: Request, notes: list[str]) -> None:
     """Note a prompt that the endpoint counts otherwise than it was sent or measured."""
     if measured is None:
-        if n_in * MOST_BYTES_PER_TOKEN < len(request.prompt.text):
+        if n_in * MOST_CHARACTERS_PER_TOKEN < len(request.prompt.text):
             notes.append(FEWER)
     elif call.n_ids is not None:
         if n_in != measured:
@@ -172,9 +178,9 @@ def _possible_in(value: Json, request: Request) -> bool:
 
 
 def _possible_out(value: Json, reply: Reply, hidden: int) -> bool:
-    """Text needs at least a token, and a token that leaves no trace in it is rare."""
+    """Text needs a token for each of its longest words, and a token that leaves no trace in it is rare."""
     said = reply.text + reply.reasoning
-    if not _whole(value) or value < 0 or (value == 0 and said.strip()):
+    if not _whole(value) or value < 0 or value * LONGEST_TOKEN < len(said.strip()):
         return False
     return bool(
         value <= len(said.encode("utf-8", "surrogatepass")) + hidden + HIDDEN_TOKENS or (value < 4096 and not said)
