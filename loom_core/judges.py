@@ -1,28 +1,70 @@
-"""The judge that a run names, `SERVER:MODEL`: any model on any server, with their options. Loads no weights."""
+"""The judge that a run names, `SERVER:MODEL`: any model on any server, with their options; how its replies are taken.
+
+Loads no weights.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from loom_core.contracts import ModelCard, Server
 from loom_core.errors import UsageError
-from loom_core.options import build, identity
+from loom_core.options import build, identity, option
 from loom_core.plugins import Catalog, Found
 from loom_core.specs import ServerSpec
-from loom_core.types import Json
+from loom_core.thinking import Thinking, declared, marks
+from loom_core.types import Generation, Json, Response
+
+
+@dataclass(frozen=True)
+class ReplyOptions:
+    """How a judge's replies are taken, on any server."""
+
+    thinking: str = option("", help="marks around the judge's thinking, as in <think>,</think>; it is split off")
+    thinking_budget: int = option(0, help="tokens for its thinking, added to each reply's limit", low=0)
+    max_tokens: int = option(0, help="limit of tokens of each reply; 0: what the metric asks for", low=0)
+    silence: float = option(
+        1800.0, help="seconds without an answer after which the judge is given up", low=0.001, how=True
+    )
+
+    def __post_init__(self) -> None:
+        if self.thinking:
+            marks(self.thinking)
+        elif self.thinking_budget:
+            raise ValueError("thinking_budget without thinking=<think>,</think>")
+
+    @property
+    def thinks(self) -> Thinking | None:
+        """What is split off its replies."""
+        return declared(marks(self.thinking) if self.thinking else None, self.thinking_budget)
+
+    def limits(self, generation: Generation) -> Generation:
+        """The limits of a reply: the metric's, or those given, with room to think."""
+        limits = replace(generation, max_tokens=self.max_tokens) if self.max_tokens else generation
+        return self.thinks.limits(limits) if self.thinks else limits
+
+    def taken(self, response: Response, generation: Generation, count: Callable[[str], int] | None) -> Response:
+        """The response with its thinking apart."""
+        return self.thinks.split(response, generation, count) if self.thinks else response
+
+    def facts(self) -> dict[str, Json]:
+        """What of it enters the key of a call: what differs from the defaults."""
+        told = {f.name: f.default for f in fields(self) if not f.metadata.get("how")}
+        return {name: value for name, value in asdict(self).items() if name in told and value != told[name]}
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeChoice:
-    """The judge that a config names: a model on a server, with their options."""
+    """The judge that a config names: a model on a server, with their options, and how its replies are taken."""
 
     text: str
     server: Found[ServerSpec]
     server_options: Any
     model: str
     model_options: Any
+    reply: ReplyOptions = ReplyOptions()
 
     def open_server(self, catalog: Catalog) -> Server:
         """The server, built with its options."""
@@ -37,12 +79,14 @@ class JudgeChoice:
             "server": [self.server.spec.name, self.server.spec.version],
             "model_options": identity(self.model_options),
             "server_options": identity(self.server_options),
+            **({"reply": self.reply.facts()} if self.reply.facts() else {}),
         }
 
 
 def parse_judge(text: str | None, given: Mapping[str, str], catalog: Catalog) -> JudgeChoice | None:
     """The judge `SERVER:MODEL` with its options; None where there is none. Raises UsageError for what is unknown or out
-    of range. given: options of the server by their names; what the server does not have is for the model.
+    of range. given: how its replies are taken (`ReplyOptions`), options of the server by their names; what neither has
+    is for the model.
     """
     if text is None:
         if given:
@@ -54,17 +98,19 @@ def parse_judge(text: str | None, given: Mapping[str, str], catalog: Catalog) ->
             "a judge is a model on a server", where=text, hint="--judge SERVER:MODEL, e.g. --judge api:NAME"
         )
     server = catalog.servers.get(name)
-    ours = {f.name for f in fields(server.spec.options)}
+    of_server = {f.name for f in fields(server.spec.options)}
+    of_replies = {f.name for f in fields(ReplyOptions)} - of_server
     return JudgeChoice(
         text=text,
         server=server,
         server_options=build(
-            server.spec.options, {k: v for k, v in given.items() if k in ours}, owner=f"judge's server {name}"
+            server.spec.options, {k: v for k, v in given.items() if k in of_server}, owner=f"judge's server {name}"
         ),
         model=str(catalog.make(catalog.models.get(model))) if model in catalog.models else model,
         model_options=build(
             server.spec.model_options,
-            {k: v for k, v in given.items() if k not in ours},
+            {k: v for k, v in given.items() if k not in of_server | of_replies},
             owner=f"judge's model on server {name}",
         ),
+        reply=build(ReplyOptions, {k: v for k, v in given.items() if k in of_replies}, owner="judge's replies"),
     )

@@ -19,13 +19,15 @@ from loom_core.contracts import MOST_CALLS, Judging, ModelCard, Session
 from loom_core.conversation import response_from
 from loom_core.errors import LoomError
 from loom_core.guard import each, guarded, reason
-from loom_core.judges import JudgeChoice
+from loom_core.judges import JudgeChoice, ReplyOptions
 from loom_core.keys import digest, plain, prompt_digest, seed_of
 from loom_core.manifest import redact
 from loom_core.plugins import Catalog
 from loom_core.render import messages, render
+from loom_core.silence import Silent, watched
 from loom_core.store import RunFolder, read_json, read_lines
-from loom_core.types import Arm, Job, Json, Request, Response, Scored, Turn
+from loom_core.thinking import asked
+from loom_core.types import Arm, Generation, Job, Json, Request, Response, Scored, Turn
 from loom_core.writing import Appender, set_torn_tail_aside, write_json
 
 JUDGE_ARM = Arm(name="dense")
@@ -42,6 +44,7 @@ class Case:
     judging: Judging
     step: int = -1
     request: Request | None = None
+    limits: Generation | None = None
     notes: tuple[str, ...] = ()
     result: Scored | None = None
 
@@ -97,7 +100,11 @@ class Judge:
         before = read_json(folder.judge) if folder.judge.exists() else {}
         self._identity: Json = before.get("identity")
         self._name: str | None = before.get("judge")
-        self._facts: dict[str, Json] = {"asked": 0, "failed": 0, "n_in": 0, "n_out": 0, "seconds": 0.0, "cost": None}
+        # Without a judge given, what is recorded is read as it was taken.
+        recorded = ReplyOptions(**(self._identity or {}).get("reply", {}))
+        self._reply = choice.reply if choice is not None else recorded
+        self._facts: dict[str, Json] = {"asked": 0, "failed": 0, "n_cut": 0, "n_in": 0, "n_out": 0}
+        self._facts |= {"seconds": 0.0, "cost": None}
         self._counted: set[str] = set()
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._hidden, self._lost = hidden, ""
@@ -225,13 +232,14 @@ class Judge:
         """The call for a turn, and why there is none. Greedy calls of equal content are one call."""
         said = [[row["role"], row["content"]] for row in messages(turn.prompt)]
         prefill = [s.text for s in turn.prompt.segments if s.kind == "prefill"]
-        greedy = turn.generation.temperature == 0
+        limits = self._reply.limits(turn.generation)
+        greedy = limits.temperature == 0
         key = digest(
             {
                 "judge": self._identity,
                 "messages": said,
                 "prefill": prefill,
-                "generation": turn.generation,
+                "generation": limits,
                 "draw": None if greedy else [case.job.key, case.metric, case.version, case.step],
             }
         )
@@ -240,7 +248,7 @@ class Judge:
         if self._card is not None and self._card.tokenizer is not None and key not in self._recorded:
             rendered = render(turn.prompt, self._card.tokenizer, chat="template")
             ids, spans = rendered.token_ids, rendered.spans
-            room = None if self._card.window is None else self._card.window - turn.generation.max_tokens
+            room = None if self._card.window is None else self._card.window - limits.max_tokens
             if room is not None and len(ids or ()) > room:
                 return None, "the question to the judge is longer than the judge's window"
         request = Request(
@@ -248,13 +256,14 @@ class Judge:
             job=case.job.key,
             step=case.step,
             prompt=turn.prompt,
-            generation=turn.generation,
+            generation=asked(limits) if self._reply.thinks else limits,
             group=turn.prompt.context_digest,
-            seed=seed_of(f"{key}:{turn.generation.seed}"),
+            seed=seed_of(f"{key}:{limits.seed}"),
             chat="template",
             token_ids=ids,
             spans=spans,
         )
+        case.limits = limits
         return request, ""
 
     def _ask(self, cases: Sequence[Case]) -> Iterator[Response]:
@@ -269,15 +278,28 @@ class Judge:
         try:
             with guarded(owner, "generate()"):
                 answers = self._session.generate(iter(requests), JUDGE_ARM)
-            for given in each(answers, owner, "generate()"):
+            for given in watched(each(answers, owner, "generate()"), self._reply.silence):
                 case = by_key[border.request_of(given, name, by_key)]
-                response = border.answered(given, name, case.job.sample)
+                response = self._taken(case, border.answered(given, name, case.job.sample))
                 record = self._record(case, response)
                 self._recorded.add(self._out.append(record), record)
                 self._facts["asked"] += 1
                 yield response
         except LoomError as error:  # a lost session costs the values that are still open
             self._lost = "the judge was lost: " + redact(_line(error), self._hidden)
+        except Silent as error:
+            self._lost = f"the judge hangs: {error} (--judge-option silence=SECONDS)"
+            self._note(f"{self._lost}; it is asked no more")
+            # What hangs would hang again when it is closed: it ends with the process.
+            self._stack.pop_all()
+            self._out.close()
+
+    def _taken(self, case: Case, response: Response) -> Response:
+        """A judge's reply with its thinking apart."""
+        tokenizer = self._card.tokenizer if self._card is not None else None
+        count = (lambda text: len(tokenizer.encode(text))) if tokenizer is not None else None
+        assert case.limits is not None
+        return self._reply.taken(response, case.limits, count)
 
     def _opened(self) -> bool:
         """Open the judge, once; False where there is none or it cannot be opened."""
@@ -327,6 +349,7 @@ class Judge:
         if response.key in self._counted:
             return
         self._counted.add(response.key)
+        self._facts["n_cut"] += response.finish == "length"
         self._facts["n_in"] += response.n_in
         self._facts["n_out"] += response.n_out
         self._facts["seconds"] += response.timing.ended - response.timing.started

@@ -252,10 +252,18 @@ def split(text: str, separator: str) -> list[str]:
     return [*items, text[start:]] if text else []
 
 
+PAIRED = ("thinking",)
+"""Options whose value is two texts with a comma between: `thinking=<think>,</think>`."""
+
+
 def assignments(text: str, *, where: str) -> dict[str, str]:
     """`k=v,k=v` as a mapping. Refuses an assignment without `=`, a name given twice, and secrets."""
     values: dict[str, str] = {}
+    name = ""
     for item in split(text, ","):
+        if name in PAIRED and "=" not in item and "," not in values[name]:
+            values[name] += "," + item.strip()
+            continue
         name, equals, value = item.partition("=")
         name = name.strip()
         if not equals or not name:

@@ -140,3 +140,27 @@ def test_a_metric_takes_options(loom: Any, tmp_path: Path) -> None:
 def test_mistakes_are_told_before_anything_is_asked(loom: Any, arguments: tuple[str, ...], said: str) -> None:
     assert said in loom(*TELL, *arguments, code=2).err
     assert not (loom.cwd / "runs").exists()
+
+
+THOUGHT = "<think>The answer says 20, maybe 20.</think>10"
+THINKING = ("--judge-option", "thinking=<think>,</think>", "--judge-option", "thinking_budget=100")
+
+
+def test_a_thinking_judge_is_read_after_its_thinking(loom: Any, tmp_path: Path) -> None:
+    asked = script(tmp_path, {"say": THOUGHT})
+    loom(*TELL, *asked, *THINKING)
+    assert values(loom) == [1.0] * 6
+    told = [call for call in judgements(loom.folder()) if call["text"] == "10"]
+    assert len(told) == 6 and {call["reasoning"] for call in told} == {"The answer says 20, maybe 20."}
+    loom("score", loom.folder())
+    assert values(loom) == [1.0] * 6 and len(judgements(loom.folder())) == FABLES + 6, "nothing is asked anew"
+    loom("score", loom.folder(), *asked)
+    assert values(loom) == [None] * 6, "without its marks the thinking is part of the reply"
+
+
+def test_a_judge_that_hangs_is_given_up_and_named(loom: Any, tmp_path: Path) -> None:
+    asked = (*script(tmp_path, {"say": "10"}), "--judge-option", "seconds=30", "--judge-option", "silence=0.2")
+    done = loom(*TELL, *asked)
+    assert values(loom) == [None] * 6 and "the judge hangs: no answer within 0.2 s" in " ".join(done.out.split())
+    loom("score", loom.folder(), *script(tmp_path, {"say": "10"}))
+    assert values(loom) == [1.0] * 6

@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("keys", "prompt", "contracts", "answering", "render", "truncate", "literals", "pins"),
             *("stats", "quantiles", "strata", "border", "shapes", "runfiles", "guard", "hosted"),
             *("download", "records", "tables", "ownprompt", "stratify", "evidence", "chunking", "thinking"),
-            *("upstream", "defusing"),
+            *("upstream", "defusing", "silence"),
             *("digests", "archives", "mirror", "hub", "parquet", "remote", "foreign", "tomlfile"),
         ),
     ),

@@ -131,6 +131,9 @@ def _of_judge(judge: Mapping[str, Any] | None) -> Iterator[dict[str, str]]:
         text = f"Judged by {one_line(judge['judge'])}: {judge['calls']} calls, {judge['n_in']} tokens in and "
         text += f"{judge['n_out']} out{cost}; this is in no cost of the evaluated model."
         yield {"kind": "note", "text": text}
+    if cut := judge.get("n_cut"):
+        text = f"{cut} of {judge['calls']} replies of the judge were cut at their limit of tokens: --judge-option "
+        yield {"kind": "warning", "text": text + "max_tokens=N (or thinking_budget=N) asks them anew with more."}
 
 
 def _of_cost(report: Mapping[str, Json]) -> Iterator[dict[str, str]]:
