@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -184,21 +185,23 @@ def test_a_folder_deleted_meanwhile_ends_in_one_message(start: Any, tmp_path: Pa
 # --- the one place ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_files() -> Any:
-    """No file of this process grows beyond 1000 bytes."""
+@contextmanager
+def small_files() -> Iterator[None]:
+    """No file of this process grows beyond 1000 bytes: not longer than needed, for pytest may write to one too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_file_is_whole_or_absent(tmp_path: Path, small_files: None) -> None:
+def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     write_json(path, {"a": 1})
-    with pytest.raises(RunError, match=r"(?s)cannot be written.*x\.json.*too large.*ulimit -f"):
+    with pytest.raises(RunError, match=r"(?s)cannot be written.*x\.json.*too large.*ulimit -f"), small_files():
         write_json(path, {"a": "x" * 5000})
     assert json.loads(path.read_text()) == {"a": 1} and list(tmp_path.iterdir()) == [path]
     with pytest.raises(ZeroDivisionError), whole_file(path) as file:
@@ -207,13 +210,14 @@ def test_a_file_is_whole_or_absent(tmp_path: Path, small_files: None) -> None:
     assert json.loads(path.read_text()) == {"a": 1} and list(tmp_path.iterdir()) == [path]
 
 
-def test_lines_before_the_refusal_are_kept(tmp_path: Path, small_files: None) -> None:
+def test_lines_before_the_refusal_are_kept(tmp_path: Path) -> None:
     out = Appender(tmp_path / "r.jsonl")
     out.append({"n": 1})
-    with pytest.raises(RunError, match=r"(?s)cannot be written.*r\.jsonl"):
-        out.append({"n": "x" * 5000})
-    with pytest.raises(RunError):
-        out.close()
+    with small_files():
+        with pytest.raises(RunError, match=r"(?s)cannot be written.*r\.jsonl"):
+            out.append({"n": "x" * 5000})
+        with pytest.raises(RunError):
+            out.close()
     assert json.loads((tmp_path / "r.jsonl").read_bytes().split(b"\n")[0]) == {"n": 1}
 
 
