@@ -176,6 +176,8 @@ def _line(child: subprocess.Popen[bytes], seconds: float) -> str | None:
 
 def _how(child: subprocess.Popen[bytes]) -> str:
     """How the child ended; it is given a moment to do so. It is not yet reaped: its number still names its group."""
+    if not hasattr(os, "waitid"):
+        return "it did not say how it ended"
     end = time.monotonic() + 2
     while (ended := os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)) is None:
         if time.monotonic() > end:

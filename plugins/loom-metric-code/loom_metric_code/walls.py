@@ -116,17 +116,22 @@ def _calls() -> dict[str, int]:
     return CALLS[machine]
 
 
+def _users() -> tuple[int, ...]:
+    return os.getresuid() if sys.platform == "linux" else (os.getuid(), os.geteuid())
+
+
 def another_user() -> str:
     """Root becomes nobody, without groups; an ordinary user stays. No capability is left. Who it is now, in words."""
     library = _library()
-    if 0 in os.getresuid():
+    if 0 in _users():
         try:
             os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
+            # Of root, these set the real, the effective and the saved number.
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
         except OSError as error:
             raise OSError(f"another user: root cannot become uid {NOBODY} here ({error.strerror})") from None
-    if 0 in os.getresuid() or (os.getresuid()[0] == NOBODY and 0 in os.getresgid()):
+    if 0 in _users() or (os.getuid() == NOBODY and 0 in (os.getgid(), os.getegid())):
         raise OSError("another user: this is still root")
     if sys.platform == "linux":
         no_capabilities(library)
@@ -180,6 +185,8 @@ def stand(folder: str, shown: Sequence[str], needed: str) -> str:
 
     shown: folders and files that may be read; needed: the one without which Python cannot work. Raises OSError.
     """
+    if sys.platform != "linux":
+        raise OSError(f"files: nothing here hides them on {sys.platform}")
     shown, version, words = outermost(shown), landlock_version(), []
     if not version or (os.geteuid() == 0 and not all(open_to_all(path) for path in shown)):
         own_files(folder, shown)
