@@ -53,7 +53,8 @@ def plan(prompt: str, tests: str, entry: str) -> Plan:
     _refuse(tree, free)
     modules = {name: USUAL_NAMES.get(name, name) for name in free if name in sys.stdlib_module_names | set(USUAL_NAMES)}
     asked = free - set(modules) | ({entry} if entry else set())
-    objects = any(name in classes or name.lstrip("_")[:1].isupper() for name in asked)
+    functions = {line.split("(")[0].split()[-1] for line in prompt.splitlines() if line.startswith("def ")}
+    objects = any(name in classes or name.lstrip("_")[:1].isupper() for name in asked - functions)
     shadowing = _tested(tree) & set(dir(builtins)) - made
     return Plan(asked, modules, shadowing, objects=objects, prompt=prompt if shown else "")
 

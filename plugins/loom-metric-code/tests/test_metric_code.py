@@ -202,6 +202,29 @@ def test_what_a_verdict_says_of_itself() -> None:
     assert result.detail["judged_on"] == "data" and str(result.detail["confined_by"]).startswith("kernel: ")
 
 
+@pytest.mark.parametrize(
+    ("answer", "test", "prompt", "judged"),
+    [
+        ("class Box:\n    def get(self): return 3\n", "assert Box().get() == 3", "", "objects of the answer's classes"),
+        ("    return [1]\n", "assert Make() == [1]", "def Make():\n", "data"),
+        ("def f(l): l.sort()\n", "x = [2, 1]\nf(x)\nassert x == [1, 2]", "", "data"),
+        ("def f(g, l): return sorted(l, key=g)\n", "assert f(lambda x: -x, [1, 2]) == [2, 1]", "", "data"),
+        ("def f(n):\n    yield from range(n)\n", "assert list(f(2)) == [0, 1]", "", "data"),
+        ("def f(): {}['k']\n", "try:\n    f()\nexcept KeyError as e:\n    assert e.args == ('k',)", "", "data"),
+        ("def sum(a, b): return a * b\n", "assert sum(2, 3) == 6", "", "data"),
+        ("import math\ndef f(): return 2.0**0.5\n", "assert math.isclose(f() ** 2, 2)", "", "data"),
+        ("def f(): return [{1: (2, None)}, {3}, b'4', 5j, 6**99, '\\ud800']\n",
+         "assert f() == [{1: (2, None)}, {3}, b'4', 5j, 6**99, '\\ud800']", "", "data"),
+        ("    return half(x)\n", "assert f(4) == half(4)",
+         "def half(x):\n    return x / 2\ndef f(x):\n    'Half.'\n", "data"),
+    ],
+)  # fmt: skip
+def test_honest_answers_pass_across_two_processes(answer: str, test: str, prompt: str, judged: str) -> None:
+    one = sample(code_test=test, code_prompt=prompt, code_entry="")
+    result = CodePasses(CodeOptions(run=True)).score(answer, one)
+    assert (result.value, result.detail["verdict"], result.detail["judged_on"]) == (1.0, "passed", judged)
+
+
 def test_tests_that_need_the_answers_process_give_no_value() -> None:
     options = CodeOptions(run=True)
     for test, reason in (
