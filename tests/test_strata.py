@@ -93,3 +93,13 @@ def test_two_right_answers_in_each_of_13_tasks_are_26_right_answers() -> None:
     table = np.ones((13, 2))
     table[:7, 0] = 0.0
     assert strata.mean_interval(strata.moments(_rows(table))).high < 0.95
+
+
+def test_the_readmes_table_has_the_intervals_of_its_own_scores() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    n = int(re.search(r"n = (\d+) scored answers an arm", readme)[1])  # type: ignore[index]
+    told = re.findall(r"(\d\.\d{3})   \[(\d\.\d{3}), (\d\.\d{3})\]", readme)
+    assert len(told) == 4
+    for score, *ends in told:
+        found = strata.stats.proportion(float(round(float(score) * n)), float(n))
+        assert ends == [f"{found.low:.3f}", f"{found.high:.3f}"]
