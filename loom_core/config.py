@@ -44,6 +44,10 @@ do change what is asked are told apart by the server's own options class, see `o
 
 MOST = 2**53
 """The largest whole number of a setting: every JSON reader holds it exactly."""
+LONGEST = 2**27
+"""Tokens of a prompt that may be asked for."""
+MOST_REPEATS = 10_000
+"""Answers to one question, and worker processes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +165,7 @@ def _value(name: str, value: Any) -> Any:
         return tuple(_group(item) for item in (value.split(",") if isinstance(value, str) else _list(value)))
     if name == "lengths":
         items = value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else _list(value)
-        return tuple(_whole(item, least=1) for item in items)
+        return tuple(_whole(item, least=1, most=LONGEST) for item in items)
     if name in (*TABLES, "origins"):
         if not isinstance(value, Mapping):
             raise TypeError(f"{value!r} is no table of names and values")
@@ -171,7 +175,8 @@ def _value(name: str, value: Any) -> Any:
             raise TypeError(f"{value!r} is no table of tasks and template texts")
         return {str(k): v for k, v in value.items()}
     if name in ("limit", "subset", "repeats", "workers"):
-        return None if value is None and name in ("limit", "subset") else _whole(value, least=1)
+        most = MOST if name in ("limit", "subset") else MOST_REPEATS
+        return None if value is None and name in ("limit", "subset") else _whole(value, least=1, most=most)
     if name == "thinking":
         return marks(value)
     if name in ("seed", "subset_seed", "thinking_budget"):
@@ -206,18 +211,18 @@ def _text(value: Any) -> str:
     return value
 
 
-def _whole(value: Any, *, least: int) -> int:
+def _whole(value: Any, *, least: int, most: int = MOST) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise TypeError(f"{value!r} is no whole number")
     result = number(value) if isinstance(value, str) else value
-    if not least <= result <= MOST:
-        raise ValueError(f"{result} is below {least}" if result < least else f"{result} is above {MOST}")
+    if not least <= result <= most:
+        raise ValueError(f"{result} is below {least}" if result < least else f"{result} is above {most}")
     return result
 
 
 def _group(value: Any) -> str:
     """A group of devices, `0` or `0+1`."""
-    text = str(value).strip()
+    text = "" if isinstance(value, (bool, float)) else str(value).strip()
     if not re.fullmatch(r"[\w.-]+(\+[\w.-]+)*", text):
         raise ValueError(f"{value!r} is no device and no group of devices (write 0,1 or 0+1,2+3)")
     return text
@@ -227,7 +232,7 @@ def _seconds(value: Any) -> float | None:
     """Seconds of `90s`, `30m`, `1h30m`; None of none."""
     if value is None or value == "none":
         return None
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= MOST:
         return float(value)
     match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", _text(value).strip())
     hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)

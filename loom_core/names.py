@@ -12,7 +12,7 @@ from typing import Any
 
 from loom_core.described import found_at, is_description
 from loom_core.errors import UsageError, nearest
-from loom_core.options import as_json, assignments, build, grid, identity, split
+from loom_core.options import MOST_ROWS, as_json, assignments, build, grid, identity, split
 from loom_core.plugins import Catalog, Found
 from loom_core.specs import AugmentationSpec, BenchmarkSpec
 from loom_core.types import Arm, Json, Part
@@ -67,6 +67,11 @@ def _expand(text: str, catalog: Catalog) -> list[Arm]:
         found = catalog.augmentations.get(name.strip())
         values = assignments(options, where=text) if colon else {}
         parts = [_part(found, row) for row in grid(values)]
+        if stacks and any(part.name == found.spec.name for part in stacks[0]):
+            raise UsageError(f"{found.spec.name} stands twice in one arm", where=f"arm {text}", hint="name it once")
+        if len(stacks) * len(parts) > MOST_ROWS:
+            why = f"its grids make {len(stacks) * len(parts)} arms, and at most {MOST_ROWS} make sense in one run"
+            raise UsageError("too large a grid", where=f"arm {text}", why=why, hint="give fewer values")
         stacks = [(*stack, part) for stack in stacks for part in parts]
     stacks = [_with_retriever(stack, catalog, text) for stack in stacks]
     if not stacks or not stacks[0]:

@@ -25,6 +25,10 @@ SECRET = re.compile(r"(?i)(^|_)(api_?keys?|token|secrets?|passwords?|credentials
 """Names of options that look like secrets; `max_tokens` is none."""
 
 
+MOST_ROWS = 1000
+"""Combinations of options in one grid, and arms in one run."""
+
+
 @dataclass(frozen=True)
 class NoOptions:
     """For plugins without options."""
@@ -114,6 +118,8 @@ def _convert(value: Any, kind: Any) -> Any:
         raise ValueError(f"{value!r} is none of {', '.join(str(a) for a in arguments)}")
     if origin is tuple:
         items = alternatives(value) if isinstance(value, str) else list(value)
+        if isinstance(value, str) and not items:
+            raise ValueError("{} holds no value")
         return tuple(_convert(item, arguments[0]) for item in items)
     if kind is Budget and isinstance(value, Mapping):
         return Budget(**value)
@@ -284,6 +290,9 @@ def assignments(text: str, *, where: str) -> dict[str, str]:
 def grid(values: Mapping[str, str]) -> list[dict[str, str]]:
     """Every combination of `{a,b}` alternatives, the first option varying slowest."""
     rows: list[dict[str, str]] = [{}]
+    if (n := math.prod(len(alternatives(text)) for text in values.values())) > MOST_ROWS:
+        why = f"its options have {n} combinations, and at most {MOST_ROWS} make sense in one run"
+        raise UsageError("too large a grid", where=", ".join(values), why=why, hint="give fewer values")
     for name, text in values.items():
         rows = [{**row, name: item} for row in rows for item in alternatives(text)]
     return rows

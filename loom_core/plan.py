@@ -42,6 +42,7 @@ def make_plan(selection: Selection, card: ModelCard, data: DataDir, folder: RunF
     leaves the others alone. Raises UsageError when prompts are too long under `--overlength error`, DataError when no
     task is available, and a refusal where nothing else is left.
     """
+    _refuse_unreachable(selection, card)
     tally = Tally(sizes=Sizes(card.window, batch_of(selection.server_options)))
     samples: Iterable[Sample] = _measured(selection, card, data, tally)
     if folder is not None:
@@ -60,6 +61,22 @@ def make_plan(selection: Selection, card: ModelCard, data: DataDir, folder: RunF
         refuse(plan)
         write_json(folder.plan, redacted(plan, secrets_of(selection.config)))
     return plan
+
+
+def _refuse_unreachable(selection: Selection, card: ModelCard) -> None:
+    """Raise UsageError where generated prompts were asked for at a length beyond the window, before any is made."""
+    longest = max(selection.config.lengths, default=0)
+    if card.window is None or longest <= card.window:
+        return
+    for chosen, task, name in selection.tasks():
+        strict = overlength(selection.config, task) == "error" and task.truncation.scope == "context"
+        if chosen.choice.found.spec.generated and strict:
+            raise UsageError(
+                f"prompts of {longest} tokens are longer than the model's window",
+                where=f"--lengths, {name}",
+                why=f"the window is {card.window}, answer included",
+                hint="choose --overlength truncate or --overlength skip, or shorter --lengths",
+            )
 
 
 def refuse(plan: dict[str, Json]) -> None:

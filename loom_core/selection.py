@@ -227,6 +227,9 @@ def _refuse_unknown_metrics(config: RunConfig, catalog: Catalog) -> None:
         if option not in owners[owner]:
             hint = nearest(option, owners[owner]) if owners[owner] else f"{owner} takes no options"
             raise UsageError(f"unknown option {option!r}", where=f"--metric-option {name}", hint=hint)
+    for found in catalog.metrics:  # those of metrics that this run does not use are typed, too
+        if given := metric_options(config, found):
+            build(found.spec.options, given, owner=f"metric {found.spec.name}")
 
 
 def _choice(text: str, config: RunConfig, catalog: Catalog) -> Choice:

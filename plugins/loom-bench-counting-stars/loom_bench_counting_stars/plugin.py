@@ -25,7 +25,7 @@ class CountingStarsOptions:
         (), help="official: which of the 32 sizes, each 4,000 nominal tokens more; empty: all", low=1, high=32
     )
     levels: tuple[int, ...] = option(
-        (4096, 8192), help="loom: lengths in model tokens where --lengths gives none", low=512
+        (4096, 8192), help="loom: lengths in model tokens where --lengths gives none", low=512, high=1 << 27
     )
     stars: int = option(32, help="loom: counts in a text", low=1, high=32)
     samples: int = option(10, help="loom: samples of each task and length", low=1)

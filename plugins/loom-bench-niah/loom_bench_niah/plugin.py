@@ -26,7 +26,7 @@ class NiahOptions:
         "loom", help="loom: own text and needles, no download; official: the authors' needle, question and essays"
     )
     levels: tuple[int, ...] = option(
-        (), help="lengths in model tokens where --lengths gives none; default {1k,2k,4k}", low=1
+        (), help="lengths in model tokens where --lengths gives none; default {1k,2k,4k}", low=1, high=1 << 27
     )
     depths: int = option(10, help="positions of the needle, evenly from start to end", low=1, high=1000)
     grid: Literal["small", "authors"] = option(
@@ -40,7 +40,7 @@ class NiahOptions:
         help="official: where a sentence ends; token: at a token that is a full stop alone, as the authors have it; "
         "text: at a full stop before white space, which is also taken where no tokenizer is at hand",
     )
-    repeats: int = option(1, help="samples for each length and depth; official has but one", low=1)
+    repeats: int = option(1, help="samples for each length and depth; official has but one", low=1, high=10_000)
     seed: int = option(0, help="another seed draws other needles and another order of loom's text", low=0)
 
     def __post_init__(self) -> None:

@@ -19,10 +19,13 @@ class PasskeyOptions:
         "loom", help="loom: own filler text, no download; essays: the settings and essays of the paper, fetched"
     )
     words: tuple[int, ...] = option(
-        (), help="lengths of the filler in words; empty: {256,512,1024}, or the paper's ten for essays", low=1
+        (),
+        help="lengths of the filler in words; empty: {256,512,1024}, or the paper's ten for essays",
+        low=1,
+        high=10_000_000,
     )
     depths: int = option(10, help="positions of the key, evenly from start to end of the filler", low=1, high=1000)
-    repeats: int = option(3, help="random keys for each length and depth", low=1)
+    repeats: int = option(3, help="random keys for each length and depth", low=1, high=10_000)
     digits: Literal[7, 64] = option(7, help="digits of a key, as in the paper: 7 or 64")
     seed: int = option(
         0, help="another seed draws other keys (and for loom other filler); essays: 0 draws upstream's", low=0

@@ -39,7 +39,10 @@ class RulerOptions:
         None, help="samples for each task and length; default 20, and 500 for official as the authors have", low=1
     )
     levels: tuple[int, ...] = option(
-        (), help="lengths in model tokens where --lengths gives none; default {4k,8k}, official {4k,…,128k}", low=1
+        (),
+        help="lengths in model tokens where --lengths gives none; default {4k,8k}, official {4k,…,128k}",
+        low=1,
+        high=1 << 27,
     )
     seed: int | None = option(
         None, help="another seed draws other samples; default 0, and 42 for official as the authors have", low=0
