@@ -83,6 +83,19 @@ class JudgeChoice:
         }
 
 
+def recorded_replies(identity: Mapping[str, Json] | None) -> ReplyOptions:
+    """How the replies of a recorded judge were taken. Raises UsageError where the record holds something else."""
+    given = (identity or {}).get("reply") or {}
+    if not isinstance(given, Mapping):
+        raise UsageError("the record of the judge is damaged", where="judge.json", why=f"reply: {given!r:.80}")
+    return _replies({str(name): str(value) for name, value in given.items()})
+
+
+def _replies(given: Mapping[str, str]) -> ReplyOptions:
+    made: ReplyOptions = build(ReplyOptions, given, owner="judge's replies")
+    return made
+
+
 def parse_judge(text: str | None, given: Mapping[str, str], catalog: Catalog) -> JudgeChoice | None:
     """The judge `SERVER:MODEL` with its options; None where there is none. Raises UsageError for what is unknown or out
     of range. given: how its replies are taken (`ReplyOptions`), options of the server by their names; what neither has
@@ -112,5 +125,5 @@ def parse_judge(text: str | None, given: Mapping[str, str], catalog: Catalog) ->
             {k: v for k, v in given.items() if k not in of_server | of_replies},
             owner=f"judge's model on server {name}",
         ),
-        reply=build(ReplyOptions, {k: v for k, v in given.items() if k in of_replies}, owner="judge's replies"),
+        reply=_replies({k: v for k, v in given.items() if k in of_replies}),
     )

@@ -19,7 +19,7 @@ from loom_core.contracts import MOST_CALLS, Judging, ModelCard, Session
 from loom_core.conversation import response_from
 from loom_core.errors import LoomError
 from loom_core.guard import each, guarded, reason
-from loom_core.judges import JudgeChoice, ReplyOptions
+from loom_core.judges import JudgeChoice, recorded_replies
 from loom_core.keys import digest, plain, prompt_digest, seed_of
 from loom_core.manifest import redact
 from loom_core.plugins import Catalog
@@ -101,8 +101,7 @@ class Judge:
         self._identity: Json = before.get("identity")
         self._name: str | None = before.get("judge")
         # Without a judge given, what is recorded is read as it was taken.
-        recorded = ReplyOptions(**(self._identity or {}).get("reply", {}))
-        self._reply = choice.reply if choice is not None else recorded
+        self._reply = choice.reply if choice is not None else recorded_replies(self._identity)
         self._facts: dict[str, Json] = {"asked": 0, "failed": 0, "n_cut": 0, "n_in": 0, "n_out": 0}
         self._facts |= {"seconds": 0.0, "cost": None}
         self._counted: set[str] = set()

@@ -274,6 +274,7 @@ JUDGE = record(
         "calls": count,
         "asked": count,
         "failed": count,
+        "n_cut": count,
         "n_in": count,
         "n_out": count,
         "seconds": float,
@@ -304,51 +305,51 @@ SAMPLE = record(
     },
     closed=True,
 )
-CALL = record(
-    {
-        "job": str,
-        "step": count,
-        "last": bool,
-        "finish": Literal["stop", "length", "error"],
-        "key": str,
-        "text": str,
-        "n_in": count,
-        "n_out": count,
-        "timing": stored(Timing),
-        "error": str | None,
-    },
-    {
-        "turn": maybe(count),
-        "sample": str,
-        "task": str,
-        "arm": str,
-        "repeat": count,
-        "protocol": str,
-        "prompt_digest": str | None,
-        "bos": maybe(count),
-        "cut": TEXTS,
-        "answer": str | None,
-        "prepared_seconds": float,
-        "rewriting": maybe(record({}, {"tokens_before": maybe(count), "tokens_after": maybe(count)})),
-        "rewriting_cost": maybe(
-            record(
-                {"seconds": float, "index_seconds": float, "calls": count, "read_tokens": count, "cost": float | None},
-                {},
-                closed=True,
-            )
-        ),
-        "evidence": maybe(record({"n": count, "rewritten": count, "final": count, "share": float}, {}, closed=True)),
-        "token_ids": tuple[int, ...] | None,
-        "reasoning": str | None,
-        "n_reasoning": maybe(count),
-        "n_cached": count,
-        "n_dropped": count,
-        "cost": float | None,
-        "kv": maybe(stored(KVUse)),
-        "peak_bytes": maybe(count),
-        "notes": TEXTS,
-    },
-)
+_ASKED: Mapping[str, Any] = {
+    "job": str,
+    "step": count,
+    "finish": Literal["stop", "length", "error"],
+    "key": str,
+    "text": str,
+    "n_in": count,
+    "n_out": count,
+    "timing": stored(Timing),
+    "error": str | None,
+}
+_BESIDE: Mapping[str, Any] = {
+    "turn": maybe(count),
+    "sample": str,
+    "task": str,
+    "arm": str,
+    "repeat": count,
+    "protocol": str,
+    "prompt_digest": str | None,
+    "bos": maybe(count),
+    "cut": TEXTS,
+    "answer": str | None,
+    "prepared_seconds": float,
+    "rewriting": maybe(record({}, {"tokens_before": maybe(count), "tokens_after": maybe(count)})),
+    "rewriting_cost": maybe(
+        record(
+            {"seconds": float, "index_seconds": float, "calls": count, "read_tokens": count, "cost": float | None},
+            {},
+            closed=True,
+        )
+    ),
+    "evidence": maybe(record({"n": count, "rewritten": count, "final": count, "share": float}, {}, closed=True)),
+    "token_ids": tuple[int, ...] | None,
+    "reasoning": str | None,
+    "n_reasoning": maybe(count),
+    "n_cached": count,
+    "n_dropped": count,
+    "cost": float | None,
+    "kv": maybe(stored(KVUse)),
+    "peak_bytes": maybe(count),
+    "notes": TEXTS,
+}
+CALL = record({**_ASKED, "last": bool}, _BESIDE)
+JUDGEMENT = record(_ASKED, _BESIDE)
+"""A judge's call: it belongs to a score, not to a conversation that could end."""
 JOB = stored(Job)
 SCORE = record({"key": str}, {"metric": str, "metric_version": str, "detail": maybe(TABLE)})
 
@@ -360,7 +361,7 @@ WHOLE: Mapping[str, Any] = {
     "judge.json": JUDGE,
 }
 """Files that hold one record."""
-BY_LINE: Mapping[str, Any] = {"samples.jsonl": SAMPLE, "responses.jsonl": CALL, "judgements.jsonl": CALL}
+BY_LINE: Mapping[str, Any] = {"samples.jsonl": SAMPLE, "responses.jsonl": CALL, "judgements.jsonl": JUDGEMENT}
 """Files that hold a record on each line; scores have a file for each metric."""
 
 

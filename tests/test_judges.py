@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 
 from loom_core.errors import LoomError
-from loom_core.judges import ReplyOptions, parse_judge
+from loom_core.judges import ReplyOptions, parse_judge, recorded_replies
 from loom_core.options import assignments
 from loom_core.plugins import installed
 from loom_core.types import Generation
@@ -29,6 +29,15 @@ def test_options_find_their_owner() -> None:
     judge = parse_judge("double:toy", given, installed())
     assert judge is not None and (judge.reply.thinking_budget, judge.server_options.answers) == (8, "null")
     assert judge.model_options.window == 99
+
+
+def test_a_recorded_judge_is_read_as_it_was_taken() -> None:
+    reply = ReplyOptions(thinking="<think>,</think>", thinking_budget=8)
+    assert recorded_replies({"digest": "x", "reply": reply.facts()}) == reply
+    assert recorded_replies(None) == recorded_replies({"digest": "x"}) == ReplyOptions()
+    for damaged in ({"reply": {"what": 1}}, {"reply": [1]}, {"reply": {"max_tokens": "x"}}):
+        with pytest.raises(LoomError):
+            recorded_replies(damaged)
 
 
 @pytest.mark.parametrize("given", [{"thinking": "<think>"}, {"thinking_budget": "4"}, {"silence": "0"}])
