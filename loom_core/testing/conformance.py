@@ -21,11 +21,13 @@ from loom_core.contracts import Benchmark
 from loom_core.errors import LoomError, UsageError, nearest
 from loom_core.options import build, describe
 from loom_core.plugins import GROUP, Catalog, Found, installed, resolve
-from loom_core.specs import AugmentationSpec, BenchmarkSpec, MetricSpec, ServerSpec
+from loom_core.specs import AugmentationSpec, BenchmarkSpec, MetricSpec, ReportSpec, ServerSpec
 from loom_core.testing.conformance_benchmark import check_benchmark, some_samples
 from loom_core.testing.conformance_metric import check_metric
 from loom_core.testing.conformance_prompt import check_prompt_method
+from loom_core.testing.conformance_report import check_report
 from loom_core.testing.conformance_server import check_server
+from loom_core.testing.conformance_strategy import check_strategy
 from loom_core.testing.rows import Row as Row
 from loom_core.testing.rows import attempt, reason
 from loom_core.types import Sample, Task
@@ -108,6 +110,10 @@ def check_spec(found: Found[Any], catalog: Catalog, given: Given = Given()) -> I
                 yield from _check_method(found, catalog)
             elif found.spec.kind == "prompt":
                 yield from check_prompt_method(found.spec, catalog.load(found))
+            else:
+                yield from check_strategy(found.spec, catalog.load(found))
+        case ReportSpec():
+            yield from check_report(found.spec, catalog.load(found))
 
 
 def _opened(found: Found[BenchmarkSpec], catalog: Catalog) -> Benchmark:
