@@ -6,17 +6,21 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import click
 import pytest
 
 from loom_core.contracts import BenchmarkBase
+from loom_core.errors import UsageError
 from loom_core.options import NoOptions
 from loom_core.plugins import installed
 from loom_core.prompt import segment
 from loom_core.specs import AugmentationSpec, BenchmarkSpec, MetricSpec, ReportSpec
-from loom_core.testing.conformance import check_spec
+from loom_core.testing.conformance import check_package, check_spec
 from loom_core.testing.conformance_benchmark import check_benchmark
+from loom_core.testing.conformance_command import check_commands
 from loom_core.testing.conformance_report import check_report
 from loom_core.testing.conformance_strategy import check_strategy
+from loom_core.testing.protocols import implements
 from loom_core.testing.rows import Row
 from loom_core.types import Evidence, Generation, Prompt, Sample, Scored, Task, Turn
 
@@ -284,6 +288,45 @@ def test_a_broken_report_is_named(write: Any) -> None:
 def test_a_sound_report_passes() -> None:
     spec = ReportSpec(name="mine", version="1", summary="x", factory="x:x")
     assert not faults(check_report(spec, lambda report: ", ".join(sorted(report))))
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+def takes_a_name(group: click.Group) -> None:
+    group.add_command(click.Command("run", help="Runs something else."))
+
+
+def has_no_help(group: click.Group) -> None:
+    group.add_command(click.Command("worst"))
+
+
+def adds_nothing(group: click.Group) -> None: ...
+
+
+COMMAND_FAULTS: dict[Any, str] = {
+    takes_a_name: "loom has a command 'run'",
+    has_no_help: "no help text",
+    adds_nothing: "no command was added",
+}
+
+
+@pytest.mark.parametrize("add", COMMAND_FAULTS, ids=lambda add: add.__name__)
+def test_a_broken_command_is_named(add: Any) -> None:
+    assert COMMAND_FAULTS[add] in faults(check_commands("mine", add, frozenset({"run"})))
+
+
+def test_a_plugin_of_commands_is_checked() -> None:
+    try:
+        rows = list(check_package("loom-parity"))
+    except UsageError:
+        pytest.skip("loom-parity is not installed")
+    assert not faults(iter(rows)) and any(row.check == "shows its help" for row in rows)
+
+
+def test_optional_parts_are_listed() -> None:
+    spec = BenchmarkSpec(name="mine", version="1", summary="x", factory="x:x", tasks=("t",), parity="x:x")
+    assert implements(spec, AsksForEver) == ("follow_up", "parity")
 
 
 # --- no false alarm --------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ def check(
         return _oracle(oracle, package, server, verbose)
     if package is None:
         raise UsageError("nothing to check", hint="loom check PACKAGE, or loom check --oracle FOLDER")
+    from loom_core.cli import COMMANDS
     from loom_core.options import assignments
     from loom_core.testing.conformance import Given, check_package
 
@@ -47,6 +48,7 @@ def check(
         model=model,
         server_options=assignments(",".join(server_options), where="--server-option"),
         model_options=assignments(",".join(model_options), where="--model-option"),
+        commands=frozenset(COMMANDS),
     )
     failed = passed = 0
     unchecked: list[str] = []

@@ -17,35 +17,41 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import click
+
 from loom_core.contracts import Benchmark
 from loom_core.errors import LoomError, UsageError, nearest
 from loom_core.options import build, describe
 from loom_core.plugins import GROUP, Catalog, Found, installed, resolve
 from loom_core.specs import AugmentationSpec, BenchmarkSpec, MetricSpec, ReportSpec, ServerSpec
 from loom_core.testing.conformance_benchmark import check_benchmark, some_samples
+from loom_core.testing.conformance_command import check_commands
 from loom_core.testing.conformance_metric import check_metric
 from loom_core.testing.conformance_prompt import check_prompt_method
 from loom_core.testing.conformance_report import check_report
 from loom_core.testing.conformance_server import check_server
 from loom_core.testing.conformance_strategy import check_strategy
+from loom_core.testing.protocols import implements
 from loom_core.testing.rows import Row as Row
 from loom_core.testing.rows import attempt, reason
 from loom_core.types import Sample, Task
 
 HEAVY = ("torch", "numpy", "transformers", "datasets")
 SAMPLES_OF_A_METRIC = 2
+COMMANDS_GROUP = "loom.commands"
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
     """What the user gives to check with. model: a server is opened on it; None = an installed model, or none.
 
-    Options are texts by name, as on the command line.
+    Options are texts by name, as on the command line. commands: names that are taken by loom's own commands.
     """
 
     model: str | None = None
     server_options: Mapping[str, str] = field(default_factory=dict)
     model_options: Mapping[str, str] = field(default_factory=dict)
+    commands: frozenset[str] = frozenset()
 
 
 def check_package(distribution: str, given: Given = Given()) -> Iterator[Row]:
@@ -54,20 +60,25 @@ def check_package(distribution: str, given: Given = Given()) -> Iterator[Row]:
     Raises UsageError when nothing is registered so.
     """
     catalog = installed()
-    points = [p for p in importlib.metadata.entry_points(group=GROUP) if p.dist and p.dist.name == distribution]
+    points, commands = (
+        [p for p in importlib.metadata.entry_points(group=group) if p.dist and p.dist.name == distribution]
+        for group in (GROUP, COMMANDS_GROUP)
+    )
     named = [found for kind in catalog.kinds for found in kind if found.spec.name == distribution]
-    if named and not points:
+    if named and not points and not commands:
         for found in named:
             yield from check_spec(found, catalog, given)
         return
-    if not points:
+    if not points and not commands:
         known = {p.dist.name for p in importlib.metadata.entry_points(group=GROUP) if p.dist}
         known |= {found.spec.name for kind in catalog.kinds for found in kind}
         raise UsageError(
             f"no plugin is registered by {distribution!r}", hint=nearest(distribution, known), where=f"group {GROUP}"
         )
-    for point in points:
+    for point in [*points, *commands]:
         yield _import_weight(point.value.partition(":")[0])
+    for point in commands:
+        yield from check_commands(point.name, partial(_add_commands, point), given.commands)
     for broken in catalog.broken:
         if broken.distribution == distribution:
             yield Row(broken.name, "registers", False, broken.why)
@@ -75,6 +86,10 @@ def check_package(distribution: str, given: Given = Given()) -> Iterator[Row]:
         for found in kind:
             if found.distribution == distribution:
                 yield from check_spec(found, catalog, given)
+
+
+def _add_commands(point: importlib.metadata.EntryPoint, group: click.Group) -> None:
+    point.load().loom_commands(group)
 
 
 def _import_weight(module: str) -> Row:
@@ -96,6 +111,8 @@ def check_spec(found: Found[Any], catalog: Catalog, given: Given = Given()) -> I
             yield attempt(name, f"{options} have help texts", partial(_helped, kind))
     if not loaded.passed:
         return
+    if optional := implements(found.spec, catalog.load(found)):
+        yield Row(name, f"implements: {', '.join(optional)}", True)
     match found.spec:
         case BenchmarkSpec():
             yield from check_benchmark(found.spec, partial(_opened, found, catalog), partial(_metrics, catalog))
