@@ -233,6 +233,7 @@ def test_the_table() -> None:
             rows.append(Graded(task=task, sample=sample, repeat=0, scored=scored))
     lines = {line.name: line for line in Babilong(BabilongOptions()).aggregate(rows)}
     assert {name: line.value for name, line in lines.items()} == {
+        "avg 0k": None,
         "qa1 0k": 100.0,
         "qa2 0k": 50.0,
         "loom_qa1 4k": 100.0,
