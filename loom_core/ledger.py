@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from loom_core.border import LARGEST
 from loom_core.store import Damage, Responses, RunFolder, read_json, read_lines
-from loom_core.thinking import UNFINISHED
+from loom_core.thinking import MARKS, UNFINISHED
 from loom_core.types import Json
 from loom_core.weighting import Steered, everything_asked
 
@@ -60,6 +60,7 @@ class Call(NamedTuple):
     """What tables need of a recorded call. seconds: of the request; to_first_token and decoding are parts of it.
 
     empty: the answer, where the call ended one, holds nothing but white space. reasoned: it came with reasoning.
+    marked: its text holds marks that models put around their thinking.
     given: the answer was not made by loom, and nothing is known of its times and tokens (the numbers here are 0).
     """
 
@@ -90,6 +91,7 @@ class Call(NamedTuple):
     evidence: EvidenceLeft | None = None
     empty: bool = False
     reasoned: bool = False
+    marked: bool = False
     turn: int = 0
     given: bool = False
 
@@ -200,6 +202,7 @@ def call_from(record: Mapping[str, Json]) -> Call:
         turn=record.get("turn") or 0,
         empty=not failed and not str(record["text"] if record.get("answer") is None else record["answer"]).strip(),
         reasoned=bool(record.get("reasoning")),
+        marked=any(mark in record["text"] for mark in MARKS),
         given=bool(record.get("given")),
     )
 

@@ -86,8 +86,8 @@ def refuse(plan: dict[str, Json]) -> None:
         raise UsageError(
             f"{over['n_refused']} of {plan['n_samples']} prompts are longer than the model's window",
             where=over["example"],
-            why=f"the longest has {over['longest']} tokens; the window is {plan['model']['window']}, answer included",
-            hint="choose --overlength truncate or --overlength skip, or shorter --lengths",
+            why=_why_over(plan),
+            hint="choose --overlength truncate or --overlength skip, or shorter --lengths" + _window_hint(plan),
         )
     if not plan["n_jobs"]:
         refused = [t for t in plan["tasks"] if t["refused"]]
@@ -102,6 +102,27 @@ def refuse(plan: dict[str, Json]) -> None:
             why = f"{over['n_over']} of {plan['n_samples']} prompts are longer than the model's window and were skipped"
         hint = "choose --overlength truncate, or shorter --lengths" if over["n_over"] else "see loom plan"
         raise UsageError("nothing is left to run", where=over["example"], why=why, hint=hint)
+
+
+def _why_over(plan: dict[str, Json]) -> str:
+    window, longest = plan["model"]["window"], plan["overlength"]["longest"]
+    why = f"the longest has {longest} tokens; the window is {window}, answer included"
+    if longest > window:
+        return why
+    n_new = max(task["generation"]["max_tokens"] for task in plan["tasks"])
+    return f"{why}: the prompts fit it, but not with up to {n_new} tokens of answer (lengths are of prompts alone)"
+
+
+def _window_hint(plan: dict[str, Json]) -> str:
+    """Where the configuration scales positions by a factor that its window does not show, how to say so."""
+    rope = plan["model"]["facts"].get("rope") or {}
+    factor, trained = rope.get("factor"), rope.get("original_max_position_embeddings")
+    if not isinstance(factor, (int, float)) or not isinstance(trained, int):
+        return ""
+    if (stretched := int(trained * factor)) <= plan["model"]["window"]:
+        return ""
+    scaling = f"{rope.get('rope_type') or rope.get('type')} × {factor:g} over {trained}"
+    return f"; its configuration says {scaling}: --model-option window={stretched} where it was made for that"
 
 
 def _measured(selection: Selection, card: ModelCard, data: DataDir, tally: Tally) -> Iterator[Sample]:

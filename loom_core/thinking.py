@@ -17,6 +17,20 @@ UNFINISHED = "thinking did not end within its limit: the answer is empty"
 """The remark on a reply without an answer; reports count it."""
 
 
+MARKS = (
+    "<think>",
+    "</think>",
+    "<thinking>",
+    "</thinking>",
+    "[THINK]",
+    "[/THINK]",
+    "◁think▷",
+    "◁/think▷",
+    "<|channel|>",
+)
+"""What models put around their thinking: an undeclared one in an answer is worth a word."""
+
+
 @dataclass(frozen=True, slots=True)
 class Thinking:
     """What a run declares. begin, end: the marks around a model's thinking. budget: tokens allowed for it."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from loom_core.ledger import Ledger
 from loom_core.report.absences import FEW, data_banners
+from loom_core.report.doubts import doubts
 from loom_core.report.text import one_line
 from loom_core.types import Json
 
@@ -38,6 +39,7 @@ def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, s
         yield {"kind": "warning", "text": text}
     if told := empty_answers(state):
         yield {"kind": "warning", "text": f"{told}; they are scored like any other answer."}
+    yield from doubts(ledger)
     if waiting := state["n_not_scored_yet"]:
         text = f"{waiting} answers have no score yet and are outside every mean; `loom score` scores them."
         yield {"kind": "warning", "text": text}
