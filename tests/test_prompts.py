@@ -141,6 +141,10 @@ leval/)."""
 def laid_out(name: str, shared: Path, mirror: Path) -> Path:
     """A mirror of the recorded data, filled up with the files of the authors' checkout `LOOM_UPSTREAM/FOLDER`."""
     upstream = Path(os.environ.get("LOOM_UPSTREAM", ""))
+    mirror.mkdir()
+    for other in (shared / "data").iterdir():
+        if other.name not in FOLDERS.get(name, (name,)):
+            (mirror / other.name).symlink_to(other)
     for folder in FOLDERS.get(name, (name,)):
         for root in (shared / "data" / folder, *([upstream / folder] if upstream.is_absolute() else [])):
             for file in (file for file in root.rglob("*") if file.is_file() and ".git" not in file.parts):
