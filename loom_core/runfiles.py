@@ -11,7 +11,7 @@ from dataclasses import MISSING, fields
 from typing import Any, Literal
 
 from loom_core.shapes import Check, misfit, shown
-from loom_core.types import Evidence, Job, KVUse, Segment, Timing
+from loom_core.types import Evidence, Job, KVUse, Role, SegmentKind, Timing
 
 MOST = 2**53
 LONGEST_NAME = 200
@@ -268,23 +268,20 @@ def _lines(value: Any) -> str | None:
 
 
 JUDGE = record(
-    {"judge": str | None},
     {
-        "identity": maybe(TABLE),
+        "judge": str | None,
         "calls": count,
         "asked": count,
         "failed": count,
-        "n_cut": count,
         "n_in": count,
         "n_out": count,
         "seconds": float,
         "cost": float | None,
-        "metrics": table(
-            record({"n": count, "n_without_value": count}, {"calls": count, "reasons": table(count)}),
-        ),
+        "metrics": table(record({"n": count, "n_without_value": count, "reasons": table(count)}, {"calls": count})),
     },
+    {"identity": maybe(TABLE)},
 )
-SEGMENT = stored(Segment, text=str, stored=str)
+SEGMENT = record({"kind": SegmentKind, "role": Role}, {"text": str, "stored": str, "apart": bool}, closed=True)
 SAMPLE = record(
     {
         "id": str,
