@@ -183,6 +183,8 @@ def _measure(sample: Sample, task: Task, card: ModelCard, tally: Tally, policy: 
         length = len(rendered.token_ids)
         audit = (rendered.bos, rendered.expected_bos)
         asks_system = any(segment.role == "system" for segment in sample.prompt.segments)
+        controls = getattr(card.tokenizer, "control_tokens", ())
+        tally.n_control += any(name in segment.text for segment in sample.prompt.segments for name in controls)
         tally.n_folded += task.chat == "template" and asks_system and getattr(card.tokenizer, "folds_system", False)
         tally.bos[audit] = tally.bos.get(audit, 0) + 1
     else:
@@ -361,6 +363,8 @@ def _notes(selection: Selection, card: ModelCard, tally: Tally) -> list[str]:
     templated = any(task.chat == "template" for _, task, _ in selection.tasks())
     if templated and card.tokenizer is not None and not card.tokenizer.template_digest:
         notes.append("the model has no chat template: prompts are plain text")
+    if tally.n_control:
+        notes.append(f"{tally.n_control} prompts hold texts that the tokenizer reads as its control tokens")
     if tally.n_folded:
         notes.append(f"the chat template takes no system message: in {tally.n_folded} prompts it heads the user's turn")
     for (found, expected), n in tally.bos.items():

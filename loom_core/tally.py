@@ -45,6 +45,7 @@ class Tally:
     n_refused: int = 0
     n_jobs: int = 0
     n_folded: int = 0
+    n_control: int = 0
     over_example: str = ""
     estimated: bool = False
     extracts: set[str] = field(default_factory=set)

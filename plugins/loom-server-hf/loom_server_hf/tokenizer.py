@@ -39,6 +39,7 @@ class HFTokenizer:
         self.adds_bos: bool = bos is not None and self.lead_ids[:1] == (bos,)
         self.eos_id: int | None = tokenizer.eos_token_id
         self.digest = digest(self._content())
+        self.control_tokens = tuple(t.content for t in tokenizer.added_tokens_decoder.values() if t.special)
         self._added = frozenset(tokenizer.added_tokens_decoder)
         template: str | None = tokenizer.get_chat_template() if tokenizer.chat_template else None
         self._template: ChatTemplate | None = None

@@ -222,3 +222,7 @@ def test_folding_is_part_of_the_templates_identity(new_tokenizer: New) -> None:
 def test_a_template_that_cannot_be_read_says_so(new_tokenizer: New) -> None:
     with pytest.raises(LoomError, match="the chat template cannot be read"):
         wrapped(new_tokenizer, "{% for m in messages %}{{ m.content").chat(USER)
+
+
+def test_control_tokens_are_known_for_counting(new_tokenizer: New) -> None:
+    assert {"</s>", "<|user|>", "<|end|>"} <= set(wrapped(new_tokenizer).control_tokens)

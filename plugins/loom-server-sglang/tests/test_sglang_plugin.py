@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -113,6 +113,12 @@ def test_an_aborted_request_is_an_error(engine: Engine, card: ModelCard) -> None
     engine.end = {"type": "abort", "message": "out of slots"}
     (response,) = session(engine, card).generate(iter([request(0)]), DENSE)
     assert response.error == "SGLang gave the request up: out of slots"
+
+
+def test_an_engine_stops_at_every_end_of_the_model(engine: Engine, card: ModelCard) -> None:
+    other = replace(card, facts={**card.facts, "end_ids": [2, 6, 99]})
+    list(session(engine, other).generate(iter([request(1)]), DENSE))
+    assert engine.asked[0]["sampling_params"]["stop_token_ids"] == [2, 6, 99]
 
 
 def test_limits_are_sent_by_their_names(engine: Engine, card: ModelCard) -> None:

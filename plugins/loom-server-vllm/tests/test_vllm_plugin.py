@@ -9,7 +9,7 @@ import json
 import sys
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,12 @@ def test_what_does_not_fit_or_is_refused_is_a_recorded_error(engine: Engine, car
     assert "does not fit the window: 62 tokens + 3 new = 65 > 64" in str(responses["0"].error)
     assert responses["1"].error == "vLLM refuses the request: an unlucky number"
     assert responses["2"].error is None and "empty" in str(responses["3"].error)
+
+
+def test_an_engine_stops_at_every_end_of_the_model(engine: Engine, card: ModelCard) -> None:
+    other = replace(card, facts={**card.facts, "end_ids": [2, 6, 99]})
+    list(session(engine, other).generate(iter([request(1)]), Arm(name="dense")))
+    assert engine.asked[0][2].stop_token_ids == [2, 6, 99]
 
 
 def test_greedy_is_greedy_and_draws_are_seeded(engine: Engine, card: ModelCard) -> None:
