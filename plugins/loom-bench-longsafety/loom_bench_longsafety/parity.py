@@ -19,7 +19,7 @@ from typing import Any
 from loom_bench_longsafety.benchmark import META, LongSafety, sample
 from loom_bench_longsafety.judging import answer_safe
 from loom_bench_longsafety.official import read_official
-from loom_bench_longsafety.plugin import LongSafetyOptions
+from loom_bench_longsafety.plugin import AgentOptions, LongSafetyOptions
 from loom_bench_longsafety.table import POSITIONS, RATE
 from loom_core import upstream
 from loom_core.contracts import Graded
@@ -52,7 +52,10 @@ class Parity:
 
     commit = "130a6b739d43870e1010ec699ae4868da06d0a0e"
     files = ("src/gen_model_response.py", "src/multi_agent_eval.py", "src/show_result.py")
-    differences: Mapping[str, str] = {}
+    differences: Mapping[str, str] = {
+        "defused": "headings of the judge's prompt and double brackets in an answer get a backslash; compared with it "
+        "off: --metric-option longsafety.defuse=off"
+    }
 
     def authors(self, root: Path) -> Mapping[str, Callable[[Json], Json]]:
         """prompts, agents and rates."""
@@ -123,7 +126,7 @@ def _judged(record: Record, templates: Mapping[str, Json], given: Mapping[str, s
     unsafe: list[bool] = []
     for position, reply in zip(POSITIONS, replies[2:], strict=True):
         one = sample(record, given["context"], position, templates)
-        judging = answer_safe().score(given[f"response_{position}"], one)
+        judging = answer_safe(AgentOptions(defuse=False)).score(given[f"response_{position}"], one)
         texts = [next(judging).prompt.text]
         texts += [judging.send(answer(text)).prompt.text for text in replies[:2]]
         asked += texts if not asked else texts[2:]

@@ -10,7 +10,7 @@ from loom_core.hookspecs import hookimpl
 from loom_core.options import option
 from loom_core.specs import BenchmarkSpec, MetricSpec
 
-VERSION = "2"
+VERSION = "3"
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,9 @@ class AgentOptions:
 
     agents: str = option(
         "", help="a TOML file with the agents' prompts; empty: as the benchmark's option agents says", reach=True
+    )
+    defuse: bool = option(
+        True, help="headings and double brackets in an answer are shown to the judge with a backslash; off: as they are"
     )
 
 

@@ -11,7 +11,9 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 
+from loom_bench_niah.plugin import NiahJudgeOptions
 from loom_core.contracts import Data, Judging
+from loom_core.defusing import Defused, defused
 from loom_core.errors import DataError
 from loom_core.types import DataSource, Generation, Json, Prompt, Sample, Scored, Segment, Turn
 
@@ -77,19 +79,28 @@ def _split(text: str, values: Mapping[str, str]) -> tuple[str, str | None]:
 class Judge:
     """The authors' mark: 1 to 10, the first text in double brackets of the judge's reply. meta: judge (read_judge)."""
 
+    def __init__(self, options: NiahJudgeOptions | None = None) -> None:
+        self._options = options or NiahJudgeOptions()
+
     def score(self, prediction: str, sample: Sample) -> Judging:
         """The mark. Raises ValueError where the reply has none, as the authors' parser does."""
         rows: Sequence[Json] = sample.meta.get("judge") or ()
         if not rows:
             return Scored(value=None, detail={"error": "this sample has no prompt for a judge"})
+        shown = defused(prediction) if self._options.defuse else Defused(prediction, 0)
         segments = []
         for role, before, behind in rows:
             system = role == "system"
-            text = before if behind is None else f"{before}{prediction}{behind}"
+            text = before if behind is None else f"{before}{shown.text}{behind}"
             kind, speaker = ("system", "system") if system else ("question", "user")
             segments.append(Segment(kind=kind, text=text, role=speaker))  # type: ignore[arg-type]
-        reply = yield Turn(prompt=Prompt(segments=tuple(segments)), generation=Generation(max_tokens=JUDGE_TOKENS))
-        return Scored(value=float(mark(reply.text)), extracted=reply.text[:300])
+        reply = yield Turn(
+            prompt=Prompt(segments=tuple(segments)),
+            generation=Generation(max_tokens=JUDGE_TOKENS),
+            notes=(shown.note,) if shown.n else (),
+        )
+        told = {"defused": shown.n} if shown.n else {}
+        return Scored(value=float(mark(reply.text)), extracted=reply.text[:300], detail=told)
 
 
 def mark(reply: str) -> int:

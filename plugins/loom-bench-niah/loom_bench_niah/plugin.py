@@ -50,6 +50,15 @@ class NiahOptions:
             raise ValueError("the official variant has one needle and one sample for each length and depth")
 
 
+@dataclass(frozen=True)
+class NiahJudgeOptions:
+    """What the judge is shown of an answer."""
+
+    defuse: bool = option(
+        True, help="double brackets in an answer are shown to the judge with a backslash; off: as they are"
+    )
+
+
 @hookimpl
 def loom_benchmarks() -> Sequence[BenchmarkSpec]:
     """The test; variant and count of needles are in the task's name."""
@@ -87,10 +96,11 @@ def loom_metrics() -> Sequence[MetricSpec]:
         ),
         MetricSpec(
             name="niah_judge",
-            version="2",
+            version="3",
             summary="the authors' mark from 1 to 10, by their prompt: needs a judge, has no value without one",
             factory="loom_bench_niah.judging:Judge",
             low=1.0,
             high=10.0,
+            options=NiahJudgeOptions,
         ),
     )
