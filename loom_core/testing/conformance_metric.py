@@ -178,7 +178,7 @@ def _ordered(spec: MetricSpec, make: Callable[[], Any], samples: Sequence[Sample
         right = metric.score(oracle_text(sample), sample).value
         for shape, text in (("empty", ""), ("wrong", "zxqj")):
             value = metric.score(text, sample).value
-            if right is not None and value is not None:
+            if right is not None and value is not None and not math.isnan(right + value):
                 tried += 1
                 better = f"a reference scores {right:g}, and an answer ({shape}) {value:g}, which is better"
                 assert sign * (value - right) <= TOLERANCE, better + ": is higher_is_better declared rightly?"

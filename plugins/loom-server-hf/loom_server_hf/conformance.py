@@ -256,7 +256,7 @@ def u4_batch(subject: Subject) -> None:
     for row, prompt in enumerate(subject.prompts):
         alone = subject.run([prompt], subject.make(subject.budget))
         assert_kept(subject, together.kept[row], alone.kept[0], f"U4 row {row}{ALONE}")
-        assert_noise(subject, together, alone, row, 0, f"U4 row {row}")
+        assert_noise(subject, together, alone, row, 0, f"U4 row {row}{ALONE}")
         if subject.exact:
             subject.agree(together.logits[row], alone.logits[0], f"U4 row {row}{ALONE}")
             for number, (mine, theirs) in enumerate(zip(together.steps, alone.steps, strict=True)):
