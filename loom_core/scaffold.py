@@ -244,6 +244,8 @@ def write(kind: str, name: str, out: Path | None) -> tuple[Path, str]:
 
     Raises UsageError for names that cannot be one and for folders that exist.
     """
+    if kind == "metric":
+        name = name.replace("_", "-")  # metrics are spelt with _, distributions with -
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         why = "lower-case letters and digits, words joined by -, e.g. my-method"
         raise UsageError(f"{name!r} cannot be a plugin's name", where="loom new", why=why)

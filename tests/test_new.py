@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from loom_core.cli.new import KINDS
+from loom_core.errors import UsageError
+from loom_core.scaffold import write
 
 RUNS = {
     "benchmark": ("run", "one_two", "--model", "toy"),
@@ -93,3 +95,12 @@ def test_the_doctor_names_what_is_broken(loom: Any, tmp_path: Path, monkeypatch:
     assert "no moon tonight" in done.out and "broken" in done.out
     missing = loom("doctor", code=1, env={"LOOM_DATA": str(tmp_path / "nowhere")})
     assert "the mirror folder does not exist" in missing.out
+
+
+def test_a_metric_may_be_spelt_as_metrics_are(tmp_path: Path) -> None:
+    folder, distribution = write("metric", "first_name", tmp_path / "made")
+    assert distribution == "loom-metric-first-name" and 'name="first_name"' in next(
+        folder.rglob("plugin.py")
+    ).read_text("utf-8")
+    with pytest.raises(UsageError, match="cannot be a plugin's name"):
+        write("server", "first_name", tmp_path / "other")
