@@ -232,10 +232,11 @@ class Session:
         """Each response as soon as it is there."""
         for request in requests:
             started, words = time.perf_counter(), request.prompt.text.split()
+            text = words[-1] if words else ""
+            for stop in request.generation.stop:
+                text = text.partition(stop)[0]
             timing = Timing(queued=started, started=started, first_token=None, ended=time.perf_counter())
-            yield Response(
-                key=request.key, text=words[-1] if words else "", finish="stop", n_in=len(words), n_out=1, timing=timing
-            )
+            yield Response(key=request.key, text=text, finish="stop", n_in=len(words), n_out=len(text.split()), timing=timing)
 '''
 
 
