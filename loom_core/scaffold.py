@@ -236,7 +236,8 @@ class Session:
             for stop in request.generation.stop:
                 text = text.partition(stop)[0]
             timing = Timing(queued=started, started=started, first_token=None, ended=time.perf_counter())
-            yield Response(key=request.key, text=text, finish="stop", n_in=len(words), n_out=len(text.split()), timing=timing)
+            n_in, n_out = len(words), len(text.split())
+            yield Response(key=request.key, text=text, finish="stop", n_in=n_in, n_out=n_out, timing=timing)
 '''
 
 
