@@ -237,7 +237,9 @@ def test_a_metric_without_bounds(tmp_path: Path) -> None:
     )
     folder = make_run(tmp_path / "run", answer, tasks=[task], arms=[DENSE, SNAP])
     report = report_module.write(folder)
-    assert report["cells"][0]["scores"][0]["interval"] == "bootstrap"
+    # Its interval would cover too little with few documents (docs/statistics.md): there is none, and it says why.
+    why = "none: fewer than 30 documents, of a metric without bounds"
+    assert {cell["scores"][0]["interval"] for cell in report["cells"]} == {why}
     assert report["effective_lengths"] == []
     json.dumps(report, allow_nan=False)
 

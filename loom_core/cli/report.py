@@ -29,7 +29,7 @@ FORMATS = ("table", "md", "json", "csv", "latex")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Write a .tar.gz to reproduce the run from, no report.")
 def report(run: Path, html: bool, form: str, bundle: Path | None) -> int:
     """Report RUN: scores with intervals, paired differences to dense, cost. Works on partial and on running runs."""
-    from loom_core.errors import UsageError
+    from loom_core.errors import RunError, UsageError
     from loom_core.report import build, write
     from loom_core.store import RunFolder
 
@@ -56,8 +56,11 @@ def report(run: Path, html: bool, form: str, bundle: Path | None) -> int:
             out.print(f"{line}; `loom score {run}` scores anew", highlight=False, soft_wrap=True, markup=False)
         out.print(f"report: {folder.report_html}", highlight=False, soft_wrap=True, markup=False)
     else:
-        made = printer(form)
-        say_data(made(build(folder)[0]).rstrip("\n"))
+        text = printer(form)(build(folder)[0]).rstrip("\n")
+        if not text:
+            why = "no question or answer of it could be read, or the format has nothing to say of such a run"
+            raise RunError("the report is empty in this format", where=f"{folder.path}, --format {form}", why=why)
+        say_data(text)
     return 0
 
 
