@@ -7,6 +7,7 @@ of this repository are described, whatever else is installed. Knows plugins by t
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import sys
@@ -70,8 +71,13 @@ def readme() -> str:
         if item.distribution in own and certificate.read(item.spec) is not None:
             said = f"{PARITY}{certificate.in_words(item.spec, versions)}; "
             row = rf"(?m)^(\| `{item.distribution}` \| .* \| )(?:{PARITY}[^;|]*; )?"
-            text = re.sub(row, lambda found, said=said: f"{found[1]}{said}", text)
+            text = re.sub(row, functools.partial(_after_first_cells, said), text)
     return text
+
+
+def _after_first_cells(said: str, found: re.Match[str]) -> str:
+    """The first cells of a row, with what a certificate says behind them."""
+    return f"{found[1]}{said}"
 
 
 def _hooks() -> Iterator[str]:

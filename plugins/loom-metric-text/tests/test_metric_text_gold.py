@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from loom_metric_text.gold import known, metric_for, score
 
+from loom_core.plugins import installed
+
 SHARED = Path(os.environ.get("LOOM_SHARED") or Path(__file__).resolve().parents[4] / "shared")
 FOLDER = SHARED / "gold-examples"
 
@@ -19,11 +21,26 @@ ELSEWHERE = {
     "l_citeeval_citation_fuzz.json": "needs an entailment model",
     "l_citeeval_known_passages.json": "belongs to the lciteeval benchmark's own metrics",
     "longcite_citation.json": "needs a judge",
+    "longbench_tasks.json": "tables of whole tasks: the longbench benchmark's own",
+    "longsafety_fuzz.json": "needs a judge",
     "longsafety_judgment.json": "needs a judge",
     "longproc.json": "runs or parses structured output; no text metric",
     "oolong.json": "not among the suites",
     "passkey.json": "belongs to the passkey benchmark's own metrics",
+    "passkey_2.json": "belongs to the passkey benchmark's own metrics",
 }
+COMING = frozenset(
+    f"{name}.json"
+    for name in (
+        *("ada_leval_2", "bamboo_2", "clongeval", "graphwalks", "haystackcraft", "helmet", "infinitebench", "lara"),
+        *("libra_2", "longbench_pro_2", "longbiobench", "longcite", "longgenbench_liu", "longgenbench_wu"),
+        *("longhealth", "longiclbench", "longmemeval", "longwriter", "loogle", "loong", "m4le", "mir_bench", "mrcr"),
+        *("nolima_2", "nthread", "oolong_2", "scbench_2", "summhay"),
+    )
+)
+"""Rows of benchmarks that loom does not have yet. Their metrics were written before the benchmarks and differ in some
+of these rows, or are missing: they are checked when the benchmark comes, and a benchmark that is installed may not
+stand here."""
 NEEDS_STOP_WORDS = ("qa_f1_score_with_gold_ans", "qa_f1_zh_score_with_gold_ans", "rouge_zh_score_blacklist")
 WITHOUT_WORDS = pytest.mark.skip(reason="needs the stop-word lists of LV-Eval's authors, which are not shipped")
 
@@ -40,6 +57,8 @@ def rows() -> Iterator[Any]:
     for path in files:
         for i, row in enumerate(json.loads(path.read_text("utf-8"))):
             marks = [WITHOUT_WORDS] if needs_stop_words(row) else []
+            if path.name in COMING:
+                marks = [pytest.mark.skip(reason=f"loom has no {row['benchmark']} yet")]
             yield pytest.param(row, id=f"{path.stem}-{i}", marks=marks)
     if not files:
         yield pytest.param(None, marks=pytest.mark.skip(reason=f"no gold rows at {FOLDER}"))
@@ -63,7 +82,11 @@ def test_equals_the_official_score(row: dict[str, Any]) -> None:
     if isinstance(official, dict) and "raises" in official:
         # Where the authors' scorer raises, the sample stays and scores 0.
         numbers = ours.values() if isinstance(ours, dict) else ours if isinstance(ours, list) else [ours]
-        assert all(number == 0 for number in numbers)
+        if row["benchmark"] == "counting_stars":
+            # Their English program stops at broken JSON, their Chinese one mends it: loom mends both, and marks it.
+            assert all(0 <= number <= 1 for number in numbers)
+        else:
+            assert all(number == 0 for number in numbers)
     else:
         assert same(ours, official), (ours, official)
 
@@ -74,6 +97,15 @@ def test_rows_left_out_are_those_of_other_plugins() -> None:
     for name in ELSEWHERE:
         for row in json.loads((FOLDER / name).read_text("utf-8")):
             assert not known(row), name
+
+
+def test_no_installed_benchmark_is_put_off() -> None:
+    if not FOLDER.is_dir():
+        pytest.skip(f"no gold rows at {FOLDER}")
+    names = {found.spec.name.replace("-", "") for found in installed().benchmarks}
+    for name in COMING:
+        put_off = {row["benchmark"].replace("_", "") for row in json.loads((FOLDER / name).read_text("utf-8"))}
+        assert not put_off & names, name
 
 
 def test_unknown_row_is_refused_by_name() -> None:

@@ -91,7 +91,7 @@ class RwkvSession:
         text_ids = new[:-1] if new[-1] == self._end else new
         return Response(
             key=request.key,
-            text=said(self._tokenizer, text_ids, generation),
+            text=said(self._tokenizer, text_ids, request),
             finish="stop" if finish == "stop" else "length",
             n_in=len(ids),
             n_out=len(new),
