@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import pytest
@@ -83,7 +83,6 @@ def made(text: str) -> Everything:
         ("sizes={1,2k}", "sizes", (1, 2048)),
         ("sizes=5", "sizes", (5,)),
         ("names={a,b}", "names", ("a", "b")),
-        ("names={}", "names", ()),
     ],
 )
 def test_each_kind_of_option(text: str, name: str, value: Any) -> None:
@@ -94,6 +93,7 @@ def test_each_kind_of_option(text: str, name: str, value: Any) -> None:
     ("text", "words"),
     [
         ("cuont=3", ["unknown option 'cuont'", "count"]),
+        ("names={}", ["bad value for option 'names'", "{} holds no value"]),
         ("count=0", ["bad value for option 'count'", "below the least value 1", "how many"]),
         ("count=99999999", ["above the greatest value"]),
         ("count=3.5", ["no whole number"]),
@@ -214,9 +214,12 @@ values = st.builds(
 @given(values)
 def test_options_survive_json_and_the_command_line(value: Everything) -> None:
     assert build(Everything, as_json(value), owner="test") == value
-    text = ",".join(f"{f.name}={show(getattr(value, f.name))}" for f in fields(value))
+    # An empty list is what is left out, or comes from TOML and JSON: typed, {} is a slip and refused.
+    given = {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != ()}
+    empty = {f.name: () for f in fields(value) if f.name not in given}
+    text = ",".join(f"{name}={show(one)}" for name, one in given.items())
     if value.word.lower() != "none":
-        assert made(text) == value
+        assert replace(made(text), **empty) == value
 
 
 @given(st.lists(st.lists(st.text("ab", min_size=1, max_size=2), min_size=1, max_size=3), min_size=1, max_size=3))

@@ -171,9 +171,11 @@ def test_a_mean_that_never_varies_still_gets_an_honest_width() -> None:
 
 def test_a_score_outside_its_metrics_range_is_not_forced_into_it() -> None:
     assert stats.mean_interval([3.0], bounds=(0.0, math.inf)) is None
-    interval = stats.mean_interval([0.5, 1.5, 1.0], bounds=(0.0, 1.0))
+    values = [0.5, 1.5, 1.0] * 15
+    interval = stats.mean_interval(values, bounds=(0.0, 1.0))
     assert interval is not None
     assert interval.method == "bootstrap"
+    assert stats.mean_interval(values[:3], bounds=(0.0, 1.0)) is None  # too few for a metric without bounds
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         stats.bounded_mean([1.5])
 
