@@ -18,6 +18,7 @@ import pytest
 
 from loom_core.cli import main
 from loom_core.errors import RunError, refusal
+from loom_core.plugins import installed
 from loom_core.writing import Appender, recording, whole_file, write_json
 
 SYNOPSIS = ("--model", "toy", "--server", "double", "--quiet")
@@ -82,12 +83,13 @@ ABSURD = [
 @pytest.fixture
 def inside(
     tmp_path: Path, toy_plugin: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str]]:
+) -> Iterator[Callable[..., tuple[int, str]]]:
     """loom in this process and the test's folder: its exit code and what it said on standard error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LOOM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LOOM_OFFLINE", "1")
     monkeypatch.delenv("LOOM_DATA", raising=False)
+    installed.cache_clear()  # whoever asked first in this process may not have had the toy plugin
 
     def run(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["loom", *arguments])
@@ -95,7 +97,8 @@ def inside(
             main()
         return int(end.value.code or 0), capsys.readouterr().err
 
-    return run
+    yield run
+    installed.cache_clear()
 
 
 @pytest.mark.parametrize("arguments", ABSURD, ids=lambda arguments: "-".join(a[:10] for a in arguments[:6]))
