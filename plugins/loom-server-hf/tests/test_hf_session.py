@@ -305,7 +305,8 @@ def part(name: str, kind: Any = "model") -> Part:
 
 
 def test_two_methods_at_once_are_refused(tokenizer: HFTokenizer) -> None:
-    arm = parse_arms(["random:budget=8+random:budget=9"], installed())[-1]
+    one, other = (parse_arms([f"random:budget={n}"], installed())[-1] for n in (8, 9))
+    arm = Arm(name="both", parts=(*one.parts, *other.parts))
     with pytest.raises(ModelError, match="random and random") as caught:
         ask(session(tokenizer, Scripted([EOS])), [request("x")], arm)
     assert "one selecting method" in caught.value.where
