@@ -226,7 +226,9 @@ def test_prompt_augmentations_change_the_context_alone_and_what_they_drop_is_cou
 
 def test_stacked_augmentations_see_each_others_work(catalog: Catalog) -> None:
     one = Setting(catalog, "fable@n=1:tell", "fable_head:keep=0.25")
-    two = Setting(catalog, "fable@n=1:tell", "fable_head:keep=0.5+fable_head:keep=0.5+fable_again:calls=2")
+    two = Setting(catalog, "fable@n=1:tell", "fable_head:keep=0.5+fable_again:calls=2")
+    head, again = two.arm.parts
+    two.arm = replace(two.arm, parts=(head, head, again))  # which no command line could write
     (first,) = one.run()
     assert len(two.run()) == 2
     assert abs(len(two.session.asked[0].prompt.context) - len(one.session.asked[0].prompt.context)) <= 1
