@@ -65,7 +65,7 @@ def loom_benchmarks() -> Sequence[BenchmarkSpec]:
             factory=f"{PARTS}:Fable",
             tasks=("tell", "chat"),
             options=FableOptions,
-            capability="retrieval",
+            capability="reasoning",
         ),
     )
 

@@ -37,7 +37,7 @@ class Fable(BenchmarkBase):
         tell = Task(
             name="tell",
             version="1",
-            capability="retrieval",
+            capability="reasoning",
             metrics=metrics,
             generation=generation,
             chance=0.0,
