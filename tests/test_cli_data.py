@@ -46,8 +46,8 @@ class Books(BenchmarkBase):
         """One task."""
         generation = Generation(max_tokens=1)
         return (
-            Task(name="t", version="1", capability="", metrics=(), generation=generation, sources=self._files),
-            Task(name="u", version="1", capability="", metrics=(), generation=generation),
+            Task(name="t", version="1", capability="", metrics=("exact",), generation=generation, sources=self._files),
+            Task(name="u", version="1", capability="", metrics=("exact",), generation=generation),
         )
 
     def sources(self) -> Sequence[DataSource]:
