@@ -22,7 +22,7 @@ import pytest
 from click.testing import CliRunner
 
 from loom_core.cli import cli
-from loom_core.errors import LoomError
+from loom_core.errors import LoomError, refusal
 from loom_core.testing.runs import MadeTask, make_run, retrieves
 
 SEED = int(os.environ.get("LOOM_FUZZ_SEED", "20260"))
@@ -105,6 +105,8 @@ def ask(*arguments: str) -> tuple[int, str]:
     """A command in this process: its exit code and what it said. Whatever is no message of loom's is raised."""
     result = CliRunner().invoke(cli, list(arguments), standalone_mode=False)
     error = result.exception
+    if isinstance(error, OSError):
+        error = refusal(error)  # as `loom_core.cli.main` tells it
     if error is None:
         code = result.return_value
         return code if isinstance(code, int) else 0, result.output
