@@ -121,18 +121,25 @@ class Compared(NamedTuple):
     p: float
 
 
-ENOUGH_APART = 30
-"""Graded differences from which Student's t alone does: fewer, all of one sign, are too skewed for it."""
+LEAST_APART, ENOUGH_APART = 6, 30
+"""Graded differences that are not 0 from which Student's t alone does. A few among many zeros are too skewed for it: it
+takes the second number of them, or the first where at least half of all clusters differ."""
+
+
+def tells_spread(n_apart: Any, n_clusters: Any) -> Any:
+    """Whether so many graded differences that are not 0, of so many clusters, tell how they spread. Also of arrays."""
+    return (n_apart >= ENOUGH_APART) | ((n_apart >= LEAST_APART) & (2 * n_apart >= n_clusters))
 
 
 def difference_interval(found: Moments) -> Compared:
     """Interval of a weighted mean of differences in [-1, 1]: one pair won and one lost are added to them.
 
-    Where scores are graded, such pairs are added only while fewer than `ENOUGH_APART` differences or no spread at all
-    have been seen.
+    Where scores are graded, such pairs are added only while too few differences (`tells_spread`) or no spread at all have
+    been seen.
     """
     size, graded = found.size, not found.binary
-    added = 0.0 if graded and found.n_apart >= ENOUGH_APART and found.variance > 1e-15 else 2.0
+    seen = graded and tells_spread(found.n_apart, found.n_clusters) and found.variance > 1e-15
+    added = 0.0 if seen else 2.0
     centre = found.mean * size / (size + added)
     square = (size * (size * found.variance + found.mean**2) + added) / (size + added)
     error = math.sqrt(max(0.0, square - centre**2) / (size + added)) * found.factor

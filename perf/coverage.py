@@ -115,7 +115,8 @@ def means_hold(x: Any, truth: float) -> Any:
 def differences_hold(x: Any, truth: float) -> Any:
     """Whether `strata.difference_interval`, made to agree with its test, holds the truth, for each table of x."""
     found = moments(x, worst=-1.0)
-    some = (found.n_apart >= strata.ENOUGH_APART) & (found.variance > 1e-15) & ~found.binary
+    n_clusters = x.shape[1] * x.shape[2]
+    some = strata.tells_spread(found.n_apart, n_clusters) & (found.variance > 1e-15) & ~found.binary
     added, size = np.where(some, 0.0, 2.0), found.size
     centre = found.mean * size / (size + added)
     square = (size * (size * found.variance + found.mean**2) + added) / (size + added)

@@ -149,27 +149,23 @@ def test_an_error_that_was_answered_later_is_no_error(tmp_path: Path) -> None:
 
 
 def test_graded_scores_and_documents(tmp_path: Path) -> None:
-    """Scores of 0 to 100, three questions a document: sign flips of whole documents, and an interval that agrees."""
+    """Scores of 0 to 100, three questions a document: bootstrapped difference, sign flips of whole documents."""
 
     def answer(sample: Sample, arm: MadeArm, repeat: int, generator: random.Random) -> Made:
         value = 60 + 30 * generator.random() - (20 if arm.name != "dense" else 0)
         return Made(text="x", values={"f1": value})
 
-    found = {}
-    for n in (30, 120):
-        task = MadeTask(
-            levels={"1k": 16}, depths=(0,), repeats=n, per_document=3, metrics={"f1": (0.0, 100.0)}, chance=None
-        )
-        rows, _ = built(make_run(tmp_path / f"run-{n}", answer, tasks=[task], arms=[DENSE, SNAP]))
-        score = cell(rows, SNAP.name, "1k")["scores"][0]
-        assert (score["n"], score["n_clusters"], score["interval"]) == (n, n // 3, "wilson, graded")
-        delta = found[n] = score["delta"]
-        assert delta["value"] == pytest.approx(-20, abs=8)
-        assert delta["low"] <= delta["value"] <= delta["high"]
-        assert delta["test"].startswith("sign flip")
-        assert (delta["high"] < 0) == (delta["p"] < 0.05)
-    # Ten documents differ in too few ways to tell how skewed their losses are: the interval allows for it.
-    assert found[120]["high"] < 0 < found[30]["high"]
+    task = MadeTask(
+        levels={"1k": 16}, depths=(0,), repeats=30, per_document=3, metrics={"f1": (0.0, 100.0)}, chance=None
+    )
+    rows, _ = built(make_run(tmp_path / "run", answer, tasks=[task], arms=[DENSE, SNAP]))
+    score = cell(rows, SNAP.name, "1k")["scores"][0]
+    assert (score["n"], score["n_clusters"], score["interval"]) == (30, 10, "wilson, graded")
+    delta = score["delta"]
+    assert delta["value"] == pytest.approx(-20, abs=8)
+    assert delta["low"] <= delta["value"] <= delta["high"] < 0
+    assert delta["test"] == "sign flip, exact"
+    assert delta["p"] == 2 / 2**10
 
 
 @pytest.mark.parametrize(
