@@ -134,8 +134,8 @@ def tells_spread(n_apart: Any, n_clusters: Any) -> Any:
 def difference_interval(found: Moments) -> Compared:
     """Interval of a weighted mean of differences in [-1, 1]: one pair won and one lost are added to them.
 
-    Where scores are graded, such pairs are added only while too few differences (`tells_spread`) or no spread at all have
-    been seen.
+    Where scores are graded, such pairs are added only while too few differences (`tells_spread`) or no spread at all
+    have been seen.
     """
     size, graded = found.size, not found.binary
     seen = graded and tells_spread(found.n_apart, found.n_clusters) and found.variance > 1e-15
