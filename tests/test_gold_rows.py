@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import json_repair
 import pytest
 
 from loom_core.plugins import installed
@@ -45,12 +46,20 @@ def zero(score: Any) -> bool:
     return score is None or score == 0
 
 
+def mended(row: dict[str, Any]) -> Any:
+    """Counting-Stars' English program stops at broken JSON, its Chinese one mends it and loom does so for both: the
+    score of the mended JSON, on which neither program stops. None for any other row."""
+    if row["benchmark"] != "counting_stars" or not row["task"].startswith("EN"):
+        return None
+    text = row["prediction"].replace("，", ",")
+    return score_gold_row({**row, "prediction": json.dumps(json_repair.loads(text[text.index("{") :]))})
+
+
 @pytest.mark.parametrize("row", list(rows()))
 def test_row_scores_as_its_authors_did(row: dict[str, Any]) -> None:
     score, official = score_gold_row(row), row["official_score"]
     if isinstance(official, dict) and "raises" in official:
-        # Counting-Stars' English program stops at broken JSON, the Chinese one mends it: loom mends both, and marks it.
-        assert zero(score) or (row["benchmark"] == "counting_stars" and 0 <= score <= 1), (score, official)
+        assert zero(score) or score == mended(row), (score, official)
     else:
         assert agrees(score, official, TOLERANCE), (score, official)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import json_repair
 import pytest
 from loom_metric_text.gold import known, metric_for, score
 
@@ -75,6 +76,15 @@ def same(ours: Any, official: Any) -> bool:
     return bool(ours == official)
 
 
+def mended(row: dict[str, Any]) -> Any:
+    """Counting-Stars' English program stops at broken JSON, its Chinese one mends it and loom does so for both: the
+    score of the mended JSON, on which neither program stops. None for any other row."""
+    if row["benchmark"] != "counting_stars" or not row["task"].startswith("EN"):
+        return None
+    text = row["prediction"].replace("，", ",")
+    return score({**row, "prediction": json.dumps(json_repair.loads(text[text.index("{") :]))})
+
+
 @pytest.mark.parametrize("row", list(rows()))
 def test_equals_the_official_score(row: dict[str, Any]) -> None:
     assert known(row)
@@ -82,11 +92,7 @@ def test_equals_the_official_score(row: dict[str, Any]) -> None:
     if isinstance(official, dict) and "raises" in official:
         # Where the authors' scorer raises, the sample stays and scores 0.
         numbers = ours.values() if isinstance(ours, dict) else ours if isinstance(ours, list) else [ours]
-        if row["benchmark"] == "counting_stars":
-            # Their English program stops at broken JSON, their Chinese one mends it: loom mends both, and marks it.
-            assert all(0 <= number <= 1 for number in numbers)
-        else:
-            assert all(number == 0 for number in numbers)
+        assert all(number == 0 for number in numbers) or ours == mended(row)
     else:
         assert same(ours, official), (ours, official)
 
