@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from loom_bench_ruler.questions import JOINT, Asked, titled
+from loom_bench_ruler.questions import JOINT, Asked, spans_of, titled
 from loom_bench_ruler.runs import Made, RedrawError, Search, order
 from loom_bench_ruler.settings import Wording
 from loom_core.errors import UsageError
@@ -61,7 +61,7 @@ class QuestionRun:
             ),
             references=asked.answers,
             units=n,
-            spans=self._spans(asked, held, rows),
+            spans=spans_of(asked.answers, asked.documents, held, rows),
             oracle=asked.answers[0],
         )
 
@@ -81,16 +81,3 @@ class QuestionRun:
         if missing < 0:
             raise RedrawError
         return documents + self.stream.sample(others, missing)
-
-    def _spans(self, asked: Asked, held: Sequence[int], rows: Sequence[str]) -> tuple[tuple[int, int], ...]:
-        """Where each answer stands in the last needed document that has it; none where one of them stands nowhere."""
-        spans = []
-        for answer in asked.answers:
-            for i in reversed(asked.documents):
-                number = held.index(i)
-                at = rows[number].find(answer)
-                if at >= 0:
-                    start = sum(len(row) + len(JOINT) for row in rows[:number]) + at
-                    spans.append((start, start + len(answer)))
-                    break
-        return tuple(spans) if len(spans) == len(asked.answers) else ()

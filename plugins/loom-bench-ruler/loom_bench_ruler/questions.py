@@ -37,6 +37,25 @@ def titled(i: int, document: str) -> str:
     return f"Document {i}:\n{document}"
 
 
+def spans_of(
+    answers: Sequence[str], needed: Sequence[int], order: Sequence[int], rows: Sequence[str]
+) -> tuple[tuple[int, int], ...]:
+    """Where each answer stands in the last needed document that has it; none where one of them stands nowhere.
+
+    order: the document of each row, rows: the documents as the prompt shows them, joined by `JOINT`.
+    """
+    spans = []
+    for answer in answers:
+        for i in reversed(needed):
+            number = order.index(i)
+            at = rows[number].find(answer)
+            if at >= 0:
+                start = sum(len(row) + len(JOINT) for row in rows[:number]) + at
+                spans.append((start, start + len(answer)))
+                break
+    return tuple(spans) if len(spans) == len(answers) else ()
+
+
 @dataclass(frozen=True, slots=True)
 class QuestionDraft:
     """The needed documents, and the others in their order; `places` says where among others the needed ones go."""
@@ -61,19 +80,7 @@ class QuestionDraft:
             order.insert(int(place * (n + 1)), i)
         texts = [self.documents[i] for i in order] + ([padding] if padding else [])
         rows = [titled(number, text) for number, text in enumerate(texts, 1)]
-        return Body(JOINT.join(rows), self._spans(rows, order))
-
-    def _spans(self, rows: Sequence[str], order: Sequence[int]) -> tuple[tuple[int, int], ...]:
-        spans = []
-        for answer in self.ask.references:
-            for i in reversed(self.needed):
-                number = order.index(i)
-                at = rows[number].find(answer)
-                if at >= 0:
-                    start = sum(len(row) + len(JOINT) for row in rows[:number]) + at
-                    spans.append((start, start + len(answer)))
-                    break
-        return tuple(spans) if len(spans) == len(self.ask.references) else ()
+        return Body(JOINT.join(rows), spans_of(self.ask.references, self.needed, order, rows))
 
 
 @dataclass(frozen=True, slots=True)
