@@ -1,12 +1,13 @@
 """Writes docs/reference.md from the code (hooks, specs, commands with their help, options of this repository's plugins)
 docs/reproduced.md from the recomputed tables beside the benchmarks, and what the README says of certificates.
 
-Run `python docs/generate.py` after a change; a test compares the files with what this program would write. Only plugins
-of this repository are described, whatever else is installed. Knows plugins by their specs.
+Run `python docs/generate.py` after a change; a test runs it with --check. Only plugins of this repository are described,
+whatever else is installed. Knows plugins by their specs.
 """
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import re
@@ -238,8 +239,22 @@ def _range(row: dict[str, Any]) -> str:
     return f"{'…' if low is None else f'{low:g}'} to {'…' if high is None else f'{high:g}'}"
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Write the files; with --check only print how they differ. Exit code 1 when something differed under --check."""
+    check = "--check" in sys.argv[1:]
+    differ = False
     for path, text in ((REFERENCE, reference()), (REPRODUCED, reproduced()), (README, readme())):
-        changed = not path.exists() or path.read_text("utf-8") != text
+        old = path.read_text("utf-8") if path.exists() else ""
+        differ |= old != text
+        if check:
+            sys.stdout.writelines(
+                difflib.unified_diff(old.splitlines(True), text.splitlines(True), path.name, "as generated")
+            )
+            continue
         path.write_text(text, "utf-8")
-        print(f"{path.name}: {'written' if changed else 'unchanged'}", file=sys.stderr)
+        print(f"{path.name}: {'written' if old != text else 'unchanged'}", file=sys.stderr)
+    return int(check and differ)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
