@@ -21,11 +21,14 @@ from typing import Any
 
 import click
 
-from loom_core import certificate, errors, hookspecs, specs
-from loom_core import reproduced as tables
+from loom_parity import certificate
+from loom_core.contract import errors
+from loom_core.contract import hookspecs
+from loom_core.contract import specs
+from loom_parity import published_cells as tables
 from loom_core.cli import COMMANDS, cli
-from loom_core.options import NoOptions, describe
-from loom_core.plugins import Catalog, Found, installed
+from loom_core.contract.options import NoOptions, describe
+from loom_core.registry.plugins import Catalog, Found, installed
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference.md"
@@ -83,7 +86,7 @@ def _after_first_cells(said: str, found: re.Match[str]) -> str:
 
 def _hooks() -> Iterator[str]:
     yield "## Hooks"
-    yield "A plugin implements them with `loom_core.hookspecs.hookimpl`; each may be left out."
+    yield "A plugin implements them with `loom_core.contract.hookspecs.hookimpl`; each may be left out."
     for name, hook in inspect.getmembers(hookspecs, inspect.isfunction):
         if name.startswith("loom_"):
             yield f"### `{name}`"
@@ -93,7 +96,7 @@ def _hooks() -> Iterator[str]:
 
 def _signature(function: Any) -> str:
     text = str(inspect.signature(function))
-    return re.sub(r"'([^']*)'", r"\1", text).replace("loom_core.types.", "")
+    return re.sub(r"'([^']*)'", r"\1", text).replace("loom_core.contract.types.", "")
 
 
 def _prose(text: str | None) -> str:
@@ -102,7 +105,7 @@ def _prose(text: str | None) -> str:
 
 def _specs() -> Iterator[str]:
     yield "## Specs"
-    yield "What the hooks return: frozen dataclasses of `loom_core.specs`. A field without a default is required."
+    yield "What the hooks return: frozen dataclasses of `loom_core.contract.specs`. A field without a default is required."
     for kind in (
         specs.BenchmarkSpec,
         specs.ServerSpec,

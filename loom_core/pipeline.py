@@ -11,24 +11,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loom_core import identity, report
-from loom_core import manifest as manifests
-from loom_core.absent import refused
-from loom_core.config import RunConfig, difference
-from loom_core.data import DataDir
-from loom_core.errors import RunError, nearest
-from loom_core.keys import digest, plain
-from loom_core.placement import check, place
-from loom_core.plan import make_plan
-from loom_core.plugins import Catalog
-from loom_core.runner import Outcome, Progress, Runner
-from loom_core.score import score_run
-from loom_core.selection import Selection, select
-from loom_core.store import RunFolder, read_json
-from loom_core.supply import supply
-from loom_core.trust import require
-from loom_core.types import Json
-from loom_core.writing import set_torn_tail_aside, write_json
+from loom_core.run import identity
+import loom_report as report
+from loom_core.run import manifest as manifests
+from loom_core.run.absent import refused
+from loom_core.run.config import RunConfig, difference
+from loom_core.data.access import DataDir
+from loom_core.contract.errors import RunError, nearest
+from loom_core.contract.keys import digest, plain
+from loom_core.run.placement import check, place
+from loom_core.run.plan import make_plan
+from loom_core.registry.plugins import Catalog
+from loom_core.run.runner import Outcome, Progress, Runner
+from loom_core.score.scoring import score_run
+from loom_core.run.selection import Selection, select
+from loom_core.run.store import RunFolder, read_json
+from loom_core.run.job_source import supply
+from loom_core.run.trust import require
+from loom_core.contract.types import Json
+from loom_core.run.writing import set_torn_tail_aside, write_json
 
 RUNS = Path("runs")
 

@@ -21,8 +21,12 @@ import numpy as np
 from scipy.special import betainc  # type: ignore[import-untyped]
 from scipy.stats import binom  # type: ignore[import-untyped]
 
-from loom_core import cells, quantiles, stats, strata, weighting
-from loom_core.strata import Weighed
+from loom_report import cells
+from loom_report.statistics import quantiles
+from loom_report.statistics import stats
+from loom_report.statistics import strata
+from loom_report import weighting
+from loom_report.statistics.strata import Weighed
 
 DRAWS = 2000
 CHECKED = 5

@@ -21,11 +21,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from loom_core.chunking import chunks, token_starts
-from loom_core.options import build
-from loom_core.plugins import installed
-from loom_core.prompt import segment
-from loom_core.types import Prompt
+from loom_rag.chunking import chunks, token_starts
+from loom_core.contract.options import build
+from loom_core.registry.plugins import installed
+from loom_core.contract.prompt import segment
+from loom_core.contract.types import Prompt
 
 WORDS = 20_000
 

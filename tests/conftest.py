@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from loom_core.plugins import Catalog, load_all
+from loom_core.registry.plugins import Catalog, load_all
 
 HERE = Path(__file__).resolve().parent
 MARK = "LOOM_TEST_MARK"

@@ -16,11 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loom_core import cells, stats
-from loom_core.anytime import PILOT_UNITS, Asked, Standing, allot, elasticities, strata_of
-from loom_core.store import read_json
-from loom_core.weighting import Part, Steered, combined, combined_difference, shift
-from loom_core.writing import write_json
+from loom_report import cells
+from loom_report.statistics import stats
+from loom_report.anytime import PILOT_UNITS, Asked, Standing, allot, elasticities, strata_of
+from loom_core.run.store import read_json
+from loom_report.weighting import Part, Steered, combined, combined_difference, shift
+from loom_core.run.writing import write_json
 
 REPLAYS = 200
 RATES = (0.97, 0.5, 0.8, 0.2, 0.99, 0.65)

@@ -9,20 +9,20 @@ from typing import Any
 import click
 import pytest
 
-from loom_core.contracts import BenchmarkBase
-from loom_core.errors import UsageError
-from loom_core.options import NoOptions
-from loom_core.plugins import installed
-from loom_core.prompt import segment
-from loom_core.specs import AugmentationSpec, BenchmarkSpec, MetricSpec, ReportSpec
-from loom_core.testing.conformance import check_package, check_spec
-from loom_core.testing.conformance_benchmark import check_benchmark
-from loom_core.testing.conformance_command import check_commands
-from loom_core.testing.conformance_report import check_report
-from loom_core.testing.conformance_strategy import check_strategy
-from loom_core.testing.protocols import implements
-from loom_core.testing.rows import Row
-from loom_core.types import Evidence, Generation, Prompt, Sample, Scored, Task, Turn
+from loom_core.contract.protocols import BenchmarkBase
+from loom_core.contract.errors import UsageError
+from loom_core.contract.options import NoOptions
+from loom_core.registry.plugins import installed
+from loom_core.contract.prompt import segment
+from loom_core.contract.specs import AugmentationSpec, BenchmarkSpec, MetricSpec, ReportSpec
+from loom_kit.conformance import check_package, check_spec
+from loom_kit.conformance_benchmark import check_benchmark
+from loom_kit.conformance_command import check_commands
+from loom_kit.conformance_report import check_report
+from loom_kit.conformance_strategy import check_strategy
+from loom_kit.protocols import implements
+from loom_kit.rows import Row
+from loom_core.contract.types import Evidence, Generation, Prompt, Sample, Scored, Task, Turn
 
 
 def faults(rows: Iterator[Row]) -> str:
@@ -345,7 +345,7 @@ def test_nothing_of_this_repository_is_blamed(name: str) -> None:
 
 
 def test_no_metric_of_this_repository_is_blamed() -> None:
-    from loom_core.testing.conformance_metric import check_metric
+    from loom_kit.conformance_metric import check_metric
 
     catalog = installed()
     blamed = {}

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loom_core.chunking import GAP, Chunk, chunks, n_tokens, put_together, sentence_ends, token_starts
-from loom_core.testing.doubles import ToyTokenizer
+from loom_rag.chunking import GAP, Chunk, chunks, n_tokens, put_together, sentence_ends, token_starts
+from loom_core.doubles.server import ToyTokenizer
 
 TEXTS = st.one_of(
     st.text(max_size=300),

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from loom_core.cli.compare import compare as compare_command
-from loom_core.cli.diff import diff as diff_command
-from loom_core.compare import compare, read
-from loom_core.errors import RunError, UsageError
-from loom_core.knobs import differing, settings
-from loom_core.store import RunFolder, read_json
-from loom_core.testing.runs import DENSE, Answerer, Made, MadeArm, MadeTask, make_run, retrieves
-from loom_core.types import Json, Sample
-from loom_core.writing import write_json
+from loom_report.cli.compare import compare as compare_command
+from loom_report.cli.diff import diff as diff_command
+from loom_report.compare import compare, read
+from loom_core.contract.errors import RunError, UsageError
+from loom_core.run.settings_diff import differing, settings
+from loom_core.run.store import RunFolder, read_json
+from loom_kit.runs import DENSE, Answerer, Made, MadeArm, MadeTask, make_run, retrieves
+from loom_core.contract.types import Json, Sample
+from loom_core.run.writing import write_json
 
 SNAP = MadeArm("snapkv:budget=4x", 0.25, query_aware=True)
 TASK = MadeTask(levels={"1k": 32, "2k": 64}, depths=(0.0, 1.0), repeats=6)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from loom_core.prompt import segment, unfit_for_context_only
-from loom_core.report.budgets import budgets
-from loom_core.types import Prompt, SegmentKind
+from loom_core.contract.prompt import segment, unfit_for_context_only
+from loom_report.render.budgets import budgets
+from loom_core.contract.types import Prompt, SegmentKind
 
 
 @pytest.mark.parametrize(

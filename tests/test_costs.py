@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from loom_core.costs import common_footing, cost, to_first_token
-from loom_core.ledger import Answer, Call, Question, RewritingCost
+from loom_report.costs import common_footing, cost, to_first_token
+from loom_report.ledger import Answer, Call, Question, RewritingCost
 
 CALL = Call(1, False, 0.0, 0.0, 0.0, 10, 5, 0, 0, None, None, None, None, None, False, None)
 

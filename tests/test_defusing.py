@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loom_core.defusing import defused, restored
+from loom_core.score.defusing import defused, restored
 
 KEYS, HEADINGS = ("clarity",), ("Judgment", "Environment Summary")
 PIECES = st.lists(

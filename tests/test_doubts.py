@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from loom_core.ledger import Answer, Ledger, Question, call_from
-from loom_core.plan import _why_over, _window_hint
-from loom_core.report.doubts import doubts
+from loom_report.ledger import Answer, Ledger, Question, call_from
+from loom_core.run.plan import _why_over, _window_hint
+from loom_report.render.doubts import doubts
 
 TIMING = {"started": 0.0, "ended": 1.0}
 

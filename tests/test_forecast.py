@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from loom_core import stats
-from loom_core.forecast import EDGES, Sizes, forecast
-from loom_core.store import RunFolder, read_json
-from loom_core.testing.runs import DENSE, MadeArm, MadeTask, make_run, retrieves
-from loom_core.writing import write_json
+from loom_report.statistics import stats
+from loom_lab.forecast import EDGES, Sizes, forecast
+from loom_core.run.store import RunFolder, read_json
+from loom_kit.runs import DENSE, MadeArm, MadeTask, make_run, retrieves
+from loom_core.run.writing import write_json
 
 SNAP = MadeArm("snapkv:budget=4x", 0.25, query_aware=True)
 TOY = ("plan", "passkey@words={32,64},depths=2,repeats=5", "--model", "toy")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from loom_core.errors import UsageError
-from loom_core.testing.gold import agrees, score_gold_row
+from loom_core.contract.errors import UsageError
+from loom_kit.gold import agrees, score_gold_row
 
 
 @pytest.mark.parametrize(

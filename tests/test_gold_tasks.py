@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from loom_core.errors import UsageError
-from loom_core.testing import score_gold_row
+from loom_core.contract.errors import UsageError
+from loom_kit import score_gold_row
 
 STARS = list(range(1, 33))
 CLASSES = ["Food", "Date", "City"]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loom_core.errors import DataError
-from loom_core.literals import Template, constants
+from loom_core.contract.errors import DataError
+from loom_core.data.literals import Template, constants
 
 SOURCE = """
 import os

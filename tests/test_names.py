@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loom_core.errors import UsageError
-from loom_core.names import arm_from_json, arm_identity, arm_to_json, parse_arms, parse_benchmark, refusal
-from loom_core.plugins import Catalog
+from loom_core.contract.errors import UsageError
+from loom_core.registry.names import arm_from_json, arm_identity, arm_to_json, parse_arms, parse_benchmark, refusal
+from loom_core.registry.plugins import Catalog
 
 
 def test_a_benchmark_with_options_and_tasks(catalog: Catalog) -> None:

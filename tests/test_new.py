@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from loom_core.cli.new import KINDS
-from loom_core.errors import UsageError
-from loom_core.scaffold import write
+from loom_kit.cli.new import KINDS
+from loom_core.contract.errors import UsageError
+from loom_kit.scaffold import write
 
 RUNS = {
     "benchmark": ("run", "one_two", "--model", "toy"),

@@ -10,13 +10,17 @@ from statistics import fmean, pvariance
 
 import pytest
 
-from loom_core import border, cells, composition, official, stats
-from loom_core.contracts import BenchmarkBase, Graded, Line
-from loom_core.errors import PluginError
-from loom_core.keys import plain
-from loom_core.prompt import segment
-from loom_core.resample import strata_of
-from loom_core.types import Prompt, Sample, Scored
+from loom_core.contract import border
+from loom_report import cells
+from loom_report import composition
+from loom_report import official
+from loom_report.statistics import stats
+from loom_core.contract.protocols import BenchmarkBase, Graded, Line
+from loom_core.contract.errors import PluginError
+from loom_core.contract.keys import plain
+from loom_core.contract.prompt import segment
+from loom_report.statistics.resample import strata_of
+from loom_core.contract.types import Prompt, Sample, Scored
 
 METRIC = cells.Metric("em", "1", 0.0, 1.0, True, True, False, None)
 METRICS = {"em": METRIC}

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loom_core.errors import UsageError
-from loom_core.options import (
+from loom_core.contract.errors import UsageError
+from loom_core.contract.options import (
     as_json,
     assignments,
     budget,
@@ -23,7 +23,7 @@ from loom_core.options import (
     show,
     split,
 )
-from loom_core.types import Budget
+from loom_core.contract.types import Budget
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def test_required_options_and_rules_between_options() -> None:
 
 
 def test_an_owner_without_options_says_so() -> None:
-    from loom_core.options import NoOptions
+    from loom_core.contract.options import NoOptions
 
     with pytest.raises(UsageError) as caught:
         build(NoOptions, {"x": "1"}, owner="method plain")

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loom_core.errors import UsageError
-from loom_core.ownprompt import MARK, OwnPrompt, filled, merged, pieces, read_templates
-from loom_core.prompt import segment
-from loom_core.types import Evidence, Prompt, Sample
+from loom_core.contract.errors import UsageError
+from loom_core.prompting.ownprompt import MARK, OwnPrompt, filled, merged, pieces, read_templates
+from loom_core.contract.prompt import segment
+from loom_core.contract.types import Evidence, Prompt, Sample
 
 TOY = ("--model", "toy")
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 REGISTERS = """
-from loom_core.hookspecs import hookimpl
-from loom_core.specs import MetricSpec
-from loom_core.testing.doubles import ToyTokenizer
+from loom_core.contract.hookspecs import hookimpl
+from loom_core.contract.specs import MetricSpec
+from loom_core.doubles.server import ToyTokenizer
 
 @hookimpl
 def loom_metrics():
@@ -85,7 +85,7 @@ def test_info_describes_a_benchmark_and_its_options(loom: Any) -> None:
     assert {option["name"] for option in row["options"]} >= {"n", "turns", "mood"}
 
 
-HOOK = "from loom_core.hookspecs import hookimpl\n@hookimpl\ndef "
+HOOK = "from loom_core.contract.hookspecs import hookimpl\n@hookimpl\ndef "
 BROKEN = {
     "raises": ("raise RuntimeError('my CUDA is too old\\nsecond line')", "RuntimeError: my CUDA is too old"),
     "needs": ("import not_installed", "ModuleNotFoundError: No module named 'not_installed'"),
@@ -147,7 +147,7 @@ def test_observers_see_the_run_may_take_fewer_arguments_and_may_raise(loom: Any,
     site.add(
         "watcher",
         "import json, pathlib\n"
-        "from loom_core.hookspecs import hookimpl\n"
+        "from loom_core.contract.hookspecs import hookimpl\n"
         "@hookimpl\ndef loom_run_started(folder): pathlib.Path('started').write_text(str(folder))\n"
         "@hookimpl\ndef loom_response(record): raise KeyError('observer ' + record['sample'])\n"
         "@hookimpl\ndef loom_run_ended(summary): pathlib.Path('ended').write_text(json.dumps(summary))\n",
@@ -180,7 +180,7 @@ def test_tracing_shows_every_hook_call(loom: Any) -> None:
 def test_a_factory_that_cannot_be_imported_names_its_distribution(loom: Any, site: Site) -> None:
     site.add("ghost", REGISTERS.format(module="ghost", metric="ghost", version="1"))
     source = (
-        "from loom_core.hookspecs import hookimpl\nfrom loom_core.specs import BenchmarkSpec\n"
+        "from loom_core.contract.hookspecs import hookimpl\nfrom loom_core.contract.specs import BenchmarkSpec\n"
         "@hookimpl\ndef loom_benchmarks():\n"
         "    return [BenchmarkSpec(name='haunt', version='1', summary='', factory='haunted:Gone', tasks=('t',))]\n"
     )

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loom_core import records
-from loom_core.data import DataDir
-from loom_core.errors import DataError
-from loom_core.testing.upstream import pinned, put
-from loom_core.types import DataSource
+from loom_core.data.access import records
+from loom_core.data.access import DataDir
+from loom_core.contract.errors import DataError
+from loom_kit.upstream import pinned, put
+from loom_core.contract.types import DataSource
 
 
 def held(tmp_path: Path, content: bytes, name: str = "rows.jsonl") -> tuple[DataDir, DataSource]:

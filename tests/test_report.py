@@ -10,15 +10,17 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from loom_core import report as report_module
-from loom_core.cli.report import report as report_command
-from loom_core.errors import RunError, UsageError
-from loom_core.report import authors, terminal, text
-from loom_core.report.absences import data_banners
-from loom_core.store import RunFolder, read_json
-from loom_core.testing.runs import DENSE, Answerer, Made, MadeArm, MadeTask, make_run, retrieves
-from loom_core.types import Json, Sample
-from loom_core.writing import write_json
+import loom_report as report_module
+from loom_report.cli.report import report as report_command
+from loom_core.contract.errors import RunError, UsageError
+from loom_report.render import authors
+from loom_report.render import terminal
+from loom_report.render import text
+from loom_report.render.absences import data_banners
+from loom_core.run.store import RunFolder, read_json
+from loom_kit.runs import DENSE, Answerer, Made, MadeArm, MadeTask, make_run, retrieves
+from loom_core.contract.types import Json, Sample
+from loom_core.run.writing import write_json
 
 SNAP = MadeArm("snapkv:budget=4x", 0.25, query_aware=True)
 THINK = MadeArm("think:budget=4x", 0.25, saves="simulated")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from loom_core import report as report_module
-from loom_core.testing.runs import DENSE, HOSTILE, MadeArm, MadeTask, hostile, make_run, retrieves
+import loom_report as report_module
+from loom_kit.runs import DENSE, HOSTILE, MadeArm, MadeTask, hostile, make_run, retrieves
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from loom_core import report as report_module
-from loom_core.report import charts, svg, tables
-from loom_core.report.build import build
-from loom_core.store import RunFolder
-from loom_core.testing.runs import DENSE, Made, MadeArm, MadeTask, make_run
-from loom_core.types import Sample
+import loom_report as report_module
+from loom_report.render import charts
+from loom_report.render import svg
+from loom_report.render import tables
+from loom_report.build import build
+from loom_core.run.store import RunFolder
+from loom_kit.runs import DENSE, Made, MadeArm, MadeTask, make_run
+from loom_core.contract.types import Sample
 
 CAPABILITIES = ("faithfulness", "general", "retrieval", "generation", "reasoning", "specialization")
 RATES = {

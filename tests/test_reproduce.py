@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from loom_core.errors import RunError
-from loom_core.reproduce import bundle, opened
-from loom_core.store import RunFolder, read_json
-from loom_core.testing.runs import make_run, retrieves
-from loom_core.writing import write_json
+from loom_core.contract.errors import RunError
+from loom_lab.reproduce import bundle, opened
+from loom_core.run.store import RunFolder, read_json
+from loom_kit.runs import make_run, retrieves
+from loom_core.run.writing import write_json
 
 
 def test_a_bundle_makes_the_run_again(loom: Any) -> None:

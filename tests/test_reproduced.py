@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from loom_core import certificate, reproduced
-from loom_core.plugins import installed
-from loom_core.reproduced import Cell, Reproduced
+from loom_parity import certificate
+from loom_parity import published_cells as reproduced
+from loom_core.registry.plugins import installed
+from loom_parity.published_cells import Cell, Reproduced
 
 SPECS = {found.spec.name: found.spec for found in installed().benchmarks if found.spec.published}
 

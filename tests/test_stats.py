@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loom_core import stats
+from loom_report.statistics import stats
 
 scipy_stats = pytest.importorskip("scipy.stats", reason="the test extra has scipy")
 proportion_module = pytest.importorskip("statsmodels.stats.proportion", reason="the test extra has statsmodels")

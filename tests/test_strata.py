@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from loom_core import strata
+from loom_report.statistics import strata
 
 pytest.importorskip("scipy", reason="the test extra has scipy")
 ROOT = Path(__file__).parent.parent

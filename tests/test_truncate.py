@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loom_core.errors import ModelError
-from loom_core.prompt import only_context_changed, segment
-from loom_core.render import render
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.truncate import fit, keep_ends
-from loom_core.types import Prompt, Truncation
+from loom_core.contract.errors import ModelError
+from loom_core.contract.prompt import only_context_changed, segment
+from loom_core.prompting.render import render
+from loom_core.doubles.server import ToyTokenizer
+from loom_core.prompting.truncate import fit, keep_ends
+from loom_core.contract.types import Prompt, Truncation
 
 TOKENIZER = ToyTokenizer()
 Side = Literal["middle", "left", "right"]

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from loom_core import report as report_module
-from loom_core.errors import RunError
-from loom_core.report.live import HOST, Live, Server
-from loom_core.store import RunFolder
-from loom_core.testing.runs import DENSE, HOSTILE, MadeArm, MadeTask, hostile, make_run, retrieves
+import loom_report as report_module
+from loom_core.contract.errors import RunError
+from loom_report.render.live import HOST, Live, Server
+from loom_core.run.store import RunFolder
+from loom_kit.runs import DENSE, HOSTILE, MadeArm, MadeTask, hostile, make_run, retrieves
 
 SNAP = MadeArm("snapkv:budget=4x", 0.25, query_aware=True)
 TASK = MadeTask(levels={"1k": 1024, "2k": 2048}, depths=(0.0, 0.5, 1.0), repeats=101)

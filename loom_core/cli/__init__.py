@@ -16,8 +16,8 @@ import click
 
 from loom_core import __version__
 from loom_core.cli import exits
-from loom_core.errors import LoomError, UsageError, nearest, refusal
-from loom_core.guard import described, guarded
+from loom_core.contract.errors import LoomError, UsageError, nearest, refusal
+from loom_core.contract.guard import described, guarded
 
 COMMANDS = {
     "run": "Run benchmarks on a model, or continue a run.",
@@ -121,7 +121,7 @@ def _interrupt(*_: object) -> None:
 
 def _failed(error: LoomError) -> int:
     """Print what went wrong, without secrets; the exit code."""
-    from loom_core.manifest import redact, secrets
+    from loom_core.run.manifest import redact, secrets
 
     with suppress(OSError):
         exits.flush()

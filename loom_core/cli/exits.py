@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loom_core.foreign import escaped, visible
+from loom_core.contract.foreign import escaped, visible
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -15,8 +15,8 @@ from loom_core.cli.exits import paint, say, say_json
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def info(name: str, form: str) -> int:
     """Describe everything installed under NAME: what it declares, where it comes from, and its options."""
-    from loom_core.errors import UsageError, nearest
-    from loom_core.plugins import installed
+    from loom_core.contract.errors import UsageError, nearest
+    from loom_core.registry.plugins import installed
 
     catalog = installed()
     hits = [(kind.noun, kind.get(name)) for kind in catalog.kinds if name in kind]
@@ -33,10 +33,10 @@ def info(name: str, form: str) -> int:
 
 
 def _described(noun: str, found: Any, catalog: Any) -> dict[str, Any]:
-    from loom_core import certificate
-    from loom_core.keys import plain
-    from loom_core.options import describe
-    from loom_core.specs import BenchmarkSpec
+    from loom_parity import certificate
+    from loom_core.contract.keys import plain
+    from loom_core.contract.options import describe
+    from loom_core.contract.specs import BenchmarkSpec
 
     spec, tables = found.spec, {}
     row: dict[str, Any] = {"kind": noun, "distribution": f"{found.distribution} {found.distribution_version}"}
@@ -57,8 +57,8 @@ def _described(noun: str, found: Any, catalog: Any) -> dict[str, Any]:
 
 def _certificate(spec: Any) -> dict[str, Any] | None:
     """The whole certificate of a benchmark, for `--format json`; None without a readable one."""
-    from loom_core import certificate
-    from loom_core.errors import PluginError
+    from loom_parity import certificate
+    from loom_core.contract.errors import PluginError
 
     try:
         made = certificate.read(spec)

@@ -16,7 +16,7 @@ NOUNS = ("benchmarks", "servers", "augmentations", "metrics", "models", "suites"
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def list_(what: str | None, form: str) -> int:
     """List installed benchmarks, servers, augmentations, metrics, models, suites and report formats."""
-    from loom_core.plugins import installed
+    from loom_core.registry.plugins import installed
 
     rows = _rows(installed(), what)
     if form == "json":
@@ -37,8 +37,8 @@ def list_(what: str | None, form: str) -> int:
 def _rows(catalog: Any, what: str | None) -> list[dict[str, str]]:
     """name, kind, version, status, summary and distribution of each; a broken plugin has its reason as status, a
     benchmark how it compares with its authors' program (`parity`)."""
-    from loom_core import certificate
-    from loom_core.specs import BenchmarkSpec
+    from loom_parity import certificate
+    from loom_core.contract.specs import BenchmarkSpec
 
     versions = {found.spec.name: found.spec.version for found in catalog.metrics}
 

@@ -21,8 +21,8 @@ def plan(what: tuple[str, ...], form: str, **flags: Any) -> int:
     """Show what `loom run` with the same arguments would do: what is refused and why, how prompts fit the window, and
     what it takes in memory, tokens, time (from earlier runs below runs/) and money. Needs no GPU and loads no weights.
     """
-    from loom_core.plugins import installed
-    from loom_core.study import check_study
+    from loom_core.registry.plugins import installed
+    from loom_lab.study import check_study
 
     study = study_from(what, flags)
     if study is None:
@@ -39,11 +39,11 @@ def plan(what: tuple[str, ...], form: str, **flags: Any) -> int:
 
 def _made(config: Any) -> dict[str, Any]:
     """The plan of one run with its forecast."""
-    from loom_core.forecast import forecast
+    from loom_lab.forecast import forecast
     from loom_core.pipeline import RUNS, open_data
-    from loom_core.plan import make_plan
-    from loom_core.plugins import installed
-    from loom_core.selection import select
+    from loom_core.run.plan import make_plan
+    from loom_core.registry.plugins import installed
+    from loom_core.run.selection import select
 
     selection = select(config, installed())
     made = make_plan(selection, selection.describe(), open_data(selection.config), None)
@@ -63,8 +63,8 @@ def _print(record: dict[str, Any] | None, rows: list[tuple[str, Any, dict[str, A
 
 def _refused(made: dict[str, Any]) -> int:
     """Why the plan cannot run, printed; its exit code, 0 where nothing is in the way."""
-    from loom_core.errors import LoomError
-    from loom_core.plan import refuse
+    from loom_core.contract.errors import LoomError
+    from loom_core.run.plan import refuse
 
     try:
         refuse(made)

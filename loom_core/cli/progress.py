@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from loom_core.cli.exits import FILE_WIDTH, console, say
-from loom_core.types import Json
+from loom_core.contract.types import Json
 
 LINE_SECONDS = 10.0
 

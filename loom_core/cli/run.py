@@ -25,12 +25,12 @@ def run(what: tuple[str, ...], quiet: bool, **flags: Any) -> int:
     ran; 1 and 2: an error.
     """
     from loom_core.cli.progress import progress_for
-    from loom_core.config import RunConfig
+    from loom_core.run.config import RunConfig
     from loom_core.pipeline import Result
     from loom_core.pipeline import run as start
-    from loom_core.plugins import installed
-    from loom_core.report.terminal import show
-    from loom_core.study import Joined, run_study
+    from loom_core.registry.plugins import installed
+    from loom_report.render.terminal import show
+    from loom_lab.study import Joined, run_study
 
     study = study_from(what, flags)
     config = RunConfig() if study else config_from(what, flags)
@@ -47,7 +47,7 @@ def run(what: tuple[str, ...], quiet: bool, **flags: Any) -> int:
 
 def _closing(result: Any, console: Any, *, again: str) -> None:
     """Where the report lies, whether answers are empty, and how to go on with a run that is not complete."""
-    from loom_core.report.banners import empty_answers
+    from loom_report.render.banners import empty_answers
 
     outcome, folder = result.outcome, result.folder
     console.print(f"report: {folder.report_html}", highlight=False, soft_wrap=True, markup=False)

@@ -57,8 +57,8 @@ def score(
     With --answers, the answers of FILE become a run folder like any other: scored, with intervals, and comparable by
     question with runs made here (loom compare). Exit code 3 where questions have no answer.
     """
-    from loom_core.errors import UsageError
-    from loom_core.options import assignments
+    from loom_core.contract.errors import UsageError
+    from loom_core.contract.options import assignments
 
     given = {
         "judge": judge,
@@ -81,8 +81,8 @@ def score(
 def _elsewhere(what: str, answers: Path, model_name: str, given: Mapping[str, Any], tokenizer: str) -> int:
     """Score answers made elsewhere as a run of their own."""
     from loom_core.given import take
-    from loom_core.plugins import installed
-    from loom_core.report.terminal import show
+    from loom_core.registry.plugins import installed
+    from loom_report.render.terminal import show
 
     out = console()
     note = lambda text: out.print(text, markup=False, highlight=False)  # noqa: E731 - one line, passed on
@@ -97,13 +97,13 @@ def _elsewhere(what: str, answers: Path, model_name: str, given: Mapping[str, An
 
 def _again(run: Path, given: Mapping[str, Any], *, trusted: bool) -> int:
     """Score a run folder anew."""
-    from loom_core import report
+    import loom_report as report
     from loom_core.pipeline import continued_config
-    from loom_core.plugins import installed
-    from loom_core.report.terminal import show
-    from loom_core.score import score_run
-    from loom_core.selection import select
-    from loom_core.store import RunFolder
+    from loom_core.registry.plugins import installed
+    from loom_report.render.terminal import show
+    from loom_core.score.scoring import score_run
+    from loom_core.run.selection import select
+    from loom_core.run.store import RunFolder
 
     folder = RunFolder(run)
     replaced = {"judge_options": {}, **given} if "judge" in given else dict(given)

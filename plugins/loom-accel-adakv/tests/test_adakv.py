@@ -19,9 +19,9 @@ from loom_server_hf.kv.ragged import RaggedStore
 from loom_server_hf.toy import toy_kept, toy_view
 from torch import Tensor
 
-from loom_core.errors import UsageError
-from loom_core.options import build
-from loom_core.types import Budget
+from loom_core.contract.errors import UsageError
+from loom_core.contract.options import build
+from loom_core.contract.types import Budget
 
 WINDOW = 8
 SCORES = st.sampled_from([0.0, 0.5, 1.0, 1.0, 2.0, -1.0, float("inf")])

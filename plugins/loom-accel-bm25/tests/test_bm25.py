@@ -17,12 +17,12 @@ from loom_accel_bm25.retriever import BM25Retriever, scorer
 from loom_accel_bm25.words import terms
 from rank_bm25 import BM25Okapi
 
-from loom_core.errors import UsageError
-from loom_core.names import parse_arms
-from loom_core.plugins import installed
-from loom_core.prompt import segment
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.types import Budget, Prompt
+from loom_core.contract.errors import UsageError
+from loom_core.registry.names import parse_arms
+from loom_core.registry.plugins import installed
+from loom_core.contract.prompt import segment
+from loom_core.doubles.server import ToyTokenizer
+from loom_core.contract.types import Budget, Prompt
 
 THREE = [
     ["the", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog"],
@@ -194,9 +194,9 @@ PROGRAM = """
 import random
 from loom_accel_bm25.plugin import BM25Options
 from loom_accel_bm25.retriever import BM25Retriever
-from loom_core.prompt import segment
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.types import Prompt
+from loom_core.contract.prompt import segment
+from loom_core.doubles.server import ToyTokenizer
+from loom_core.contract.types import Prompt
 draw = random.Random(5)
 words = [f"w{draw.randrange(300)}" for _ in range(4000)]
 parts = (segment("context", " ".join(words)), segment("question", " ".join(words[::97])))

@@ -15,9 +15,9 @@ from loom_server_hf.kv import Allotment, StepView
 from loom_server_hf.toy import toy_view
 from torch import Tensor
 
-from loom_core.errors import UsageError
-from loom_core.options import build
-from loom_core.types import Budget
+from loom_core.contract.errors import UsageError
+from loom_core.contract.options import build
+from loom_core.contract.types import Budget
 
 
 def options(tokens: int = 12, **values: Any) -> CaMOptions:

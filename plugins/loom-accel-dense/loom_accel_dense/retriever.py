@@ -9,8 +9,8 @@ import numpy as np
 
 from loom_accel_dense.encoder import Encoder
 from loom_accel_dense.plugin import DenseOptions
-from loom_core.contracts import Tokenizer
-from loom_core.retrieval import Rank, Retriever
+from loom_core.contract.protocols import Tokenizer
+from loom_rag.retrieval import Rank, Retriever
 
 
 class DenseRetriever(Retriever):

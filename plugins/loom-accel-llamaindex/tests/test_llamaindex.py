@@ -14,10 +14,10 @@ from llama_index.core.node_parser import SentenceSplitter
 from loom_accel_llamaindex.plugin import LlamaIndexOptions
 from loom_accel_llamaindex.retriever import LlamaIndexRetriever, located
 
-from loom_core.errors import LoomError, ModelError
-from loom_core.prompt import segment
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.types import Prompt
+from loom_core.contract.errors import LoomError, ModelError
+from loom_core.contract.prompt import segment
+from loom_core.doubles.server import ToyTokenizer
+from loom_core.contract.types import Prompt
 
 SENTENCES = [f"The river keeps its own calendar, and lamp number {i} was quiet that evening. " for i in range(12)]
 SENTENCES[7] = "The pass key is 4711, so remember that it is 4711 and nothing else. "

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from loom_accel_llmlingua.plugin import CompressionOptions
-from loom_core.chunking import token_starts
-from loom_core.contracts import Tokenizer
-from loom_core.evidence import Kept, Rewritten
-from loom_core.prompt import context_indices, with_texts
-from loom_core.retrieval import query_of
-from loom_core.types import Prompt
+from loom_rag.chunking import token_starts
+from loom_core.contract.protocols import Tokenizer
+from loom_core.contract.evidence import Kept, Rewritten
+from loom_core.contract.prompt import context_indices, with_texts
+from loom_rag.retrieval import query_of
+from loom_core.contract.types import Prompt
 
 Piece: TypeAlias = tuple[int, int, int]
 """(segment, start, end): a span of characters."""

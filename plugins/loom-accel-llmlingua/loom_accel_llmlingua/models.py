@@ -10,8 +10,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 from transformers.utils import logging
 
-from loom_core.errors import ModelError
-from loom_core.plugins import installed
+from loom_core.contract.errors import ModelError
+from loom_core.registry.plugins import installed
 
 
 def place_of(model: str) -> str:

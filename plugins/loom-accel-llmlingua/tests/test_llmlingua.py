@@ -17,11 +17,11 @@ from loom_accel_llmlingua.plugin import LLMLingua2Options, LLMLinguaOptions, Lon
 from loom_accel_llmlingua.stream import Stream
 from loom_accel_llmlingua.toy import make_classifier
 
-from loom_core.errors import ModelError
-from loom_core.evidence import Trail
-from loom_core.prompt import segment
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.types import Evidence, Prompt
+from loom_core.contract.errors import ModelError
+from loom_core.contract.evidence import Trail
+from loom_core.contract.prompt import segment
+from loom_core.doubles.server import ToyTokenizer
+from loom_core.contract.types import Evidence, Prompt
 
 TEXT = "".join(
     f"On day {i} nothing of note happened in the town. The baker sold bread; 7 people came.\n" for i in range(20)

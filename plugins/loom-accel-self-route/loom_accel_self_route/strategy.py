@@ -10,8 +10,8 @@ from collections.abc import Generator
 from dataclasses import replace
 
 from loom_accel_self_route.plugin import SelfRouteOptions
-from loom_core.prompt import segment
-from loom_core.types import Prompt, Response, Turn
+from loom_core.contract.prompt import segment
+from loom_core.contract.types import Prompt, Response, Turn
 
 DECLINED = "unanswerable"
 REQUEST = (

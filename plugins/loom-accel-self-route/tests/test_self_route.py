@@ -6,12 +6,12 @@ import pytest
 from loom_accel_self_route.plugin import SelfRouteOptions
 from loom_accel_self_route.strategy import REQUEST, SelfRoute, declines, with_request
 
-from loom_core.errors import UsageError
-from loom_core.names import parse_arms
-from loom_core.plugins import installed
-from loom_core.prompt import segment
-from loom_core.retrieval import query_of
-from loom_core.types import Generation, Prompt, Response, Timing, Turn
+from loom_core.contract.errors import UsageError
+from loom_core.registry.names import parse_arms
+from loom_core.registry.plugins import installed
+from loom_core.contract.prompt import segment
+from loom_rag.retrieval import query_of
+from loom_core.contract.types import Generation, Prompt, Response, Timing, Turn
 
 TURN = Turn(
     prompt=Prompt(

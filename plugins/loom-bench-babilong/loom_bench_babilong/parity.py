@@ -16,12 +16,12 @@ from loom_bench_babilong.benchmark import METRIC, Babilong
 from loom_bench_babilong.plugin import EVALUATED, LONG, TASKS, BabilongOptions
 from loom_bench_babilong.stories import Story, made, read_stories
 from loom_bench_babilong.wording import read_prompt
-from loom_core import upstream
-from loom_core.contracts import Graded
-from loom_core.data import Unavailable
-from loom_core.parity import Case, ParityContext, answer_variants
-from loom_core.prompt import segment
-from loom_core.types import Json, Prompt, Sample, Scored
+from loom_parity import upstream
+from loom_core.contract.protocols import Graded
+from loom_core.data.access import Unavailable
+from loom_parity.contract import Case, ParityContext, answer_variants
+from loom_core.contract.prompt import segment
+from loom_core.contract.types import Json, Prompt, Sample, Scored
 
 PUBLISHED = "babilong_evals"
 """Outputs that the authors publish in their repository: MODEL/TASK_LENGTH_….csv."""

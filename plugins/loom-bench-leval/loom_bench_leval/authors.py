@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from loom_bench_leval.plugin import EXAM
-from loom_core.types import Json
-from loom_core.upstream import module, stand_ins
+from loom_core.contract.types import Json
+from loom_parity.upstream import module, stand_ins
 
 SCORER, SCRIPT = "Evaluation/auto_eval.py", "Baselines/turbo16k-test.py"
 UNCUT = 10**9

@@ -17,11 +17,11 @@ from loom_bench_leval.benchmark import LEval
 from loom_bench_leval.plugin import EXAM, F1, LEvalOptions
 from loom_bench_leval.table import TOPICS, geometric_mean, metric_names, table
 from loom_bench_leval.wording import kind_of
-from loom_core.contracts import Graded, Line
-from loom_core.data import Unavailable
-from loom_core.parity import Case, ParityContext, answer, answer_variants
-from loom_core.render import messages
-from loom_core.types import Json, Prompt, Sample, Scored
+from loom_core.contract.protocols import Graded, Line
+from loom_core.data.access import Unavailable
+from loom_parity.contract import Case, ParityContext, answer, answer_variants
+from loom_core.prompting.render import messages
+from loom_core.contract.types import Json, Prompt, Sample, Scored
 
 CUT = 8000
 """The authors' `--max_length 8k`."""
@@ -72,7 +72,7 @@ class Words:
 
 
 class Parity:
-    """See `loom_core.parity.Parity`."""
+    """See `loom_parity.contract.Parity`."""
 
     commit = "cd34b050269148aed75acbbe4a599873ad0f37e9"
     files = (SCORER, "Evaluation/em.py", "Evaluation/f1.py", "Evaluation/rouge.py", "Baselines/LEval_config.py", SCRIPT)

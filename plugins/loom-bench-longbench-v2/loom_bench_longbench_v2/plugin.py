@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loom_core.hookspecs import hookimpl
-from loom_core.options import option
-from loom_core.specs import BenchmarkSpec
+from loom_core.contract.hookspecs import hookimpl
+from loom_core.contract.options import option
+from loom_core.contract.specs import BenchmarkSpec
 
 AUTHORS_LENGTH = 120_000
 

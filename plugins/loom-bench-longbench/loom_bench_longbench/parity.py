@@ -15,9 +15,9 @@ from typing import Any
 from loom_bench_longbench.benchmark import LongBench
 from loom_bench_longbench.plugin import TASKS
 from loom_bench_longbench.settings import SETTINGS
-from loom_core import upstream
-from loom_core.parity import Case, ParityContext, answer_variants
-from loom_core.types import Json
+from loom_parity import upstream
+from loom_parity.contract import Case, ParityContext, answer_variants
+from loom_core.contract.types import Json
 
 FOLDER = "LongBench"
 CLASSES = ("Food", "Date", "Other location", "Definition of something", "Individual", "Date and time")

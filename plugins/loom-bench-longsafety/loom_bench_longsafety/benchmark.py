@@ -10,11 +10,11 @@ from loom_bench_longsafety.judging import unsafe
 from loom_bench_longsafety.official import read_official
 from loom_bench_longsafety.plugin import LongSafetyOptions
 from loom_bench_longsafety.table import POSITIONS, RATE, SAFE, STRICT, paired, table
-from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.data import read_pins
-from loom_core.prompt import segment
-from loom_core.records import Record, read_records, text, texts, whole
-from loom_core.types import (
+from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Tokenizer
+from loom_core.data.access import read_pins
+from loom_core.contract.prompt import segment
+from loom_core.data.records import Record, read_records, text, texts, whole
+from loom_core.contract.types import (
     BadRecord,
     DataSource,
     Generation,

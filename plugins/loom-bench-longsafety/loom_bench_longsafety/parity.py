@@ -21,11 +21,11 @@ from loom_bench_longsafety.judging import answer_safe
 from loom_bench_longsafety.official import read_official
 from loom_bench_longsafety.plugin import AgentOptions, LongSafetyOptions
 from loom_bench_longsafety.table import POSITIONS, RATE
-from loom_core import upstream
-from loom_core.contracts import Graded
-from loom_core.parity import Case, ParityContext, answer, answer_variants
-from loom_core.records import Record, read_records
-from loom_core.types import Json, Scored
+from loom_parity import upstream
+from loom_core.contract.protocols import Graded
+from loom_parity.contract import Case, ParityContext, answer, answer_variants
+from loom_core.data.records import Record, read_records
+from loom_core.contract.types import Json, Scored
 
 REPLIES = (
     "0",

@@ -16,12 +16,12 @@ from loom_bench_longsafety.benchmark import LongSafety, sample
 from loom_bench_longsafety.judging import answer_safe, pair_safe_strictly, read_agents, stated, unsafe
 from loom_bench_longsafety.plugin import AgentOptions, LongSafetyOptions
 
-from loom_core.contracts import Graded, Judging
-from loom_core.data import DataDir, Unavailable
-from loom_core.errors import DataError
-from loom_core.records import Record
-from loom_core.testing.gold import agrees, score_gold_row
-from loom_core.types import Response, Sample, Scored, Timing
+from loom_core.contract.protocols import Graded, Judging
+from loom_core.data.access import DataDir, Unavailable
+from loom_core.contract.errors import DataError
+from loom_core.data.records import Record
+from loom_kit.gold import agrees, score_gold_row
+from loom_core.contract.types import Response, Sample, Scored, Timing
 
 SHARED = Path(os.environ.get("LOOM_SHARED") or Path(__file__).resolve().parents[4] / "shared")
 LOOM = LongSafetyOptions(agents="loom")

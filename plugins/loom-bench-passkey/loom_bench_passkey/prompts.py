@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loom_bench_passkey.settings import Settings
-from loom_core.prompt import segment
-from loom_core.types import Evidence, Prompt
+from loom_core.contract.prompt import segment
+from loom_core.contract.types import Evidence, Prompt
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,15 +20,15 @@ from loom_bench_ruler.needles import halves
 from loom_bench_ruler.plugin import TASKS, RulerOptions
 from loom_bench_ruler.words import own, own_book, prose
 
-from loom_core.data import DataDir
-from loom_core.errors import UsageError
-from loom_core.keys import digest, plain
-from loom_core.options import build
-from loom_core.plugins import installed
-from loom_core.render import render
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.testing.tokenizers import embedded_tokenizer
-from loom_core.types import Response, Sample, Task, Timing
+from loom_core.data.access import DataDir
+from loom_core.contract.errors import UsageError
+from loom_core.contract.keys import digest, plain
+from loom_core.contract.options import build
+from loom_core.registry.plugins import installed
+from loom_core.prompting.render import render
+from loom_core.doubles.server import ToyTokenizer
+from loom_kit.tokenizers import embedded_tokenizer
+from loom_core.contract.types import Response, Sample, Task, Timing
 
 NOWHERE = DataDir(mirror=None, cache=Path("/nonexistent"), offline=True)
 
@@ -209,9 +209,9 @@ def test_same_bytes_in_another_process() -> None:
         "from pathlib import Path\n"
         "from loom_bench_ruler.benchmark import Ruler\n"
         "from loom_bench_ruler.plugin import RulerOptions\n"
-        "from loom_core.data import DataDir\n"
-        "from loom_core.keys import digest, plain\n"
-        "from loom_core.testing.doubles import ToyTokenizer\n"
+        "from loom_core.data.access import DataDir\n"
+        "from loom_core.contract.keys import digest, plain\n"
+        "from loom_core.doubles.server import ToyTokenizer\n"
         "bench = Ruler(RulerOptions(samples=2, seed=5))\n"
         "data = DataDir(mirror=None, cache=Path('nowhere'), offline=True)\n"
         "rows = [plain(s) for t in bench.tasks(()) for s in bench.samples(t, data, ToyTokenizer(), (4096,))]\n"

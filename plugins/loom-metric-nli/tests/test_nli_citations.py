@@ -13,7 +13,7 @@ from loom_metric_nli.citations import Citations, measure, sentences_by_rule
 from loom_metric_nli.entailment import LocalModel, NoModel, WordSubset
 from loom_metric_nli.plugin import CitationOptions
 
-from loom_core.types import Prompt, Sample
+from loom_core.contract.types import Prompt, Sample
 
 DOCS = ("Paris is the capital of France.", "Rome is old.", "The Seine flows through Paris.", "Berlin is large.")
 

@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from loom_core.contracts import Metric
-from loom_core.types import Json, Sample, Scored
+from loom_core.contract.protocols import Metric
+from loom_core.contract.types import Json, Sample, Scored
 from loom_metric_text.reference import failed, needed, no_reference
 
 KEYS = ("little_penguin", "小企鹅")

@@ -19,7 +19,7 @@ from loom_metric_text.f1 import squad_f1
 from loom_metric_text.gold import opened
 from loom_metric_text.plugin import loom_metrics
 
-from loom_core.types import Prompt, Sample
+from loom_core.contract.types import Prompt, Sample
 
 SPECS = loom_metrics()
 META: dict[str, Any] = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loom_core.hookspecs import hookimpl
-from loom_core.specs import ModelSpec, SuiteSpec
+from loom_core.contract.hookspecs import hookimpl
+from loom_core.contract.specs import ModelSpec, SuiteSpec
 
 
 @hookimpl

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from loom_core.hookspecs import hookimpl
+from loom_core.contract.hookspecs import hookimpl
 
 
 @hookimpl

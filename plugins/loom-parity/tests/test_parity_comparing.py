@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loom_parity.comparing import compare, equal, limited, shown
 
-from loom_core.errors import PluginError, UsageError
-from loom_core.parity import Case, ParityContext
-from loom_core.types import Json
+from loom_core.contract.errors import PluginError, UsageError
+from loom_parity.contract import Case, ParityContext
+from loom_core.contract.types import Json
 
 NUMBERS = st.floats(allow_nan=True) | st.integers() | st.booleans()
 VALUES = st.recursive(

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from loom_core.hookspecs import hookimpl
-from loom_core.options import option
-from loom_core.specs import ServerSpec
+from loom_core.contract.hookspecs import hookimpl
+from loom_core.contract.options import option
+from loom_core.contract.specs import ServerSpec
 
 OPENAI_URL = "https://api.openai.com/v1"
 

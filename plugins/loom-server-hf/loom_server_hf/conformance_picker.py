@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from loom_core.testing.rows import Row
-from loom_core.types import Budget
+from loom_kit.rows import Row
+from loom_core.contract.types import Budget
 from loom_server_hf.conformance import toy_prompts
 from loom_server_hf.engine import Engine
 from loom_server_hf.engine import Row as Prompt

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loom_core.options import option
-from loom_core.types import Budget
+from loom_core.contract.options import option
+from loom_core.contract.types import Budget
 
 
 @dataclass(frozen=True)

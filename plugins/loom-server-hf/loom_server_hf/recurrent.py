@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from loom_core.errors import LoomError, ModelError, UsageError
-from loom_core.types import KVUse
+from loom_core.contract.errors import LoomError, ModelError, UsageError
+from loom_core.contract.types import KVUse
 from loom_server_hf.engine import Row, RowResult, decode, failure, result
 from loom_server_hf.memory import PeakMemory
 

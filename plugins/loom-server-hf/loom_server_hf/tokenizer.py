@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from loom_core.errors import ModelError
-from loom_core.keys import digest
-from loom_core.types import Json
+from loom_core.contract.errors import ModelError
+from loom_core.contract.keys import digest
+from loom_core.contract.types import Json
 from loom_server_hf.template import ChatTemplate
 
 PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")

@@ -19,10 +19,10 @@ from loom_server_hf.session import HFSession
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
-from loom_core.errors import ModelError
-from loom_core.options import build
-from loom_core.plugins import installed
-from loom_core.types import Arm, Generation, Part, Prompt, Request, Response, Segment
+from loom_core.contract.errors import ModelError
+from loom_core.contract.options import build
+from loom_core.registry.plugins import installed
+from loom_core.contract.types import Arm, Generation, Part, Prompt, Request, Response, Segment
 
 DENSE = Arm(name="dense")
 New = Callable[..., Path]

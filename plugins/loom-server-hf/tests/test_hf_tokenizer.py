@@ -15,7 +15,7 @@ from loom_server_hf.tokenizer import HFTokenizer, load_tokenizer
 from tokenizers import processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from loom_core.errors import ModelError
+from loom_core.contract.errors import ModelError
 
 New = Callable[..., PreTrainedTokenizerFast]
 

@@ -12,12 +12,12 @@ from loom_server_hf.tokenizer import HFTokenizer
 from loom_server_hf.truncate import Truncate
 from transformers import PreTrainedTokenizerFast
 
-from loom_core.errors import ModelError, UsageError
-from loom_core.options import build
-from loom_core.plugins import installed
-from loom_core.prompt import only_context_changed, segment
-from loom_core.render import render
-from loom_core.types import Prompt
+from loom_core.contract.errors import ModelError, UsageError
+from loom_core.contract.options import build
+from loom_core.registry.plugins import installed
+from loom_core.contract.prompt import only_context_changed, segment
+from loom_core.prompting.render import render
+from loom_core.contract.types import Prompt
 
 Chat = Any
 

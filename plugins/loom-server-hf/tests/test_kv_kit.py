@@ -21,10 +21,10 @@ from loom_server_hf.kv.store import DenseStore
 from torch import Tensor
 from torch.nn import functional
 
-from loom_core.options import option
-from loom_core.plugins import Found, installed
-from loom_core.specs import AugmentationSpec
-from loom_core.types import Budget
+from loom_core.contract.options import option
+from loom_core.registry.plugins import Found, installed
+from loom_core.contract.specs import AugmentationSpec
+from loom_core.contract.types import Budget
 
 WINDOW = 8
 MODULE = "loom_test_methods"

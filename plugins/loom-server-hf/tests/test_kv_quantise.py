@@ -18,8 +18,8 @@ from loom_server_hf.kv.quantise import Packed
 from loom_server_hf.options import RandomOptions
 from torch import Tensor
 
-from loom_core.errors import ModelError
-from loom_core.types import Budget
+from loom_core.contract.errors import ModelError
+from loom_core.contract.types import Budget
 
 
 @st.composite

@@ -18,11 +18,11 @@ from loom_server_rwkv.session import RwkvSession, choose
 from loom_server_rwkv.world import WorldTokenizer
 from torch import Tensor
 
-from loom_core.errors import LoomError, ModelError
-from loom_core.names import parse_arms, refusal
-from loom_core.options import build
-from loom_core.plugins import installed
-from loom_core.types import Arm, Generation, Prompt, Request, Response, Segment
+from loom_core.contract.errors import LoomError, ModelError
+from loom_core.registry.names import parse_arms, refusal
+from loom_core.contract.options import build
+from loom_core.registry.plugins import installed
+from loom_core.contract.types import Arm, Generation, Prompt, Request, Response, Segment
 
 transformers = pytest.importorskip("transformers", reason="the reference is transformers' Rwkv")
 DENSE = Arm(name="dense")

@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from loom_core.answering import all_stop_ids, by_group, failure, misfit, said
-from loom_core.contracts import ModelCard, Tokenizer
-from loom_core.engines import EngineOptions
-from loom_core.errors import ModelError
-from loom_core.render import render
-from loom_core.types import Arm, Json, Request, Response, Timing
+from loom_core.serving.answering import all_stop_ids, by_group, failure, misfit, said
+from loom_core.contract.protocols import ModelCard, Tokenizer
+from loom_core.serving.engines import EngineOptions
+from loom_core.contract.errors import ModelError
+from loom_core.prompting.render import render
+from loom_core.contract.types import Arm, Json, Request, Response, Timing
 
 ADAPTER = "adapter"
 SEED_BITS = 0x7FFFFFFF

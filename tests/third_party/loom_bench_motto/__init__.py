@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from loom_core.contracts import BenchmarkBase
-from loom_core.hookspecs import hookimpl
-from loom_core.prompt import segment
-from loom_core.specs import BenchmarkSpec
-from loom_core.types import Generation, Prompt, Sample, Task
+from loom_core.contract.protocols import BenchmarkBase
+from loom_core.contract.hookspecs import hookimpl
+from loom_core.contract.prompt import segment
+from loom_core.contract.specs import BenchmarkSpec
+from loom_core.contract.types import Generation, Prompt, Sample, Task
 
 MOTTOES = (("Upwards", "the swallow"), ("Slowly but surely", "the snail"), ("Never alone", "the bee and the ant"))
 

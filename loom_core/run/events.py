@@ -1,0 +1,36 @@
+"""What a worker may say over its pipe: the shape of each event. Knows no process, no job and no store.
+
+A worker runs code of plugins and libraries, any of which may write to the pipe; nothing is taken from it unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from loom_core.contract.shapes import misfit as differs
+from loom_core.contract.shapes import shown
+
+FIELDS: Mapping[str, Mapping[str, Any]] = {
+    "beat": {},
+    "gone": {},
+    "ready": {"info": Mapping[str, Any]},
+    "response": {"bundle": int, "record": Mapping[str, Any]},
+    "done": {"bundle": int},
+    "failed": {"error": Mapping[str, str]},
+}
+
+
+def misfit(event: Any, ready: bool) -> str:
+    """What is wrong with an event; "" where nothing is. ready: the worker has opened its model."""
+    if not isinstance(event, dict) or not isinstance(event.get("op"), str) or event["op"] not in FIELDS:
+        return shown(event)
+    op = event["op"]
+    for name, kind in FIELDS[op].items():
+        if why := differs(event.get(name), kind):
+            return f"{op}, {name}: {why}"
+    if op in ("response", "done") and not ready:
+        return f"{op} before it was ready"
+    if op == "failed" and "what" not in event["error"]:
+        return "failed, without a reason"
+    return ""
