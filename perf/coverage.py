@@ -18,15 +18,11 @@ from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from loom_report import cells, weighting
+from loom_report.statistics import quantiles, stats, strata
+from loom_report.statistics.strata import Weighed
 from scipy.special import betainc  # type: ignore[import-untyped]
 from scipy.stats import binom  # type: ignore[import-untyped]
-
-from loom_report import cells
-from loom_report.statistics import quantiles
-from loom_report.statistics import stats
-from loom_report.statistics import strata
-from loom_report import weighting
-from loom_report.statistics.strata import Weighed
 
 DRAWS = 2000
 CHECKED = 5

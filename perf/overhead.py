@@ -27,10 +27,11 @@ MEBIBYTE = 1 << 20
 def measured_run(n: int, out: Path) -> dict[str, Any]:
     """One run in this process, its stages timed apart. Called in a process of its own: peak memory cannot be reset."""
     import loom_report as report
+
     from loom_core import pipeline
     from loom_core.cli.progress import Quiet
-    from loom_core.run.config import RunConfig
     from loom_core.registry.plugins import installed
+    from loom_core.run.config import RunConfig
     from loom_core.run.runner import Runner
 
     stages: dict[str, float] = {}

@@ -22,10 +22,11 @@ from functools import partial
 from typing import Any
 
 from loom_rag.chunking import chunks, token_starts
+
 from loom_core.contract.options import build
-from loom_core.registry.plugins import installed
 from loom_core.contract.prompt import segment
 from loom_core.contract.types import Prompt
+from loom_core.registry.plugins import installed
 
 WORDS = 20_000
 

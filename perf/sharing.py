@@ -22,10 +22,10 @@ from loom_server_hf.engine import Engine
 from loom_server_hf.session import HFSession
 
 from loom_core.contract.protocols import ModelCard
+from loom_core.contract.types import Arm, Generation, Prompt, Request, Segment
+from loom_core.doubles.server import ToyTokenizer
 from loom_core.registry.names import parse_arms
 from loom_core.registry.plugins import installed
-from loom_core.doubles.server import ToyTokenizer
-from loom_core.contract.types import Arm, Generation, Prompt, Request, Segment
 
 
 def engine_script() -> Any:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loom_core.run.agenda import Agenda, Bundle
 from loom_core.contract.types import Job
+from loom_core.run.agenda import Agenda, Bundle
 
 
 def made(rows: list[tuple[int, int, int]]) -> list[Job]:

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from loom_report import cells
-from loom_report.statistics import stats
 from loom_report.anytime import PILOT_UNITS, Asked, Standing, allot, elasticities, strata_of
-from loom_core.run.store import read_json
+from loom_report.statistics import stats
 from loom_report.weighting import Part, Steered, combined, combined_difference, shift
+
+from loom_core.run.store import read_json
 from loom_core.run.writing import write_json
 
 REPLAYS = 200

@@ -8,13 +8,6 @@ from typing import Any
 
 import click
 import pytest
-
-from loom_core.contract.protocols import BenchmarkBase
-from loom_core.contract.errors import UsageError
-from loom_core.contract.options import NoOptions
-from loom_core.registry.plugins import installed
-from loom_core.contract.prompt import segment
-from loom_core.contract.specs import AugmentationSpec, BenchmarkSpec, MetricSpec, ReportSpec
 from loom_kit.conformance import check_package, check_spec
 from loom_kit.conformance_benchmark import check_benchmark
 from loom_kit.conformance_command import check_commands
@@ -22,7 +15,14 @@ from loom_kit.conformance_report import check_report
 from loom_kit.conformance_strategy import check_strategy
 from loom_kit.protocols import implements
 from loom_kit.rows import Row
+
+from loom_core.contract.errors import UsageError
+from loom_core.contract.options import NoOptions
+from loom_core.contract.prompt import segment
+from loom_core.contract.protocols import BenchmarkBase
+from loom_core.contract.specs import AugmentationSpec, BenchmarkSpec, MetricSpec, ReportSpec
 from loom_core.contract.types import Evidence, Generation, Prompt, Sample, Scored, Task, Turn
+from loom_core.registry.plugins import installed
 
 
 def faults(rows: Iterator[Row]) -> str:

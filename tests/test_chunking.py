@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from loom_rag.chunking import GAP, Chunk, chunks, n_tokens, put_together, sentence_ends, token_starts
+
 from loom_core.doubles.server import ToyTokenizer
 
 TEXTS = st.one_of(

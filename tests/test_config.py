@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loom_core.cli.settings import config_from
-from loom_core.run.config import RunConfig, difference, from_toml
 from loom_core.contract.errors import RunError, UsageError
+from loom_core.run.config import RunConfig, difference, from_toml
 
 STUDY = """
 benchmarks = ["passkey", "fable@n=3:tell"]

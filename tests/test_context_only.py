@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from loom_report.render.budgets import budgets
 
 from loom_core.contract.prompt import segment, unfit_for_context_only
-from loom_report.render.budgets import budgets
 from loom_core.contract.types import Prompt, SegmentKind
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from loom_report.costs import common_footing, cost, to_first_token
 from loom_report.ledger import Answer, Call, Question, RewritingCost
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loom_kit.upstream import git_blob, pinned, put, sha256
 
+from loom_core.contract.errors import DataError, LoomError
+from loom_core.contract.types import DataSource
 from loom_core.data.access import DataDir, Unavailable
 from loom_core.data.digests import LFS
-from loom_core.contract.errors import DataError, LoomError
-from loom_kit.upstream import git_blob, pinned, put, sha256
-from loom_core.contract.types import DataSource
 
 CONTENT = "first line\r\nsecond – línea\n".encode()
 MEMBER = "data.zip#data/x.jsonl"

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from loom_core.data.access import DataDir, Unavailable
-from loom_core.contract.errors import DataError
 from loom_kit.upstream import COMMIT, Upstream, git_blob, pinned, put, send, serving, sha256
+
+from loom_core.contract.errors import DataError
 from loom_core.contract.types import DataSource
+from loom_core.data.access import DataDir, Unavailable
 
 CONTENT = b'{"input": "x"}\n'
 URL = "/datasets/o/d/resolve/r1/x.json"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from loom_report.ledger import Answer, Ledger, Question, call_from
-from loom_core.run.plan import _why_over, _window_hint
 from loom_report.render.doubts import doubts
+
+from loom_core.run.plan import _why_over, _window_hint
 
 TIMING = {"started": 0.0, "ended": 1.0}
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loom_report.evidence_losses import cause, evidence
+from loom_report.ledger import Answer, Call, EvidenceLeft, Question, RewritingCost
 
 from loom_core.contract.evidence import Kept, Trail, kept_ends
-from loom_report.ledger import Answer, Call, EvidenceLeft, Question, RewritingCost
-from loom_report.evidence_losses import cause, evidence
 from loom_core.contract.prompt import segment
-from loom_core.prompting.rewriting import evidence_left, rewrite
 from loom_core.contract.types import Evidence, Prompt, Sample
+from loom_core.prompting.rewriting import evidence_left, rewrite
 
 CONTEXT = "".join(chr(0x4E00 + i) for i in range(60))
 """Sixty different characters: where each of them went can be read off a text."""

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from loom_report.statistics import stats
-from loom_lab.forecast import EDGES, Sizes, forecast
-from loom_core.run.store import RunFolder, read_json
 from loom_kit.runs import DENSE, MadeArm, MadeTask, make_run, retrieves
+from loom_lab.forecast import EDGES, Sizes, forecast
+from loom_report.statistics import stats
+
+from loom_core.run.store import RunFolder, read_json
 from loom_core.run.writing import write_json
 
 SNAP = MadeArm("snapkv:budget=4x", 0.25, query_aware=True)

@@ -20,10 +20,10 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
+from loom_kit.runs import MadeTask, make_run, retrieves
 
 from loom_core.cli import cli
 from loom_core.contract.errors import LoomError, refusal
-from loom_kit.runs import MadeTask, make_run, retrieves
 
 SEED = int(os.environ.get("LOOM_FUZZ_SEED", "20260"))
 N = 500

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from loom_core.contract.protocols import BenchmarkBase, Line, ModelCard
 from loom_core.contract.errors import LoomError, PluginError, UsageError
 from loom_core.contract.guard import Accident, each, guarded
+from loom_core.contract.prompt import segment
+from loom_core.contract.protocols import BenchmarkBase, Line, ModelCard
+from loom_core.contract.types import Evidence, Generation, Prompt, Sample, Segment, Task, Turn
 from loom_core.registry.hosted import HostedBenchmark, HostedServer
 from loom_core.registry.plugins import Catalog
-from loom_core.contract.prompt import segment
-from loom_core.contract.types import Evidence, Generation, Prompt, Sample, Segment, Task, Turn
 
 
 class Odd(BaseException):

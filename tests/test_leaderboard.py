@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-
+from loom_kit.runs import DENSE, Made, MadeArm, MadeTask, make_run, retrieves
 from loom_report.cli.leaderboard import leaderboard
-from loom_core.contract.errors import RunError
 from loom_report.leaderboard import board
 from loom_report.published import Published, tables
 from loom_report.render.ranking import reference
-from loom_core.run.store import RunFolder, read_json
-from loom_kit.runs import DENSE, Made, MadeArm, MadeTask, make_run, retrieves
+
+from loom_core.contract.errors import RunError
 from loom_core.contract.types import Sample
+from loom_core.run.store import RunFolder, read_json
 from loom_core.run.writing import write_json
 
 SNAP = MadeArm("snapkv:budget=4x", 0.25, query_aware=True)

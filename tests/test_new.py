@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from loom_kit.cli.new import KINDS
-from loom_core.contract.errors import UsageError
 from loom_kit.scaffold import write
+
+from loom_core.contract.errors import UsageError
 
 RUNS = {
     "benchmark": ("run", "one_two", "--model", "toy"),

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loom_core.contract.errors import UsageError
-from loom_core.prompting.ownprompt import MARK, OwnPrompt, filled, merged, pieces, read_templates
 from loom_core.contract.prompt import segment
 from loom_core.contract.types import Evidence, Prompt, Sample
+from loom_core.prompting.ownprompt import MARK, OwnPrompt, filled, merged, pieces, read_templates
 
 TOY = ("--model", "toy")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from loom_parity import certificate
-from loom_core.registry.plugins import installed
 from loom_kit.upstream import put, sha256
+from loom_parity import certificate
+
+from loom_core.registry.plugins import installed
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ASK = "\ndef ask(motto):\n    return motto + '\\nWhose motto is it?'\n"

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from loom_core.data.access import DataDir, Unavailable, read_pins
-from loom_core.contract.errors import DataError
-from loom_core.data.pins import BASES, Pin
 from loom_kit.upstream import put, sha256
+
+from loom_core.contract.errors import DataError
 from loom_core.contract.types import DataSource
+from loom_core.data.access import DataDir, Unavailable, read_pins
+from loom_core.data.pins import BASES, Pin
 
 SHARED = Path(os.environ.get("LOOM_SHARED", Path(__file__).resolve().parents[1].parent / "shared"))
 

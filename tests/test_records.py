@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from loom_core.data.access import records
-from loom_core.data.access import DataDir
-from loom_core.contract.errors import DataError
 from loom_kit.upstream import pinned, put
+
+from loom_core.contract.errors import DataError
 from loom_core.contract.types import DataSource
+from loom_core.data.access import DataDir, records
 
 
 def held(tmp_path: Path, content: bytes, name: str = "rows.jsonl") -> tuple[DataDir, DataSource]:

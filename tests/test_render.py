@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from loom_core.contract.keys import digest, prompt_digest
 from loom_core.contract.prompt import segment
-from loom_core.prompting.render import messages, prefill_text, render
 from loom_core.contract.types import Prompt, Segment
+from loom_core.prompting.render import messages, prefill_text, render
 
 START, TURN = "<s>", "<|turn|>"
 

@@ -6,20 +6,18 @@ import json
 import random
 from pathlib import Path
 
+import loom_report as report_module
 import pytest
 from click.testing import CliRunner
+from loom_kit.runs import DENSE, Answerer, Made, MadeArm, MadeTask, make_run, retrieves
+from loom_report.cli.report import report as report_command
+from loom_report.render import authors, terminal, text
+from loom_report.render.absences import data_banners
 from rich.console import Console
 
-import loom_report as report_module
-from loom_report.cli.report import report as report_command
 from loom_core.contract.errors import RunError, UsageError
-from loom_report.render import authors
-from loom_report.render import terminal
-from loom_report.render import text
-from loom_report.render.absences import data_banners
-from loom_core.run.store import RunFolder, read_json
-from loom_kit.runs import DENSE, Answerer, Made, MadeArm, MadeTask, make_run, retrieves
 from loom_core.contract.types import Json, Sample
+from loom_core.run.store import RunFolder, read_json
 from loom_core.run.writing import write_json
 
 SNAP = MadeArm("snapkv:budget=4x", 0.25, query_aware=True)

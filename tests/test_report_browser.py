@@ -10,9 +10,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 import loom_report as report_module
+import pytest
 from loom_kit.runs import DENSE, HOSTILE, MadeArm, MadeTask, hostile, make_run, retrieves
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

@@ -9,16 +9,14 @@ import subprocess
 import zlib
 from pathlib import Path
 
-import pytest
-
 import loom_report as report_module
-from loom_report.render import charts
-from loom_report.render import svg
-from loom_report.render import tables
-from loom_report.build import build
-from loom_core.run.store import RunFolder
+import pytest
 from loom_kit.runs import DENSE, Made, MadeArm, MadeTask, make_run
+from loom_report.build import build
+from loom_report.render import charts, svg, tables
+
 from loom_core.contract.types import Sample
+from loom_core.run.store import RunFolder
 
 CAPABILITIES = ("faithfulness", "general", "retrieval", "generation", "reasoning", "specialization")
 RATES = {

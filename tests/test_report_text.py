@@ -8,22 +8,17 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import loom_report as report_module
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loom_kit.runs import DENSE, HOSTILE, Made, MadeArm, MadeTask, hostile, make_run, retrieves
+from loom_report import ledger as ledger_module
+from loom_report.render import html, markdown, samples, tables, terminal, text
 from rich.console import Console
 
-from loom_report import ledger as ledger_module
-import loom_report as report_module
-from loom_report.render import html
-from loom_report.render import markdown
-from loom_report.render import samples
-from loom_report.render import tables
-from loom_report.render import terminal
-from loom_report.render import text
-from loom_core.run.store import RunFolder, read_json
-from loom_kit.runs import DENSE, HOSTILE, Made, MadeArm, MadeTask, hostile, make_run, retrieves
 from loom_core.contract.types import Json, Sample
+from loom_core.run.store import RunFolder, read_json
 
 SNAP = MadeArm("snapkv:budget=4x", 0.25, query_aware=True)
 TASK = MadeTask(levels={"1k": 64, "2k": 128}, depths=(0.0, 1.0), repeats=4)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from loom_core.contract.protocols import BenchmarkBase, Graded
+from loom_core.contract.types import Prompt, Sample, Scored
 from loom_core.registry.hosted import HostedBenchmark
 from loom_core.score.scoring import scores_together
-from loom_core.contract.types import Prompt, Sample, Scored
 
 
 def test_a_scorer_that_raises_costs_the_value_and_says_why(loom: Any) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from loom_report.statistics import stats
 
 scipy_stats = pytest.importorskip("scipy.stats", reason="the test extra has scipy")

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from loom_core.contract.errors import RunError
 from loom_core.contract.keys import plain
 from loom_core.contract.prompt import segment
-from loom_core.run.store import Damage, Responses, RunFolder, read_json, read_lines, sample_from
 from loom_core.contract.types import Evidence, Job, Prompt, Sample
+from loom_core.run.store import Damage, Responses, RunFolder, read_json, read_lines, sample_from
 from loom_core.run.writing import Appender, set_torn_tail_aside, to_line, write_json
 
 texts = st.text(st.characters(exclude_categories=()), max_size=20)

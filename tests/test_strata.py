@@ -12,7 +12,6 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-
 from loom_report.statistics import strata
 
 pytest.importorskip("scipy", reason="the test extra has scipy")

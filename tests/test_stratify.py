@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loom_core.run.config import RunConfig
 from loom_core.contract.hookspecs import hookimpl
-from loom_core.registry.plugins import Catalog
-from loom_core.run.selection import select
 from loom_core.contract.specs import SuiteSpec
-from loom_core.run.stratify import shares, subset
 from loom_core.contract.types import Prompt, Sample
+from loom_core.registry.plugins import Catalog
+from loom_core.run.config import RunConfig
+from loom_core.run.selection import select
+from loom_core.run.stratify import shares, subset
 
 TOY = ("--model", "toy")
 SIZES = st.dictionaries(st.text(min_size=1, max_size=3), st.integers(1, 50), min_size=1, max_size=8)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loom_core.run.config import RunConfig
 from loom_core.contract.errors import UsageError
-from loom_core.prompting.thinking import UNFINISHED, Thinking, asked, declared
 from loom_core.contract.types import Generation, Response, Timing
+from loom_core.prompting.thinking import UNFINISHED, Thinking, asked, declared
+from loom_core.run.config import RunConfig
 
 THINKING = Thinking("<think>", "</think>", 100)
 LIMITS = Generation(max_tokens=20)

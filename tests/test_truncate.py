@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from loom_core.contract.errors import ModelError
 from loom_core.contract.prompt import only_context_changed, segment
-from loom_core.prompting.render import render
-from loom_core.doubles.server import ToyTokenizer
-from loom_core.prompting.truncate import fit, keep_ends
 from loom_core.contract.types import Prompt, Truncation
+from loom_core.doubles.server import ToyTokenizer
+from loom_core.prompting.render import render
+from loom_core.prompting.truncate import fit, keep_ends
 
 TOKENIZER = ToyTokenizer()
 Side = Literal["middle", "left", "right"]

@@ -7,18 +7,15 @@ import random
 from pathlib import Path
 
 import pytest
+from loom_kit.runs import DENSE, Made, MadeArm, MadeTask, make_run
+from loom_report import build
+from loom_report.render import beside, markdown, tables, terminal
+from loom_report.render.metrics import other_metrics
+from loom_report.unscored import bounds, weighed
 from rich.console import Console
 
-from loom_report.render import beside
-from loom_report import build
-from loom_report.render import markdown
-from loom_report.render import tables
-from loom_report.render import terminal
-from loom_report.render.metrics import other_metrics
-from loom_core.run.store import RunFolder
-from loom_kit.runs import DENSE, Made, MadeArm, MadeTask, make_run
 from loom_core.contract.types import Json, Sample
-from loom_report.unscored import bounds, weighed
+from loom_core.run.store import RunFolder
 
 TASK = MadeTask(levels={"1k": 64}, depths=(0,), repeats=8, metrics={"exact_match": (0.0, 1.0), "contains": (0.0, 1.0)})
 

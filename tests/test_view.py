@@ -13,13 +13,13 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import loom_report as report_module
-from loom_core.contract.errors import RunError
-from loom_report.render.live import HOST, Live, Server
-from loom_core.run.store import RunFolder
+import pytest
 from loom_kit.runs import DENSE, HOSTILE, MadeArm, MadeTask, hostile, make_run, retrieves
+from loom_report.render.live import HOST, Live, Server
+
+from loom_core.contract.errors import RunError
+from loom_core.run.store import RunFolder
 
 SNAP = MadeArm("snapkv:budget=4x", 0.25, query_aware=True)
 TASK = MadeTask(levels={"1k": 1024, "2k": 2048}, depths=(0.0, 0.5, 1.0), repeats=101)

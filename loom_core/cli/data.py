@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 import click
 
 from loom_core.cli.exits import say
-from loom_core.data.access import DataDir, Pin
 from loom_core.contract.errors import LoomError, UsageError
+from loom_core.contract.types import DataSource
+from loom_core.data.access import DataDir, Pin
 from loom_core.registry.names import parse_benchmark
 from loom_core.registry.plugins import installed
-from loom_core.contract.types import DataSource
 
 
 @click.group()

@@ -132,8 +132,8 @@ def _devices() -> Iterator[Finding]:
 
 
 def _data() -> Iterator[Finding]:
-    from loom_core.data.access import DataDir
     from loom_core.contract.errors import LoomError
+    from loom_core.data.access import DataDir
 
     try:
         data = DataDir.from_environment()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from loom_core.cli.exits import FILE_WIDTH, console, say
+from loom_core.cli.exits import console, say
 from loom_core.contract.types import Json
 
 LINE_SECONDS = 10.0
@@ -54,41 +52,6 @@ class Counter(Quiet):
         return f"{rate:,.0f} tokens/s" + (f", {self.errors} errors" if self.errors else "")
 
 
-class Bar(Counter):
-    """A live bar."""
-
-    def __init__(self, console: Console) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[facts]}"),
-            console=console,
-            transient=True,
-        )
-        self._task = self._bar.add_task("opening the model", total=None, facts="")
-        self._bar.start()
-
-    def begin(self, total: int, done: int) -> None:
-        """Show how much there is."""
-        super().begin(total, done)
-        self._bar.update(self._task, total=total, completed=done)
-
-    def response(self, record: Mapping[str, Json]) -> None:
-        """Move on."""
-        super().response(record)
-        self._bar.update(self._task, description="answering", completed=self.done, facts=self.facts)
-
-    def note(self, text: str) -> None:
-        """A line above the bar."""
-        self._bar.console.print(text, highlight=False, markup=False)
-
-    def end(self) -> None:
-        """Take the bar away."""
-        self._bar.stop()
-
-
 class Lines(Counter):
     """A plain line every few seconds."""
 
@@ -113,12 +76,14 @@ class Lines(Counter):
         say(f"loom: {text}", err=True)
 
 
-def progress_for(*, quiet: bool) -> tuple[Console, Quiet]:
-    """The console for results (standard output) and what watches the run (standard error)."""
-    out = console()
-    if not out.is_terminal:
-        out = console(width=FILE_WIDTH)
+def progress_for(*, quiet: bool) -> Quiet:
+    """What watches a run on standard error; a bar on a terminal, where rich is installed."""
     if quiet:
-        return out, Quiet()
-    errors = console(err=True)
-    return out, Bar(errors) if errors.is_terminal else Lines()
+        return Quiet()
+    if sys.stderr is None or not sys.stderr.isatty():
+        return Lines()
+    try:
+        from loom_core.cli.bar import Bar
+    except ImportError:
+        return Lines()
+    return Bar(console(err=True))

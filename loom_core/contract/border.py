@@ -14,12 +14,25 @@ from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
-from loom_core.contract.protocols import Line, ModelCard
 from loom_core.contract.errors import PluginError
 from loom_core.contract.evidence import Rewritten
 from loom_core.contract.keys import plain
+from loom_core.contract.protocols import Line, ModelCard
 from loom_core.contract.shapes import misfit, shown
-from loom_core.contract.types import Finish, Generation, Json, KVUse, Prompt, Response, Sample, Saves, Scored, Task, Timing, Turn
+from loom_core.contract.types import (
+    Finish,
+    Generation,
+    Json,
+    KVUse,
+    Prompt,
+    Response,
+    Sample,
+    Saves,
+    Scored,
+    Task,
+    Timing,
+    Turn,
+)
 
 LARGEST = 1e100
 """Numbers beyond it overflow where they are summed or squared."""

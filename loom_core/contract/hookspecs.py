@@ -15,16 +15,24 @@ import pluggy
 from loom_core.contract.specs import (
     AugmentationSpec,
     BenchmarkSpec,
+    CommandSpec,
+    JobSourceSpec,
     MetricSpec,
     ModelSpec,
     ReportSpec,
+    RunReportSpec,
     ServerSpec,
+    Spec,
     SuiteSpec,
 )
 from loom_core.contract.types import Json
 
 if TYPE_CHECKING:
-    import click
+    from loom_core.contract.protocols import Graded
+    from loom_core.pipeline import RunFile
+    from loom_core.registry.plugins import Catalog, Found
+    from loom_core.run.selection import Selection
+    from loom_core.run.store import RunFolder
 
 hookspec = pluggy.HookspecMarker("loom")
 hookimpl = pluggy.HookimplMarker("loom")
@@ -73,8 +81,48 @@ def loom_reports() -> Sequence[ReportSpec]:
 
 
 @hookspec
-def loom_commands(cli: click.Group) -> None:
-    """Add commands to `loom`. Looked for in the entry-point group `loom.commands`, loaded only by the command line."""
+def loom_run_reports() -> Sequence[RunReportSpec]:
+    """What is written after every run and shown for it: one besides core's plain table of means."""
+    return ()
+
+
+@hookspec
+def loom_job_sources() -> Sequence[JobSourceSpec]:
+    """Rules by which a run's jobs are asked; without one, all of them at once."""
+    return ()
+
+
+@hookspec
+def loom_commands() -> Sequence[CommandSpec]:
+    """Commands of `loom`. Looked for in the entry-point group `loom.commands`, loaded only by the command line."""
+    return ()
+
+
+@hookspec(firstresult=True)
+def loom_resolve_benchmark(name: str, catalog: Catalog) -> Found[BenchmarkSpec] | None:
+    """The benchmark that a name which nobody registered means (a file, a task of another program); None: not mine."""
+
+
+@hookspec(firstresult=True)
+def loom_run_file(path: Path, settings: Mapping[str, Json]) -> RunFile | None:
+    """What a TOML file asks `loom run` for where it is more than the settings of one run; None: it is not."""
+
+
+@hookspec(firstresult=True)
+def loom_forecast(plan: Mapping[str, Json], runs: Path, workers: int) -> Mapping[str, Json] | None:
+    """What running a plan takes and what it can find. runs: the folder of earlier runs."""
+
+
+@hookspec
+def loom_graded(folder: RunFolder, selection: Selection, graded: Mapping[tuple[str, str], Sequence[Graded]]) -> None:
+    """A run was scored: its graded rows by benchmark and arm, with references. What raises here ends the command."""
+
+
+@hookspec
+def loom_facts(spec: Spec) -> Mapping[str, Json]:
+    """Facts by name that `loom list` and `loom info` show beside what a spec says of itself: short texts, and records
+    for `--format json` alone."""
+    return {}
 
 
 @hookspec

@@ -139,4 +139,53 @@ class ReportSpec:
     status: str = "ok"
 
 
-Spec: TypeAlias = BenchmarkSpec | ServerSpec | AugmentationSpec | MetricSpec | ModelSpec | SuiteSpec | ReportSpec
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReportSpec:
+    """What is written after every run and shown for it. factory: "package.module:Class" of a `protocols.RunReport`,
+    called without arguments. Core's own, `plain`, gives way to any other that is installed.
+    """
+
+    name: str
+    version: str
+    summary: str
+    factory: str
+    status: str = "ok"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSourceSpec:
+    """A rule by which a run's jobs are asked. serves: settings of a run (`RunConfig`) of which one must be given for
+    the rule to be taken. factory: "package.module:Class" of a `run.job_source.JobSource`, called with the run folder,
+    the selection and a function that takes notes.
+    """
+
+    name: str
+    version: str
+    summary: str
+    factory: str
+    serves: tuple[str, ...]
+    status: str = "ok"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandSpec:
+    """A command of `loom`. factory: "package.module:command" of a click command, imported when it is called. summary:
+    its line in `loom --help`.
+    """
+
+    name: str
+    summary: str
+    factory: str
+
+
+Spec: TypeAlias = (
+    BenchmarkSpec
+    | ServerSpec
+    | AugmentationSpec
+    | MetricSpec
+    | ModelSpec
+    | SuiteSpec
+    | ReportSpec
+    | RunReportSpec
+    | JobSourceSpec
+)

@@ -18,15 +18,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from loom_core.contract.errors import DataError
+from loom_core.contract.types import BadRecord, DataSource
 from loom_core.data.archives import unpack
 from loom_core.data.digests import Digests, digests, refuse_stand_in
 from loom_core.data.download import MOST_BYTES, Http, Unreachable
-from loom_core.contract.errors import DataError
 from loom_core.data.hub import Hub
 from loom_core.data.literals import constants as read_constants
 from loom_core.data.mirror import Place, find, hub_cache, snapshots
 from loom_core.data.pins import BASES, Pin, Unavailable, read_pins
-from loom_core.contract.types import BadRecord, DataSource
 
 __all__ = ["DataDir", "Pin", "Unavailable", "Used", "read_pins"]
 

@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from loom_core.data.download import MOST_BYTES, RETRIED, Http, Unreachable, size_refused
 from loom_core.contract.errors import DataError
+from loom_core.data.download import MOST_BYTES, RETRIED, Http, Unreachable, size_refused
 from loom_core.data.pins import Pin, Unavailable
 
 INSTALL = 'pip install "loom-core[hub]"'

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from loom_core.contract.errors import DataError
-from loom_core.data.pins import Pin
 from loom_core.contract.tomlfile import read_toml
+from loom_core.data.pins import Pin
 
 EXTRACTS = "EXTRACT.toml"
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from loom_core.data.access import parquet
-from loom_core.contract.protocols import Data
 from loom_core.contract.errors import DataError
+from loom_core.contract.protocols import Data
 from loom_core.contract.types import BadRecord, DataSource, Json
+from loom_core.data import parquet
 
 Check: TypeAlias = Callable[[Json], str | None]
 """What is wrong with a value ("not a text but a list"); None where it is right. Absent fields reach only `optional`."""

@@ -18,10 +18,10 @@ from email.message import Message
 from typing import Literal
 from urllib.parse import urljoin, urlsplit
 
+from loom_core.contract.types import DataSource
 from loom_core.data.digests import LFS, POINTER_BYTES
 from loom_core.data.download import RETRIED, Http, Unreachable
 from loom_core.data.pins import Pin
-from loom_core.contract.types import DataSource
 
 State = Literal["there", "moved", "gated", "gone", "changed", "stand-in", "not asked"]
 REDIRECTS = (301, 302, 303, 307, 308)

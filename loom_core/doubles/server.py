@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from loom_core.contract import keys
-from loom_core.contract.protocols import ModelCard
 from loom_core.contract.errors import UsageError
-from loom_core.doubles.plugin import DoubleOptions, ToyModelOptions
+from loom_core.contract.protocols import ModelCard
 from loom_core.contract.types import Arm, Json, Request, Response, Sample, Timing
+from loom_core.doubles.plugin import DoubleOptions, ToyModelOptions
 
 BOS = 256
 ECHOED_WORDS = 8

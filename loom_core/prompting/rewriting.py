@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from loom_core.contract import border
-from loom_core.contract.protocols import PromptAugmentation, Tokenizer
 from loom_core.contract.errors import PluginError
 from loom_core.contract.evidence import Kept, Rewritten, Trail, kept_ends
 from loom_core.contract.guard import guarded
 from loom_core.contract.prompt import only_context_changed
-from loom_core.prompting.render import Chat, render
+from loom_core.contract.protocols import PromptAugmentation, Tokenizer
 from loom_core.contract.types import Evidence, Json, Prompt, Sample
+from loom_core.prompting.render import Chat, render
 
 MOST_SPANS = 256
 """Kept spans that a record may list; a compressor that keeps single words has more, and lists none."""

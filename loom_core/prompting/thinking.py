@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from loom_core.serving.answering import first_stop
 from loom_core.contract.types import Generation, Response
+from loom_core.serving.answering import first_stop
 
 UNFINISHED = "thinking did not end within its limit: the answer is empty"
 """The remark on a reply without an answer; reports count it."""

@@ -12,11 +12,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from loom_core.contract.protocols import Rendered, Tokenizer, lead_ids
 from loom_core.contract.errors import ModelError
 from loom_core.contract.prompt import context_indices, with_texts
-from loom_core.prompting.render import Chat, render
+from loom_core.contract.protocols import Rendered, Tokenizer, lead_ids
 from loom_core.contract.types import Prompt, Truncation
+from loom_core.prompting.render import Chat, render
 
 FALSE_POSITIONS = 8
 

@@ -10,8 +10,19 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from loom_core.contract import border
-from loom_core.contract.protocols import Benchmark, Data, Graded, Judging, Line, Metric, ModelCard, Server, Session, Tokenizer
 from loom_core.contract.guard import each, guarded
+from loom_core.contract.protocols import (
+    Benchmark,
+    Data,
+    Graded,
+    Judging,
+    Line,
+    Metric,
+    ModelCard,
+    Server,
+    Session,
+    Tokenizer,
+)
 from loom_core.contract.types import Response, Sample, Scored, Task, Turn
 
 

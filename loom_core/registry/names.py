@@ -6,16 +6,18 @@ in a benchmark's option it makes a list.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from loom_bench_files.described import found_at, is_description
 from loom_core.contract.errors import UsageError, nearest
 from loom_core.contract.options import MOST_ROWS, as_json, assignments, build, grid, identity, split
-from loom_core.registry.plugins import Catalog, Found
 from loom_core.contract.specs import AugmentationSpec, BenchmarkSpec
+from loom_core.contract.tomlfile import read_toml
 from loom_core.contract.types import Arm, Json, Part
+from loom_core.registry.plugins import Catalog, Found
 
 DENSE = Arm(name="dense")
 """The baseline: no augmentation. It is part of every run."""
@@ -38,7 +40,7 @@ def parse_benchmark(text: str, catalog: Catalog) -> Choice:
     """
     head, colon, tasks = _split_outside(text, ":")
     name, at, options = _split_outside(head, "@")
-    found = found_at(name, catalog) if is_description(name) else catalog.benchmarks.get(name.strip())
+    found = _benchmark(name.strip(), catalog)
     chosen = tuple(task.strip() for task in split(tasks, ",")) if colon else ()
     for task in chosen:
         if task not in found.spec.tasks:
@@ -47,6 +49,31 @@ def parse_benchmark(text: str, catalog: Catalog) -> Choice:
             )
     values = assignments(options, where=text) if at else {}
     return Choice(found, build(found.spec.options, values, owner=f"benchmark {name}"), chosen, text)
+
+
+def is_description(name: str) -> bool:
+    """True for the path of a TOML file with a [benchmark] table, perhaps with `:task` behind it."""
+    path = name.partition(".toml")[0] + ".toml"
+    if ".toml" not in name or name[len(path) :][:1] not in ("", ":", "@") or not os.path.isfile(path):
+        return False
+    try:
+        return "benchmark" in read_toml(Path(path))
+    except (OSError, ValueError):
+        # A broken file is meant as a benchmark where it names one; else it is a study, which says what is wrong.
+        return b"[benchmark]" in Path(path).read_bytes()
+
+
+def _benchmark(name: str, catalog: Catalog) -> Found[BenchmarkSpec]:
+    """The benchmark of that name: registered, or what a plugin takes the name for."""
+    if name not in catalog.benchmarks:
+        found: Found[BenchmarkSpec] | None = catalog.first("loom_resolve_benchmark", name=name, catalog=catalog)
+        if found is not None:
+            return found
+        if is_description(name):
+            raise UsageError(
+                "no installed plugin reads benchmarks from files", where=name, hint="pip install loom-bench-files"
+            )
+    return catalog.benchmarks.get(name)
 
 
 def parse_arms(texts: Iterable[str], catalog: Catalog) -> tuple[Arm, ...]:

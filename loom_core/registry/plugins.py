@@ -22,19 +22,22 @@ from loom_core.contract import hookspecs
 from loom_core.contract.errors import LoomError, PluginError, UsageError, nearest
 from loom_core.contract.foreign import visible
 from loom_core.contract.guard import described, guarded
-from loom_core.registry.hosted import HostedBenchmark, HostedServer
 from loom_core.contract.specs import (
     AugmentationSpec,
     BenchmarkSpec,
+    JobSourceSpec,
     MetricSpec,
     ModelSpec,
     ReportSpec,
+    RunReportSpec,
     ServerSpec,
     Spec,
     SuiteSpec,
 )
+from loom_core.registry.hosted import HostedBenchmark, HostedServer
 
 GROUP = "loom"
+COMMANDS_GROUP = "loom.commands"
 S = TypeVar("S", bound=Spec)
 
 
@@ -103,6 +106,12 @@ class Catalog:
     models: Kind[ModelSpec] = field(default_factory=lambda: Kind("model", "loom_models", ModelSpec))
     suites: Kind[SuiteSpec] = field(default_factory=lambda: Kind("suite", "loom_suites", SuiteSpec))
     reports: Kind[ReportSpec] = field(default_factory=lambda: Kind("report", "loom_reports", ReportSpec))
+    run_reports: Kind[RunReportSpec] = field(
+        default_factory=lambda: Kind("run report", "loom_run_reports", RunReportSpec)
+    )
+    job_sources: Kind[JobSourceSpec] = field(
+        default_factory=lambda: Kind("job source", "loom_job_sources", JobSourceSpec)
+    )
     broken: list[Broken] = field(default_factory=list)
     manager: pluggy.PluginManager = field(default_factory=lambda: new_manager())
 
@@ -117,6 +126,8 @@ class Catalog:
             self.models,
             self.suites,
             self.reports,
+            self.run_reports,
+            self.job_sources,
         )
 
     def load(self, found: Found[Any]) -> Any:
@@ -152,6 +163,8 @@ class Catalog:
         full_name = f"{distribution}:{name}"
         try:
             with guarded(f"plugin {name}"):
+                if hasattr(plugin, "loom_commands"):  # found nowhere else, so that `loom --help` loads no plugin
+                    raise PluginError(f"commands are registered in the entry-point group {COMMANDS_GROUP!r}")
                 self.manager.register(plugin, name=full_name)
                 self.manager.check_pending()
         except LoomError as error:  # a plugin that breaks the hook contract must stop nobody
@@ -177,6 +190,28 @@ class Catalog:
         else:
             why = error.what if cause is None else described(cause)
         self.broken.append(Broken(name, distribution, why))
+
+    def first(self, hook: str, **arguments: Any) -> Any:
+        """The first answer that a plugin gives to a hook which asks for one; None where none does.
+
+        A `LoomError` passes as it is; whatever else a plugin raises becomes a PluginError that names it.
+        """
+        caller: pluggy.HookCaller = getattr(self.manager.hook, hook)
+        for one in reversed(caller.get_hookimpls()):
+            with guarded(f"plugin {one.plugin_name}", hook):
+                answer = one.function(**{name: arguments[name] for name in one.argnames})
+            if answer is not None:
+                return answer
+        return None
+
+    def every(self, hook: str, **arguments: Any) -> list[Any]:
+        """What every plugin answers to a hook; errors as for `first`."""
+        caller: pluggy.HookCaller = getattr(self.manager.hook, hook)
+        answers = []
+        for one in reversed(caller.get_hookimpls()):
+            with guarded(f"plugin {one.plugin_name}", hook):
+                answers.append(one.function(**{name: arguments[name] for name in one.argnames}))
+        return answers
 
     def observe(self, hook: str, **arguments: Any) -> None:
         """Call an observing hook on each plugin; what one raises is printed and stops nobody."""

@@ -10,8 +10,8 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 
 from loom_core.contract.errors import LoomError
-from loom_core.run.store import RunFolder, read_lines
 from loom_core.contract.types import Json
+from loom_core.run.store import RunFolder, read_lines
 from loom_core.run.writing import to_line, whole_file
 
 

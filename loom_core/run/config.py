@@ -14,10 +14,10 @@ from typing import Any, Literal
 from loom_core.contract.errors import UsageError, nearest
 from loom_core.contract.keys import plain
 from loom_core.contract.options import SECRET, number, show
-from loom_core.prompting.ownprompt import read_templates
-from loom_core.prompting.thinking import marks
 from loom_core.contract.tomlfile import read_toml
 from loom_core.contract.types import PROTOCOLS, Json, Protocol
+from loom_core.prompting.ownprompt import read_templates
+from loom_core.prompting.thinking import marks
 
 OVERLENGTH = ("error", "skip", "truncate")
 TABLES = ("model_options", "server_options", "judge_options", "metric_options")

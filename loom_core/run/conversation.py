@@ -15,6 +15,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from loom_core.contract import border
+from loom_core.contract.errors import LoomError, ModelError, PluginError
+from loom_core.contract.evidence import kept_ends
+from loom_core.contract.guard import each, guarded, reason
+from loom_core.contract.keys import call_key, digest, plain, prompt_digest, seed_of
 from loom_core.contract.protocols import (
     MOST_CALLS,
     Benchmark,
@@ -25,18 +29,14 @@ from loom_core.contract.protocols import (
     Strategy,
     Tokenizer,
 )
-from loom_core.contract.errors import LoomError, ModelError, PluginError
-from loom_core.contract.evidence import kept_ends
-from loom_core.contract.guard import each, guarded, reason
-from loom_core.contract.keys import call_key, digest, plain, prompt_digest, seed_of
+from loom_core.contract.shapes import shown
+from loom_core.contract.types import Arm, Json, KVUse, Part, Prompt, Request, Response, Sample, Task, Timing, Turn
 from loom_core.prompting.render import render
 from loom_core.prompting.rewriting import Rewriting, evidence_left, rewrite
-from loom_core.run.selection import Selection
-from loom_core.contract.shapes import shown
-from loom_core.run.store import sample_from
 from loom_core.prompting.thinking import asked, declared
 from loom_core.prompting.truncate import fit
-from loom_core.contract.types import Arm, Json, KVUse, Part, Prompt, Request, Response, Sample, Task, Timing, Turn
+from loom_core.run.selection import Selection
+from loom_core.run.store import sample_from
 
 RENDERINGS_KEPT = 64
 

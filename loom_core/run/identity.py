@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from loom_core.contract.keys import plain
-from loom_core.run.settings_diff import differing, shown
+from loom_core.contract.types import Json
 from loom_core.registry.plugins import Catalog
 from loom_core.run.selection import Selection
-from loom_core.contract.types import Json
+from loom_core.run.settings_diff import differing, shown
 
 
 def installed(selection: Selection) -> dict[str, Json]:

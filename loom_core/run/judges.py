@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from loom_core.contract.protocols import ModelCard, Server
 from loom_core.contract.errors import UsageError
 from loom_core.contract.options import build, identity, option
-from loom_core.registry.plugins import Catalog, Found
+from loom_core.contract.protocols import ModelCard, Server
 from loom_core.contract.specs import ServerSpec
-from loom_core.prompting.thinking import Thinking, declared, marks
 from loom_core.contract.types import Generation, Json, Response
+from loom_core.prompting.thinking import Thinking, declared, marks
+from loom_core.registry.plugins import Catalog, Found
 
 
 @dataclass(frozen=True)

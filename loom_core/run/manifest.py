@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import loom_core
-from loom_core.run.config import RunConfig
+from loom_core.contract.types import Json
 from loom_core.registry.plugins import Catalog
+from loom_core.run.config import RunConfig
 from loom_core.run.selection import Selection
 from loom_core.run.trust import seal
-from loom_core.contract.types import Json
 
 SECRET_NAME = re.compile(r"(?i)(key|token|secret|password|passwd|credential)")
 KEY_OPTION = "key_env"

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loom_core.run.config import RunConfig
 from loom_core.contract.errors import UsageError
-from loom_core.run.manifest import versions
-from loom_core.registry.plugins import Found
-from loom_core.run.selection import Selection
 from loom_core.contract.types import Json
+from loom_core.registry.plugins import Found
+from loom_core.run.config import RunConfig
+from loom_core.run.manifest import versions
+from loom_core.run.selection import Selection
 
 VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 PROBE = """

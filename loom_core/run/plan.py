@@ -11,24 +11,24 @@ from dataclasses import replace
 from itertools import islice
 from math import isfinite
 
-from loom_core.run.absent import absence, drop, reason
-from loom_core.run.config import RunConfig
-from loom_core.contract.protocols import ModelCard
-from loom_core.data.access import DataDir, Unavailable
 from loom_core.contract.errors import DataError, LoomError, PluginError, RunError, UsageError
-from loom_lab.forecast import Sizes, batch_of
 from loom_core.contract.keys import job_key, plain, prompt_digest
-from loom_core.run.manifest import redacted, secrets_of
+from loom_core.contract.prompt import unfit_for_context_only
+from loom_core.contract.protocols import ModelCard
+from loom_core.contract.specs import MetricSpec
+from loom_core.contract.types import Job, Json, Sample, Task
+from loom_core.data.access import DataDir, Unavailable
+from loom_core.prompting.render import CHARACTERS_PER_TOKEN, render
 from loom_core.registry.names import arm_identity
 from loom_core.registry.plugins import Found
-from loom_core.contract.prompt import unfit_for_context_only
-from loom_core.prompting.render import CHARACTERS_PER_TOKEN, render
+from loom_core.run.absent import absence, drop, reason
+from loom_core.run.config import RunConfig
+from loom_core.run.manifest import redacted, secrets_of
 from loom_core.run.selection import Chosen, Selection, plan_arm
-from loom_core.contract.specs import MetricSpec
+from loom_core.run.sizes import Sizes, batch_of
 from loom_core.run.store import RunFolder
 from loom_core.run.stratify import subset
 from loom_core.run.tally import Level, Tally
-from loom_core.contract.types import Job, Json, Sample, Task
 from loom_core.run.writing import write_json
 
 BAD_SHOWN = 5

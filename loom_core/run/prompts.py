@@ -9,17 +9,17 @@ import hashlib
 from collections.abc import Iterator
 from itertools import islice
 
-from loom_core.run.config import RunConfig
-from loom_core.contract.protocols import MOST_CALLS, ModelCard
-from loom_core.run.conversation import fitted
-from loom_core.data.access import DataDir
 from loom_core.contract.errors import ModelError
 from loom_core.contract.keys import canonical
-from loom_parity.contract import answer
+from loom_core.contract.protocols import MOST_CALLS, ModelCard
+from loom_core.contract.types import Generation, Json, Prompt, Response, Sample, Task, Turn
+from loom_core.data.access import DataDir
 from loom_core.prompting.render import messages, prefill_text
+from loom_core.run.config import RunConfig
+from loom_core.run.conversation import fitted
 from loom_core.run.selection import Chosen
 from loom_core.run.stratify import subset
-from loom_core.contract.types import Generation, Json, Prompt, Response, Sample, Task, Turn
+from loom_core.serving.answering import answer
 
 
 def sha256(text: str) -> str:

@@ -13,18 +13,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from loom_core.run.agenda import Agenda, Bundle
 from loom_core.contract.errors import LoomError, ModelError
-from loom_core.run.events import misfit as event_misfit
 from loom_core.contract.keys import call_key, plain
-from loom_core.run.manifest import redact, redacted, secrets_of
+from loom_core.contract.types import Job, Json, Response, Sample, Timing
 from loom_core.registry.names import arm_to_json
+from loom_core.run.agenda import Agenda, Bundle
+from loom_core.run.events import misfit as event_misfit
+from loom_core.run.job_source import Everything, JobSource
+from loom_core.run.manifest import redact, redacted, secrets_of
 from loom_core.run.placement import Placement, place
 from loom_core.run.process import Events, WorkerProcess
 from loom_core.run.selection import Selection
 from loom_core.run.store import Responses, RunFolder
-from loom_core.run.job_source import Everything, Supply
-from loom_core.contract.types import Job, Json, Response, Sample, Timing
 from loom_core.run.writing import Appender, recording
 
 SILENCE_SECONDS = 180.0
@@ -80,11 +80,11 @@ class Runner:
         selection: Selection,
         model_digest: str,
         progress: Progress,
-        supply: Supply | None = None,
+        source: JobSource | None = None,
         placement: Placement | None = None,
     ) -> None:
         self._folder, self._selection, self._progress = folder, selection, progress
-        self._supply = supply or Everything(folder)
+        self._source = source or Everything(folder)
         self._placement = placement or place(selection.config)
         self._model_digest, self._hidden = model_digest, secrets_of(selection.config)
         self._arms = {arm.name: arm for arm in selection.arms}
@@ -98,16 +98,16 @@ class Runner:
         self.outcome = Outcome()
 
     def run(self) -> Outcome:
-        """Answer what the supply asks for. Raises the worker's own error when a model cannot be opened."""
+        """Answer what the job source asks for. Raises the worker's own error when a model cannot be opened."""
         if damage := str(self._recorded.damage):
             self._note(damage)
-        left = self._supply.next(self._recorded)
+        left = self._source.next(self._recorded)
         self._count()
         if not left:
             return self.outcome
-        workers = max(1, min(self._placement.workers, self._supply.total if self._supply.more else len(left)))
+        workers = max(1, min(self._placement.workers, self._source.total if self._source.more else len(left)))
         self._agenda = Agenda(left, size=self._bundle_size(), workers=workers)
-        self._progress.begin(self._supply.total, self.outcome.ended)
+        self._progress.begin(self._source.total, self.outcome.ended)
         self._out = Appender(self._folder.responses)
         before = {sign: signal.signal(sign, self._interrupt) for sign in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -120,7 +120,7 @@ class Runner:
                 signal.signal(sign, handler)
             for worker in list(self._busy):
                 worker.kill()
-            self._supply.end()
+            self._source.end()
             self._progress.end()
             self._out.close()
         self._count()
@@ -129,7 +129,7 @@ class Runner:
 
     def _count(self) -> None:
         """How many jobs were asked for so far, and what became of them."""
-        keys = [job.key for job in self._supply.asked()]
+        keys = [job.key for job in self._source.asked()]
         self.outcome.planned = len(keys)
         self.outcome.ended = sum(map(self._recorded.ended, keys))
         self.outcome.failed = sum(map(self._recorded.failed, keys))
@@ -202,10 +202,10 @@ class Runner:
         """Idle workers get what was given back, or the next batch once this one is answered; or they are let go."""
         if not self._idle:
             return
-        if not len(self._agenda) and self._supply.more and not self._interrupts:
+        if not len(self._agenda) and self._source.more and not self._interrupts:
             if any(self._busy.values()):
                 return
-            self._agenda = Agenda(self._supply.next(self._recorded), size=self._bundle_size(), workers=workers)
+            self._agenda = Agenda(self._source.next(self._recorded), size=self._bundle_size(), workers=workers)
         idle, self._idle = self._idle, []
         for worker in idle:
             if worker in self._busy:
@@ -214,7 +214,7 @@ class Runner:
     def _hand_out(self, worker: WorkerProcess) -> None:
         bundle = None if self._interrupts else self._agenda.take()
         self._busy[worker] = bundle
-        if bundle is None and self._supply.more and not self._interrupts:
+        if bundle is None and self._source.more and not self._interrupts:
             self._idle.append(worker)
             return
         if bundle is None:
@@ -288,7 +288,7 @@ class Runner:
                 why=reason,
                 hint="what was answered is stored; `loom run` again continues",
             )
-        if len(self._agenda) or (self._supply.more and not self._busy):
+        if len(self._agenda) or (self._source.more and not self._busy):
             self._start(worker.number, workers)
 
     def _remark(self, record: Mapping[str, Json]) -> None:

@@ -11,20 +11,20 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from loom_core.run.config import RunConfig, with_templates
-from loom_core.contract.protocols import Benchmark, Metric, ModelCard, Server
 from loom_core.contract.errors import DataError, LoomError, UsageError, nearest
 from loom_core.contract.guard import guarded
-from loom_core.run.judges import JudgeChoice, parse_judge
 from loom_core.contract.keys import digest, plain
-from loom_core.registry.names import Choice, parse_arms, parse_benchmark, refusal
 from loom_core.contract.options import build, identity
-from loom_core.prompting.ownprompt import OwnPrompt
-from loom_core.registry.plugins import Catalog, Found
+from loom_core.contract.protocols import Benchmark, Metric, ModelCard, Server
 from loom_core.contract.specs import MetricSpec, ServerSpec
-from loom_core.prompting.thinking import declared
 from loom_core.contract.tomlfile import read_toml
 from loom_core.contract.types import Arm, Json, Sample, Task
+from loom_core.prompting.ownprompt import OwnPrompt
+from loom_core.prompting.thinking import declared
+from loom_core.registry.names import Choice, parse_arms, parse_benchmark, refusal
+from loom_core.registry.plugins import Catalog, Found
+from loom_core.run.config import RunConfig, with_templates
+from loom_core.run.judges import JudgeChoice, parse_judge
 
 LOADING = frozenset(("local_model", "device"))
 """Capabilities of servers that read a model's folder themselves."""

@@ -21,12 +21,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from loom_core.run import runfiles
 from loom_core.contract.errors import RunError
 from loom_core.contract.keys import plain
 from loom_core.contract.prompt import context_indices, with_texts
 from loom_core.contract.shapes import misfit
 from loom_core.contract.types import Evidence, Job, Json, Prompt, Sample, Segment
+from loom_core.run import runfiles
 from loom_core.run.writing import recording, to_line
 
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 from loom_core.contract.errors import LoomError
-from loom_lab.forecast import Sizes
 from loom_core.contract.types import BadRecord
+from loom_core.run.sizes import Sizes
 
 
 @dataclass

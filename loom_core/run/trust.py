@@ -16,13 +16,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from loom_core.run.config import RunConfig
 from loom_core.contract.errors import UsageError
 from loom_core.contract.keys import canonical
-from loom_core.registry.names import parse_arms, parse_benchmark
 from loom_core.contract.options import show
-from loom_core.registry.plugins import Catalog
 from loom_core.contract.types import Json
+from loom_core.registry.names import parse_arms, parse_benchmark
+from loom_core.registry.plugins import Catalog
+from loom_core.run.config import RunConfig
 
 REACHING = ("python", "data_dir")
 """Settings of a run, beside the options of plugins, that reach beyond it."""

@@ -1,6 +1,6 @@
 """One worker: opens a model, answers the bundles of jobs it is sent, writes each response as it comes.
 
-Runs as `python -m loom_core.run.worker`, possibly in another environment, and speaks JSON lines: orders on standard input,
+Runs as `python -m loom_core.run.worker`, perhaps in another environment, and speaks JSON lines: orders on standard input,
 events on the descriptor that was standard output (what libraries print goes to standard error). It stores nothing.
 """
 
@@ -18,12 +18,12 @@ import traceback
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from loom_core.run.config import RunConfig
-from loom_core.run.conversation import Conversations
 from loom_core.contract.errors import LoomError, ModelError
 from loom_core.contract.guard import Accident, guarded
 from loom_core.registry.names import arm_from_json
 from loom_core.registry.plugins import installed
+from loom_core.run.config import RunConfig
+from loom_core.run.conversation import Conversations
 from loom_core.run.selection import Selection, select
 from loom_core.run.writing import to_line
 

@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from loom_core.contract import border
-from loom_core.contract.protocols import MOST_CALLS, Judging, ModelCard, Session
-from loom_core.run.conversation import response_from
 from loom_core.contract.errors import LoomError
 from loom_core.contract.guard import each, guarded, reason
-from loom_core.run.judges import JudgeChoice, recorded_replies
 from loom_core.contract.keys import digest, plain, prompt_digest, seed_of
-from loom_core.run.manifest import redact
-from loom_core.registry.plugins import Catalog
-from loom_core.prompting.render import messages, render
-from loom_core.score.silence import Silent, watched
-from loom_core.run.store import RunFolder, read_json, read_lines
-from loom_core.prompting.thinking import asked
+from loom_core.contract.protocols import MOST_CALLS, Judging, ModelCard, Session
 from loom_core.contract.types import Arm, Generation, Job, Json, Request, Response, Scored, Turn
+from loom_core.prompting.render import messages, render
+from loom_core.prompting.thinking import asked
+from loom_core.registry.plugins import Catalog
+from loom_core.run.conversation import response_from
+from loom_core.run.judges import JudgeChoice, recorded_replies
+from loom_core.run.manifest import redact
+from loom_core.run.store import RunFolder, read_json, read_lines
 from loom_core.run.writing import Appender, set_torn_tail_aside, write_json
+from loom_core.score.silence import Silent, watched
 
 JUDGE_ARM = Arm(name="dense")
 NO_JUDGE = "needs a judge: give --judge SERVER:MODEL"

@@ -13,20 +13,19 @@ from pathlib import Path
 from typing import TextIO, TypeAlias
 
 from loom_core.contract import border
-from loom_report import official
-from loom_core.contract.protocols import Benchmark, Graded, Judging, Metric
-from loom_core.run.conversation import response_from
 from loom_core.contract.errors import LoomError, PluginError, RunError
 from loom_core.contract.guard import reason
-from loom_core.score.judging import Case, Judge
 from loom_core.contract.keys import plain
+from loom_core.contract.prompt import without_contexts
+from loom_core.contract.protocols import Benchmark, Graded, Judging, Metric
+from loom_core.contract.types import Job, Json, Response, Sample, Score, Scored, Task
+from loom_core.run.conversation import response_from
 from loom_core.run.manifest import redact, secrets_of
 from loom_core.run.plan import metric_rows
-from loom_core.contract.prompt import without_contexts
 from loom_core.run.selection import Chosen, Selection
 from loom_core.run.store import Responses, RunFolder, read_json
-from loom_core.contract.types import Job, Json, Response, Sample, Score, Scored, Task
 from loom_core.run.writing import to_line, whole_file, write_json
+from loom_core.score.judging import Case, Judge
 
 LONGEST_REASON = 300
 JUDGED_AT_ONCE = 64
@@ -41,9 +40,9 @@ def score_run(
 ) -> int:
     """Score every ended job anew; returns how many answers were scored. Each scores file is replaced whole.
 
-    Metrics that ask a model are settled by the selection's judge (see `judging`). Writes the authors' own tables beside
-    the scores (`official.json`: by benchmark and arm, see `contracts.Line`), and why values are missing
-    (`unscored.json`: by metric, reasons with their counts).
+    Metrics that ask a model are settled by the selection's judge (see `judging`). Writes why values are missing beside
+    the scores (`unscored.json`: by metric, reasons with their counts), and hands the graded rows to the hook
+    `loom_graded`, from which loom-report makes the authors' own tables.
     """
     _refuse_lost_tasks(folder, selection)
     writers: dict[Path, TextIO] = {}
@@ -72,7 +71,7 @@ def score_run(
     judge.write_summary()
     _remember_scorers(folder, selection)
     write_json(folder.unscored, {name: dict(reasons.most_common()) for name, reasons in sorted(missing.items())})
-    write_json(folder.official, official.tables(selection, tables))
+    selection.catalog.every("loom_graded", folder=folder, selection=selection, graded=tables)
     return n
 
 

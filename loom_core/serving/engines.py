@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from loom_core.serving import readers
-from loom_core.contract.protocols import ModelCard
 from loom_core.contract.errors import ModelError
 from loom_core.contract.options import option
+from loom_core.contract.protocols import ModelCard
+from loom_core.serving import readers
 
 TEMPLATE_HELP = (
     "values for variables of the chat template, such as enable_thinking=false: pairs, a JSON object, or a file of one"

@@ -12,11 +12,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from loom_core.contract.protocols import ModelCard, Tokenizer
 from loom_core.contract.errors import ModelError
 from loom_core.contract.keys import digest
-from loom_core.registry.plugins import Found, installed
+from loom_core.contract.protocols import ModelCard, Tokenizer
 from loom_core.contract.specs import ServerSpec
+from loom_core.registry.plugins import Found, installed
 
 
 def tokenizer(name: str, *, asked_by: str) -> Tokenizer:

@@ -18,11 +18,11 @@ from loom_accel_bm25.words import terms
 from rank_bm25 import BM25Okapi
 
 from loom_core.contract.errors import UsageError
+from loom_core.contract.prompt import segment
+from loom_core.contract.types import Budget, Prompt
+from loom_core.doubles.server import ToyTokenizer
 from loom_core.registry.names import parse_arms
 from loom_core.registry.plugins import installed
-from loom_core.contract.prompt import segment
-from loom_core.doubles.server import ToyTokenizer
-from loom_core.contract.types import Budget, Prompt
 
 THREE = [
     ["the", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog"],

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from loom_accel_chain_of_agents.plugin import ChainOfAgentsOptions
 from loom_accel_chain_of_agents.strategy import NOTES, ChainOfAgents
 
-from loom_core.contract.protocols import ModelCard
 from loom_core.contract.errors import ModelError
 from loom_core.contract.prompt import segment
-from loom_core.prompting.render import n_tokens
-from loom_core.doubles.server import ToyTokenizer
+from loom_core.contract.protocols import ModelCard
 from loom_core.contract.types import Generation, Prompt, Response, Timing, Turn
+from loom_core.doubles.server import ToyTokenizer
+from loom_core.prompting.render import n_tokens
 
 CARD = ModelCard(name="toy", path="toy", digest="d", window=3000, tokenizer=ToyTokenizer())
 TEXT = "".join(f"Sentence number {i:03d} says nothing at all. " for i in range(100))

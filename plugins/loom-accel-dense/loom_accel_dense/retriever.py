@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+from loom_rag.retrieval import Rank, Retriever
 
 from loom_accel_dense.encoder import Encoder
 from loom_accel_dense.plugin import DenseOptions
 from loom_core.contract.protocols import Tokenizer
-from loom_rag.retrieval import Rank, Retriever
 
 
 class DenseRetriever(Retriever):

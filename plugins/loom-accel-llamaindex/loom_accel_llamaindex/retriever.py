@@ -16,14 +16,14 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import TextNode
+from loom_rag.chunking import Chunk, token_starts
+from loom_rag.retrieval import Rank, Retriever, Usage
 
 from loom_accel_llamaindex.plugin import LlamaIndexOptions
-from loom_rag.chunking import Chunk, token_starts
-from loom_core.contract.protocols import Tokenizer
 from loom_core.contract.errors import ModelError, PluginError
 from loom_core.contract.options import build
+from loom_core.contract.protocols import Tokenizer
 from loom_core.registry.plugins import installed
-from loom_rag.retrieval import Rank, Retriever, Usage
 
 
 class LlamaIndexRetriever(Retriever):

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from loom_accel_llmlingua.plugin import CompressionOptions
 from loom_rag.chunking import token_starts
-from loom_core.contract.protocols import Tokenizer
+from loom_rag.retrieval import query_of
+
+from loom_accel_llmlingua.plugin import CompressionOptions
 from loom_core.contract.evidence import Kept, Rewritten
 from loom_core.contract.prompt import context_indices, with_texts
-from loom_rag.retrieval import query_of
+from loom_core.contract.protocols import Tokenizer
 from loom_core.contract.types import Prompt
 
 Piece: TypeAlias = tuple[int, int, int]

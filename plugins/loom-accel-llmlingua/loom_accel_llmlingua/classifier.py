@@ -11,11 +11,11 @@ from bisect import bisect_left
 from typing import Any
 
 import torch
+from loom_rag.chunking import UNSPACED, chunks
 
 from loom_accel_llmlingua.base import Choice, Compressor, Piece, Source, Unit, best
 from loom_accel_llmlingua.models import open_model, pieces_of
 from loom_accel_llmlingua.plugin import LLMLingua2Options
-from loom_rag.chunking import UNSPACED, chunks
 from loom_core.contract.errors import ModelError
 
 WORD = re.compile(rf"\n|[^\S\n]*(?:[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s])|[^\S\n]+")

@@ -20,8 +20,8 @@ from loom_accel_llmlingua.toy import make_classifier
 from loom_core.contract.errors import ModelError
 from loom_core.contract.evidence import Trail
 from loom_core.contract.prompt import segment
-from loom_core.doubles.server import ToyTokenizer
 from loom_core.contract.types import Evidence, Prompt
+from loom_core.doubles.server import ToyTokenizer
 
 TEXT = "".join(
     f"On day {i} nothing of note happened in the town. The baker sold bread; 7 people came.\n" for i in range(20)

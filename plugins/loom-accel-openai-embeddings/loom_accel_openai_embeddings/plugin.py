@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from loom_rag.retrieval import RetrievalOptions
+
 from loom_core.contract.hookspecs import hookimpl
 from loom_core.contract.options import option
-from loom_rag.retrieval import RetrievalOptions
 from loom_core.contract.specs import AugmentationSpec
 
 

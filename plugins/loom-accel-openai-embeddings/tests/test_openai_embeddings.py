@@ -15,8 +15,8 @@ from loom_accel_openai_embeddings.retriever import MOST_FAILURES, EndpointRetrie
 
 from loom_core.contract.errors import ModelError
 from loom_core.contract.prompt import segment
-from loom_core.doubles.server import ToyTokenizer
 from loom_core.contract.types import Prompt
+from loom_core.doubles.server import ToyTokenizer
 
 VOCABULARY = ("pass", "key", "river", "lamp")
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from loom_accel_streaming_rag.plugin import StreamingRAGOptions
 from loom_accel_streaming_rag.strategy import StreamingRAG, chosen
 
-from loom_core.contract.protocols import ModelCard
 from loom_core.contract.prompt import segment
-from loom_core.prompting.render import n_tokens
-from loom_core.doubles.server import ToyTokenizer
+from loom_core.contract.protocols import ModelCard
 from loom_core.contract.types import Generation, Prompt, Response, Timing, Turn
+from loom_core.doubles.server import ToyTokenizer
+from loom_core.prompting.render import n_tokens
 
 CARD = ModelCard(name="toy", path="toy", digest="d", window=3000, tokenizer=ToyTokenizer())
 TEXT = "".join(f"Sentence number {i:03d} says nothing at all. " for i in range(100))

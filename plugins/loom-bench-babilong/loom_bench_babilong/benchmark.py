@@ -13,17 +13,18 @@ from functools import cached_property
 from itertools import islice, zip_longest
 from pathlib import Path
 
+from loom_kit.gold import gold_scored
+
 from loom_bench_babilong.mixing import Noise, fitted, own_sentences, sentences_of
 from loom_bench_babilong.plugin import EVALUATED, LONG, PREFIX, TASKS, BabilongOptions
 from loom_bench_babilong.stories import Story, chosen, in_turn, made, read_stories
 from loom_bench_babilong.wording import Ask, loom_ask, read_prompt
-from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.data.access import Unavailable, read_pins
 from loom_core.contract.errors import DataError, UsageError
+from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Tokenizer
+from loom_core.contract.types import DataSource, Evidence, Generation, Json, Sample, Task
+from loom_core.data.access import Unavailable, read_pins
 from loom_core.data.records import read_records, text
 from loom_core.score.tables import rows_of
-from loom_kit.gold import gold_scored
-from loom_core.contract.types import DataSource, Evidence, Generation, Json, Sample, Task
 
 METRIC, WHOLE = "babilong_labels", "babilong_whole_labels"
 MAX_TOKENS = 20

@@ -16,11 +16,11 @@ from itertools import islice
 from pathlib import Path
 
 from loom_bench_babilong.stories import Story
-from loom_core.contract.protocols import Tokenizer
 from loom_core.contract.errors import DataError, UsageError
+from loom_core.contract.protocols import Tokenizer
+from loom_core.contract.types import Prompt
 from loom_core.prompting.render import n_tokens
 from loom_core.prompting.truncate import most_units
-from loom_core.contract.types import Prompt
 
 SENTENCE = re.compile(r"\S.*?[.!?](?=\s|$)", re.DOTALL)
 

@@ -12,16 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from loom_parity import upstream
+from loom_parity.contract import Case, ParityContext, answer_variants
+
 from loom_bench_babilong.benchmark import METRIC, Babilong
 from loom_bench_babilong.plugin import EVALUATED, LONG, TASKS, BabilongOptions
 from loom_bench_babilong.stories import Story, made, read_stories
 from loom_bench_babilong.wording import read_prompt
-from loom_parity import upstream
-from loom_core.contract.protocols import Graded
-from loom_core.data.access import Unavailable
-from loom_parity.contract import Case, ParityContext, answer_variants
 from loom_core.contract.prompt import segment
+from loom_core.contract.protocols import Graded
 from loom_core.contract.types import Json, Prompt, Sample, Scored
+from loom_core.data.access import Unavailable
 
 PUBLISHED = "babilong_evals"
 """Outputs that the authors publish in their repository: MODEL/TASK_LENGTH_….csv."""

@@ -13,12 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+from loom_parity.contract import ParityContext
+from loom_parity.published_cells import Cell
+
 from loom_bench_babilong.benchmark import METRIC, Babilong
 from loom_bench_babilong.plugin import EVALUATED, BabilongOptions
-from loom_core.contract.protocols import Graded
-from loom_parity.contract import ParityContext
 from loom_core.contract.prompt import segment
-from loom_parity.published_cells import Cell
+from loom_core.contract.protocols import Graded
 from loom_core.contract.types import Prompt, Sample
 
 PICTURE = "github:booydar/babilong@7a6efee29f5cac03c3c410e6799c80fd2ffe3610:images/babilong_evals_all.png"

@@ -16,13 +16,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from loom_parity import upstream
+from loom_parity.contract import Case, ParityContext, answer_variants
+
 from loom_bench_counting_stars.benchmark import KEYS, METRICS, NOMINAL, CountingStars, star_lines
 from loom_bench_counting_stars.plugin import FORMS, CountingStarsOptions
-from loom_parity import upstream
 from loom_core.contract.protocols import Graded
-from loom_core.data.access import Unavailable
-from loom_parity.contract import Case, ParityContext, answer_variants
 from loom_core.contract.types import Json, Prompt, Sample
+from loom_core.data.access import Unavailable
 
 SCORING, MAKING = "viz.ipynb", "gen_test_data.ipynb"
 SIZES, STARS, LONGEST = 32, 32, 128_000

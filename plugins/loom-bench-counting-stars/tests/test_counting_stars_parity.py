@@ -12,9 +12,9 @@ import pytest
 from loom_bench_counting_stars.benchmark import METRICS, CountingStars
 from loom_bench_counting_stars.parity import ORDER, TIES, Parity, _mean
 from loom_bench_counting_stars.plugin import CountingStarsOptions
+from loom_parity.contract import Case, ParityContext
 
 from loom_core.data.access import DataDir
-from loom_parity.contract import Case, ParityContext
 from loom_core.registry.plugins import installed
 
 ASKED = "\n\nCollect them."

@@ -7,19 +7,19 @@ but core. Knows records and templates; knows no benchmark. The format is explain
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any
 
-from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Tokenizer
 from loom_core.contract.errors import DataError, UsageError, nearest
 from loom_core.contract.options import NoOptions
-from loom_core.prompting.ownprompt import Piece, fields_of, filled, merged, pieces
-from loom_core.registry.plugins import Catalog, Found
 from loom_core.contract.prompt import segment
+from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Tokenizer
+from loom_core.contract.specs import BenchmarkSpec
+from loom_core.contract.tomlfile import read_toml
+from loom_core.contract.types import BadRecord, DataSource, Generation, Json, Prompt, Sample, Segment, Task, Truncation
 from loom_core.data.records import (
     Check,
     Record,
@@ -37,9 +37,8 @@ from loom_core.data.records import (
     truth,
     whole,
 )
-from loom_core.contract.specs import BenchmarkSpec
-from loom_core.contract.tomlfile import read_toml
-from loom_core.contract.types import BadRecord, DataSource, Generation, Json, Prompt, Sample, Segment, Task, Truncation
+from loom_core.prompting.ownprompt import Piece, fields_of, filled, merged, pieces
+from loom_core.registry.plugins import Catalog, Found
 
 FACTORY = "loom_bench_files.described:Described"
 HEAD: Mapping[str, Check] = {
@@ -108,18 +107,6 @@ class Description:
     def name(self) -> str:
         """The benchmark's name in every table."""
         return str(self.head["name"])
-
-
-def is_description(name: str) -> bool:
-    """True for the path of a TOML file with a [benchmark] table, perhaps with `:task` behind it."""
-    path = name.partition(".toml")[0] + ".toml"
-    if ".toml" not in name or name[len(path) :][:1] not in ("", ":", "@") or not os.path.isfile(path):
-        return False
-    try:
-        return "benchmark" in read_toml(Path(path))
-    except (OSError, ValueError):
-        # A broken file is meant as a benchmark where it names one; else it is a study, which says what is wrong.
-        return b"[benchmark]" in Path(path).read_bytes()
 
 
 def read_description(file: Path) -> Description:

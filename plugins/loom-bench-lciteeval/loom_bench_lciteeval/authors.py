@@ -26,8 +26,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from loom_core.contract.types import Json
 from loom_parity.upstream import module, stand_ins
+
+from loom_core.contract.types import Json
 
 PROMPTS, CITATIONS, CORRECT = "script/inference_1shot_vllm.py", "script/eval_citation.py", "script/eval_correct.py"
 ABSENT = ("torch", "transformers", "requests", "tqdm", "yaml")

@@ -24,9 +24,10 @@ from loom_bench_lciteeval.prompts import (
     read_wording,
 )
 from loom_bench_lciteeval.scoring import bucket, gold_score, table
-from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.data.access import read_pins
 from loom_core.contract.errors import DataError
+from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Tokenizer
+from loom_core.contract.types import DataSource, Generation, Json, Sample, Task
+from loom_core.data.access import read_pins
 from loom_core.data.records import (
     Check,
     Record,
@@ -40,7 +41,6 @@ from loom_core.data.records import (
     text,
     whole,
 )
-from loom_core.contract.types import DataSource, Generation, Json, Sample, Task
 
 FOLDERS = {"main": "l-citeeval", "length": "l-citeeval-length", "hardness": "l-citeeval-hardness"}
 RECORDS = {"main": "L-CiteEval-Data", "length": "L-CiteEval-Length", "hardness": "L-CiteEval-Hardness"}

@@ -12,14 +12,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from loom_kit.gold import gold_scored
+
 from loom_bench_lciteeval.passages import AT_MOST, LEFT_OUT, Part, Passages, needle_passage, star_passages
 from loom_bench_lciteeval.prompts import passage_text, passage_title
-from loom_core.contract.protocols import Graded, Line
 from loom_core.contract.options import build
+from loom_core.contract.protocols import Graded, Line
+from loom_core.contract.types import Json, Prompt, Sample
 from loom_core.registry.plugins import installed
 from loom_core.score.tables import by_task, mean_line
-from loom_kit.gold import gold_scored
-from loom_core.contract.types import Json, Prompt, Sample
 
 COUNTS = ("citation_count", "lciteeval_passage_count")
 CITED = ("citation_", "lciteeval_passage_")

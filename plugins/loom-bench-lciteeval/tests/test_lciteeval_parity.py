@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from loom_bench_lciteeval.parity import UNREAD, Parity
-
 from loom_parity.contract import Case
 
 

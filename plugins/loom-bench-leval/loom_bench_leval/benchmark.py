@@ -7,17 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
+from loom_kit.gold import gold_scored
+
 from loom_bench_leval.official import Unreadable, read_wording
 from loom_bench_leval.plugin import EXAM, F1, ROUGE, TASKS, LEvalOptions
 from loom_bench_leval.table import ROUGE_PARTS, geometric_mean, metric_names, table
 from loom_bench_leval.wording import Wording, kind_of, loom_wording
-from loom_core.data.access import records
-from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Metric, Tokenizer
-from loom_core.data.access import Unavailable
 from loom_core.contract.errors import PluginError
-from loom_core.data.pins import Pinned
 from loom_core.contract.prompt import segment
-from loom_kit.gold import gold_scored
+from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Metric, Tokenizer
 from loom_core.contract.types import (
     BadRecord,
     DataSource,
@@ -31,6 +29,8 @@ from loom_core.contract.types import (
     Truncation,
     Turn,
 )
+from loom_core.data.access import Unavailable, records
+from loom_core.data.pins import Pinned
 
 NEW_TOKENS, STEP_WORDS = 512, 250
 """Tokens of an answer, kept free by the authors when they cut a document; words by which they shorten it at a time."""

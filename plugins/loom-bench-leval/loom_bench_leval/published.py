@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from loom_bench_leval.parity import graded_lines, rows_of
 from loom_parity.contract import ParityContext
 from loom_parity.published_cells import Cell
+
+from loom_bench_leval.parity import graded_lines, rows_of
 
 PAPER = "arXiv 2307.11088, Table 3"
 README = "github:OpenLMLab/LEval@cd34b050269148aed75acbbe4a599873ad0f37e9:README.md"

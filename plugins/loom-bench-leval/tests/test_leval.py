@@ -17,16 +17,16 @@ import pytest
 from loom_bench_leval.benchmark import LEval, cut_by_words
 from loom_bench_leval.plugin import EXAM, F1, ROUGE, TASKS, LEvalOptions
 from loom_bench_leval.table import GEOMETRIC, STAND_IN
-
-from loom_core.contract.protocols import Graded
-from loom_core.data.access import DataDir, Unavailable
-from loom_core.contract.errors import DataError, LoomError
-from loom_core.registry.plugins import installed
-from loom_core.prompting.render import messages
-from loom_core.doubles.server import ToyTokenizer, oracle_text
 from loom_kit.gold import agrees, score_gold_row
 from loom_kit.upstream import put
+
+from loom_core.contract.errors import DataError, LoomError
+from loom_core.contract.protocols import Graded
 from loom_core.contract.types import Prompt, Response, Sample, Scored, Task, Timing
+from loom_core.data.access import DataDir, Unavailable
+from loom_core.doubles.server import ToyTokenizer, oracle_text
+from loom_core.prompting.render import messages
+from loom_core.registry.plugins import installed
 
 SHARED = Path(os.environ.get("LOOM_SHARED") or Path(__file__).resolve().parents[4] / "shared")
 MIRROR = SHARED / "data"
@@ -164,7 +164,6 @@ def with_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def repin(monkeypatch: pytest.MonkeyPatch, mirror: Path) -> None:
     from loom_bench_leval import benchmark
-
     from loom_kit.upstream import pinned
 
     pins = dict(benchmark.LEval(LEvalOptions()).pins)

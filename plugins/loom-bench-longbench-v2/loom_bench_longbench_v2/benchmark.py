@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from loom_kit.gold import gold_scored
+
 from loom_bench_longbench_v2.plugin import LongBenchV2Options
 from loom_bench_longbench_v2.prompts import fill, question, with_thoughts
-from loom_core.data.access import records
-from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Tokenizer
 from loom_core.contract.keys import digest
+from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Tokenizer
+from loom_core.contract.types import DataSource, Generation, Json, Response, Sample, Task, Truncation, Turn
+from loom_core.data import records
 from loom_core.data.pins import Pinned
 from loom_core.score.tables import mean_line
-from loom_kit.gold import gold_scored
-from loom_core.contract.types import DataSource, Generation, Json, Response, Sample, Task, Truncation, Turn
 
 FOLDER = "longbench_v2"
 TEMPLATES = {"direct": "0shot", "cot": "0shot_cot", "no_context": "0shot_no_context", "rag": "0shot_rag"}

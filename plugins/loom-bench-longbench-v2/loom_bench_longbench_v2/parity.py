@@ -15,6 +15,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from loom_parity import upstream
+from loom_parity.contract import Case, ParityContext, answer, answer_variants
+
 from loom_bench_longbench_v2.benchmark import (
     ACCURACY,
     COMPENSATED,
@@ -30,14 +33,11 @@ from loom_bench_longbench_v2.benchmark import (
     sample_of,
 )
 from loom_bench_longbench_v2.plugin import AUTHORS_LENGTH, LongBenchV2Options
-from loom_core.data.access import records
-from loom_parity import upstream
 from loom_core.contract.protocols import Graded
-from loom_core.data.access import Unavailable
-from loom_parity.contract import Case, ParityContext, answer, answer_variants
+from loom_core.contract.types import Json, Prompt, Sample
+from loom_core.data.access import Unavailable, records
 from loom_core.doubles.server import ToyTokenizer, WordTokenizer
 from loom_core.prompting.truncate import fit
-from loom_core.contract.types import Json, Prompt, Sample
 
 PREDICTING, COUNTING = "pred.py", "result.py"
 MODEL = "GLM-4-9B-Chat"

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from loom_bench_longbench_v2.benchmark import ACCURACY, COMPENSATED, LongBenchV2
 from loom_bench_longbench_v2.plugin import LongBenchV2Options
-
-from loom_core.contract.protocols import Graded
-from loom_core.data.access import DataDir, Unavailable
-from loom_core.contract.errors import DataError
-from loom_core.registry.plugins import installed
-from loom_core.doubles.server import ToyTokenizer
 from loom_kit.gold import agrees, score_gold_row
 from loom_kit.upstream import put
-from loom_core.prompting.truncate import fit
+
+from loom_core.contract.errors import DataError
+from loom_core.contract.protocols import Graded
 from loom_core.contract.types import Prompt, Response, Sample, Scored, Timing
+from loom_core.data.access import DataDir, Unavailable
+from loom_core.doubles.server import ToyTokenizer
+from loom_core.prompting.truncate import fit
+from loom_core.registry.plugins import installed
 
 SHARED = Path(os.environ.get("LOOM_SHARED") or Path(__file__).resolve().parents[4] / "shared")
 PROMPTS = SHARED / "data" / "longbench_v2" / "prompts"

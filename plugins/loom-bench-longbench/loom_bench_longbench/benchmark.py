@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 
+from loom_kit.gold import gold_scored
+
 from loom_bench_longbench.plugin import EXTENDED_TASKS, TASKS, LongBenchOptions
 from loom_bench_longbench.prompts import fill, read_entry
 from loom_bench_longbench.settings import (
@@ -19,13 +21,12 @@ from loom_bench_longbench.settings import (
     bucket,
 )
 from loom_bench_longbench.table import table
-from loom_core.data.access import records
-from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Tokenizer
 from loom_core.contract.errors import DataError, UsageError, nearest
 from loom_core.contract.keys import digest
-from loom_core.data.pins import Pinned
-from loom_kit.gold import gold_scored
+from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Tokenizer
 from loom_core.contract.types import DataSource, Generation, Json, Sample, Task, Truncation
+from loom_core.data import records
+from loom_core.data.pins import Pinned
 
 PROMPTS = "longbench/LongBench/config/dataset2prompt.json"
 LIMITS = "longbench/LongBench/config/dataset2maxlen.json"

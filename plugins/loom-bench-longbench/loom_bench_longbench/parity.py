@@ -12,11 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from loom_parity import upstream
+from loom_parity.contract import Case, ParityContext, answer_variants
+
 from loom_bench_longbench.benchmark import LongBench
 from loom_bench_longbench.plugin import TASKS
 from loom_bench_longbench.settings import SETTINGS
-from loom_parity import upstream
-from loom_parity.contract import Case, ParityContext, answer_variants
 from loom_core.contract.types import Json
 
 FOLDER = "LongBench"

@@ -16,16 +16,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from loom_parity import upstream
+from loom_parity.contract import Case, ParityContext, answer, answer_variants
+
 from loom_bench_longsafety.benchmark import META, LongSafety, sample
 from loom_bench_longsafety.judging import answer_safe
 from loom_bench_longsafety.official import read_official
 from loom_bench_longsafety.plugin import AgentOptions, LongSafetyOptions
 from loom_bench_longsafety.table import POSITIONS, RATE
-from loom_parity import upstream
 from loom_core.contract.protocols import Graded
-from loom_parity.contract import Case, ParityContext, answer, answer_variants
-from loom_core.data.records import Record, read_records
 from loom_core.contract.types import Json, Scored
+from loom_core.data.records import Record, read_records
 
 REPLIES = (
     "0",

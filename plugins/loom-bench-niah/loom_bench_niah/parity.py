@@ -16,16 +16,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from loom_parity import upstream
+from loom_parity.contract import Case, ParityContext, answer_variants
+
 from loom_bench_niah.benchmark import EVALUATOR, RUN, Niah
 from loom_bench_niah.judging import CRITERIA
 from loom_bench_niah.plugin import NiahOptions
 from loom_bench_niah.wording import RUN_CLASS
-from loom_parity import upstream
-from loom_core.data.access import Unavailable, read_pins
-from loom_parity.contract import Case, ParityContext, answer_variants
-from loom_core.prompting.render import messages
-from loom_core.doubles.server import ToyTokenizer, WordTokenizer
 from loom_core.contract.types import Json, Sample
+from loom_core.data.access import Unavailable, read_pins
+from loom_core.doubles.server import ToyTokenizer, WordTokenizer
+from loom_core.prompting.render import messages
 
 PACKAGE = "needlehaystack"
 AWAY = (

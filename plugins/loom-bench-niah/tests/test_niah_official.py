@@ -18,14 +18,14 @@ from loom_bench_niah.judging import Judge, mark
 from loom_bench_niah.plugin import NiahJudgeOptions, NiahOptions
 from loom_bench_niah.scoring import Contains, WordRecall, contains, word_recall
 from loom_bench_niah.wording import read_frame
-
-from loom_core.contract.protocols import Graded
-from loom_core.data.access import DataDir, Unavailable
-from loom_core.contract.errors import DataError
 from loom_parity.contract import answer
-from loom_core.registry.plugins import installed
-from loom_core.doubles.server import ToyTokenizer
+
+from loom_core.contract.errors import DataError
+from loom_core.contract.protocols import Graded
 from loom_core.contract.types import Prompt, Sample, Scored
+from loom_core.data.access import DataDir, Unavailable
+from loom_core.doubles.server import ToyTokenizer
+from loom_core.registry.plugins import installed
 
 ROOT = Path(__file__).resolve().parents[3]
 MIRROR = Path(os.environ.get("LOOM_SHARED", ROOT.parent / "shared")) / "data"

@@ -16,14 +16,14 @@ from loom_bench_passkey.plugin import PasskeyOptions
 from loom_bench_passkey.prompts import hide
 from loom_bench_passkey.settings import LOOM, Settings, spaced
 
-from loom_core.data.access import DataDir
 from loom_core.contract.errors import UsageError
 from loom_core.contract.keys import digest, plain
 from loom_core.contract.options import build
-from loom_core.prompting.render import render
-from loom_core.doubles.server import ToyTokenizer
-from loom_core.prompting.truncate import most_units
 from loom_core.contract.types import Sample
+from loom_core.data.access import DataDir
+from loom_core.doubles.server import ToyTokenizer
+from loom_core.prompting.render import render
+from loom_core.prompting.truncate import most_units
 
 NOWHERE = DataDir(mirror=None, cache=Path("/nonexistent"), offline=True)
 

@@ -8,6 +8,8 @@ from functools import cached_property
 from itertools import count
 from pathlib import Path
 
+from loom_kit.gold import gold_scored
+
 from loom_bench_ruler.chains import loom_chains
 from loom_bench_ruler.counting import frequent, loom_common
 from loom_bench_ruler.draft import Maker
@@ -31,10 +33,9 @@ from loom_bench_ruler.settings import (
 from loom_bench_ruler.table import table
 from loom_bench_ruler.words import own_book
 from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Tokenizer
+from loom_core.contract.types import DataSource, Generation, Json, Sample, Task
 from loom_core.data.access import read_pins
 from loom_core.prompting.render import Chat
-from loom_kit.gold import gold_scored
-from loom_core.contract.types import DataSource, Generation, Json, Sample, Task
 
 LEVELS = {"loom": (4096, 8192), "official": (4096, 8192, 16384, 32768, 65536, 131072)}
 SAMPLES = {"loom": 20, "official": 500}

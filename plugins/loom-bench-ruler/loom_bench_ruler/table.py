@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from loom_bench_ruler.plugin import TASKS
-from loom_core.contract.protocols import Graded, Line
 from loom_core.contract.options import number
+from loom_core.contract.protocols import Graded, Line
 from loom_core.score.tables import rows_of
 
 THRESHOLD = 85.6

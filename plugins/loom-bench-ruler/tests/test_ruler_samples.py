@@ -19,16 +19,16 @@ from loom_bench_ruler.meter import Meter, Pool, Strand
 from loom_bench_ruler.needles import halves
 from loom_bench_ruler.plugin import TASKS, RulerOptions
 from loom_bench_ruler.words import own, own_book, prose
+from loom_kit.tokenizers import embedded_tokenizer
 
-from loom_core.data.access import DataDir
 from loom_core.contract.errors import UsageError
 from loom_core.contract.keys import digest, plain
 from loom_core.contract.options import build
-from loom_core.registry.plugins import installed
-from loom_core.prompting.render import render
-from loom_core.doubles.server import ToyTokenizer
-from loom_kit.tokenizers import embedded_tokenizer
 from loom_core.contract.types import Response, Sample, Task, Timing
+from loom_core.data.access import DataDir
+from loom_core.doubles.server import ToyTokenizer
+from loom_core.prompting.render import render
+from loom_core.registry.plugins import installed
 
 NOWHERE = DataDir(mirror=None, cache=Path("/nonexistent"), offline=True)
 

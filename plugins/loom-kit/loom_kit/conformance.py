@@ -11,19 +11,18 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import click
-
-from loom_core.contract.protocols import Benchmark
 from loom_core.contract.errors import LoomError, UsageError, nearest
 from loom_core.contract.options import build, describe
-from loom_core.registry.plugins import GROUP, Catalog, Found, installed, resolve
-from loom_core.contract.specs import AugmentationSpec, BenchmarkSpec, MetricSpec, ReportSpec, ServerSpec
+from loom_core.contract.protocols import Benchmark
+from loom_core.contract.specs import AugmentationSpec, BenchmarkSpec, CommandSpec, MetricSpec, ReportSpec, ServerSpec
+from loom_core.contract.types import Sample, Task
+from loom_core.registry.plugins import COMMANDS_GROUP, GROUP, Catalog, Found, installed, resolve
 from loom_kit.conformance_benchmark import check_benchmark, some_samples
 from loom_kit.conformance_command import check_commands
 from loom_kit.conformance_metric import check_metric
@@ -34,11 +33,9 @@ from loom_kit.conformance_strategy import check_strategy
 from loom_kit.protocols import implements
 from loom_kit.rows import Row as Row
 from loom_kit.rows import attempt, reason
-from loom_core.contract.types import Sample, Task
 
 HEAVY = ("torch", "numpy", "transformers", "datasets")
 SAMPLES_OF_A_METRIC = 2
-COMMANDS_GROUP = "loom.commands"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ def check_package(distribution: str, given: Given = Given()) -> Iterator[Row]:
     for point in [*points, *commands]:
         yield _import_weight(point.value.partition(":")[0])
     for point in commands:
-        yield from check_commands(point.name, partial(_add_commands, point), given.commands)
+        yield from check_commands(point.name, partial(_commands_of, point), given.commands)
     for broken in catalog.broken:
         if broken.distribution == distribution:
             yield Row(broken.name, "registers", False, broken.why)
@@ -88,8 +85,9 @@ def check_package(distribution: str, given: Given = Given()) -> Iterator[Row]:
                 yield from check_spec(found, catalog, given)
 
 
-def _add_commands(point: importlib.metadata.EntryPoint, group: click.Group) -> None:
-    point.load().loom_commands(group)
+def _commands_of(point: importlib.metadata.EntryPoint) -> Sequence[CommandSpec]:
+    given: Sequence[CommandSpec] = point.load().loom_commands()
+    return given
 
 
 def _import_weight(module: str) -> Row:

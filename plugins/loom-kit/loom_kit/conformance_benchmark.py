@@ -15,17 +15,18 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from loom_core.contract.protocols import Benchmark
-from loom_core.data.access import DataDir, Unavailable
+from loom_parity.contract import answer
+
 from loom_core.contract.keys import digest, plain
 from loom_core.contract.options import build
-from loom_parity.contract import answer
-from loom_core.registry.plugins import resolve
+from loom_core.contract.protocols import Benchmark
 from loom_core.contract.specs import BenchmarkSpec, MetricSpec
-from loom_core.run.store import sample_from
-from loom_core.doubles.server import ToyTokenizer, oracle_text
-from loom_kit.rows import Row, attempt, reason
 from loom_core.contract.types import Response, Sample, Scored, Task
+from loom_core.data.access import DataDir, Unavailable
+from loom_core.doubles.server import ToyTokenizer, oracle_text
+from loom_core.registry.plugins import resolve
+from loom_core.run.store import sample_from
+from loom_kit.rows import Row, attempt, reason
 
 SAMPLES = 4
 TOLERANCE = 1e-8

@@ -5,35 +5,45 @@ Knows the entry-point group `loom.commands`; knows no command.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import click
 from click.testing import CliRunner
 
+from loom_core.contract.specs import CommandSpec
+from loom_core.registry.plugins import resolve
 from loom_kit.rows import Row, attempt, reason
 
 
-def check_commands(subject: str, add: Callable[[click.Group], Any], taken: frozenset[str]) -> Iterator[Row]:
-    """One row a rule and command. add: the plugin's `loom_commands`. taken: names of loom's own commands."""
-    group = click.Group()
+def check_commands(subject: str, specs: Callable[[], Sequence[CommandSpec]], taken: frozenset[str]) -> Iterator[Row]:
+    """One row a rule and command. specs: the plugin's `loom_commands`. taken: names of loom's own commands."""
     try:
-        add(group)
+        found = list(specs())
     except Exception as error:  # noqa: BLE001 - whatever a plugin raises is its result
-        yield Row(subject, "adds its commands", False, f"raised {reason(error)}")
+        yield Row(subject, "registers its commands", False, f"raised {reason(error)}")
         return
-    yield Row(subject, "adds its commands", bool(group.commands), "" if group.commands else "no command was added")
-    for name, command in group.commands.items():
-        yield attempt(f"loom {name}", "has a name of its own", partial(_own_name, name, taken))
-        yield attempt(f"loom {name}", "shows its help", partial(_helps, command))
+    wrong = [spec for spec in found if not isinstance(spec, CommandSpec)]
+    why = f"{wrong[0]!r} is not a CommandSpec" if wrong else "" if found else "no command was registered"
+    yield Row(subject, "registers its commands", not why, why)
+    for spec in (spec for spec in found if isinstance(spec, CommandSpec)):
+        yield attempt(f"loom {spec.name}", "has a name of its own", partial(_own_name, spec.name, taken))
+        yield attempt(f"loom {spec.name}", "has a summary", partial(_summary, spec))
+        yield attempt(f"loom {spec.name}", "shows its help", partial(_helps, spec))
+
+
+def _summary(spec: CommandSpec) -> None:
+    assert spec.summary.strip(), "summary is empty: it is the command's line in `loom --help`"
 
 
 def _own_name(name: str, taken: frozenset[str]) -> None:
     assert name not in taken, f"loom has a command {name!r}, which would hide this one: choose another name"
 
 
-def _helps(command: click.Command) -> None:
-    done = CliRunner().invoke(command, ["--help"], prog_name="loom")
+def _helps(spec: CommandSpec) -> None:
+    command = resolve(spec.factory)
+    assert isinstance(command, click.Command), f"{spec.factory} is not a click command"
+    group = click.Group(commands={spec.name: command}, context_settings={"help_option_names": ["-h", "--help"]})
+    done = CliRunner().invoke(group, [spec.name, "--help"], prog_name="loom")
     assert done.exit_code == 0, f"--help ends with code {done.exit_code}: {done.exception or done.output.strip()[:200]}"
     assert command.get_short_help_str(), "no help text: give the command a docstring"

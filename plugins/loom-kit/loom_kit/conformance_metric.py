@@ -14,15 +14,16 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from loom_core.contract.protocols import MOST_CALLS
+from loom_parity.contract import answer, answer_variants
+
 from loom_core.contract.errors import LoomError
 from loom_core.contract.keys import plain
-from loom_parity.contract import answer, answer_variants
 from loom_core.contract.prompt import segment
+from loom_core.contract.protocols import MOST_CALLS
 from loom_core.contract.specs import MetricSpec
+from loom_core.contract.types import Prompt, Sample, Scored, Turn
 from loom_core.doubles.server import oracle_text
 from loom_kit.rows import NotChecked, Row, TooSlow, attempt, bounded, reason
-from loom_core.contract.types import Prompt, Sample, Scored, Turn
 
 HUGE = 1_000_000
 """Characters of the huge answer: what a model that never stops may say."""

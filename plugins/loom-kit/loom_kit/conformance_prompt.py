@@ -11,15 +11,15 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
-from loom_core.contract.protocols import Tokenizer
 from loom_core.contract.errors import LoomError
 from loom_core.contract.evidence import Kept, Rewritten
 from loom_core.contract.options import build
 from loom_core.contract.prompt import context_indices, only_context_changed, segment
+from loom_core.contract.protocols import Tokenizer
 from loom_core.contract.specs import AugmentationSpec
+from loom_core.contract.types import Prompt
 from loom_core.doubles.server import ToyTokenizer
 from loom_kit.rows import NotChecked, Row, TooSlow, attempt, bounded, reason
-from loom_core.contract.types import Prompt
 
 HUGE = 100_000
 """Characters of the huge context."""

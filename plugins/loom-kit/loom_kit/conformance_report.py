@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from loom_report import build
+
 from loom_core.contract.specs import ReportSpec
+from loom_core.contract.types import Json
 from loom_kit.rows import Row, attempt, reason
 from loom_kit.runs import DENSE, Answerer, Made, MadeArm, MadeTask, hostile, make_run, retrieves
-from loom_core.contract.types import Json
 
 SNAP = MadeArm("snapkv:budget=4x", 0.25, query_aware=True)
 TASK = MadeTask(levels={"1k": 1024, "2k": 2048}, repeats=1, depths=(0.0, 1.0))

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from loom_core.contract.protocols import ModelCard, Session
 from loom_core.contract.errors import LoomError
 from loom_core.contract.prompt import segment
-from loom_core.prompting.render import render
+from loom_core.contract.protocols import ModelCard, Session
 from loom_core.contract.specs import ServerSpec
-from loom_kit.rows import NotChecked, Row, attempt, reason
 from loom_core.contract.types import Arm, Generation, Prompt, Request, Response
+from loom_core.prompting.render import render
+from loom_kit.rows import NotChecked, Row, attempt, reason
 
 DENSE = Arm(name="dense")
 LIMITS = (8, 1, 5, 8, 8)

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from loom_core.contract.protocols import MOST_CALLS, ModelCard
+from loom_parity.contract import answer
+
 from loom_core.contract.errors import LoomError
 from loom_core.contract.options import build
-from loom_parity.contract import answer
+from loom_core.contract.protocols import MOST_CALLS, ModelCard
 from loom_core.contract.specs import AugmentationSpec
-from loom_kit.conformance_prompt import prompts
-from loom_core.doubles.server import ToyTokenizer
-from loom_kit.rows import NotChecked, Row, attempt, reason
 from loom_core.contract.types import Generation, Prompt, Turn
+from loom_core.doubles.server import ToyTokenizer
+from loom_kit.conformance_prompt import prompts
+from loom_kit.rows import NotChecked, Row, attempt, reason
 
 WINDOW = 16_384
 REPLIES = ("", "unanswerable", "Yes", "1", "None of the passages helps. " * 40, "[1] [2] 3, 4\n\n- 5", "答案 \x00")

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from loom_core.contract.protocols import Metric
 from loom_core.contract.errors import PluginError, UsageError, nearest
 from loom_core.contract.options import build
-from loom_core.registry.plugins import installed
+from loom_core.contract.protocols import Metric
 from loom_core.contract.types import Json, Prompt, Sample, Scored
+from loom_core.registry.plugins import installed
 
 
 def score_gold_row(row: Mapping[str, Json]) -> Json:

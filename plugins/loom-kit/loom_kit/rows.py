@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from loom_core.data.access import Unavailable
 from loom_core.contract.errors import LoomError
+from loom_core.data.access import Unavailable
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from loom_core.contract.keys import digest, plain
 from loom_core.contract.prompt import segment
-from loom_core.run.store import RunFolder
 from loom_core.contract.types import Evidence, Job, Json, KVUse, Prompt, Response, Sample, Saves, Score, Timing
+from loom_core.run.store import RunFolder
 from loom_core.run.writing import to_line, write_json
 
 KV_BYTES_PER_TOKEN = 4096

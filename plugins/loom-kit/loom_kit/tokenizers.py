@@ -9,10 +9,10 @@ import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 
-from loom_core.contract.protocols import Server, Tokenizer
 from loom_core.contract.options import build
-from loom_core.registry.plugins import installed
+from loom_core.contract.protocols import Server, Tokenizer
 from loom_core.doubles.server import ToyTokenizer
+from loom_core.registry.plugins import installed
 
 PIECE = re.compile(r"\s?\w{1,12}|\s?[^\w\s]|\s")
 

@@ -13,9 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from loom_core.contract.types import DataSource
 from loom_core.data.access import DataDir
 from loom_core.data.download import Http
-from loom_core.contract.types import DataSource
 
 COMMIT = "c0ffee" * 6 + "c0de"
 """What the stand-in says each revision on the hub is."""

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from loom_report import ledger
+
 from loom_core.contract.errors import RunError, UsageError
-from loom_core.run.settings_diff import Knob, differing, settings, shown
 from loom_core.pipeline import Result, continued_config, prepare, run, stored_config
 from loom_core.registry.plugins import Catalog
 from loom_core.run.runner import Progress
 from loom_core.run.selection import select
+from loom_core.run.settings_diff import Knob, differing, settings, shown
 from loom_core.run.store import RunFolder, read_json
 
 MOST_UNPACKED, MOST_RATIO = 64 << 20, 200

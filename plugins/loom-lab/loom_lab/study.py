@@ -17,27 +17,36 @@ from pathlib import Path
 from typing import Any
 
 import loom_report as report
+
 from loom_core import pipeline
-from loom_core.run.absent import refused
-from loom_core.run.config import RunConfig, with_templates
 from loom_core.contract.errors import LoomError, RunError, UsageError
 from loom_core.contract.keys import digest
-from loom_core.run.placement import check, place
+from loom_core.contract.tomlfile import read_toml
+from loom_core.contract.types import Job, Json
 from loom_core.registry.plugins import Catalog
+from loom_core.run.absent import refused
+from loom_core.run.config import RunConfig, with_templates
+from loom_core.run.placement import check, place
 from loom_core.run.runner import Outcome, Progress
 from loom_core.run.selection import select
 from loom_core.run.store import RunFolder, read_json, read_lines
-from loom_core.contract.tomlfile import read_toml
-from loom_core.contract.types import Job, Json
 from loom_core.run.writing import recording, to_line, whole_file, write_json
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Study:
     """Systems by name, in the order of the file; `out` holds a folder for each, and the joined run."""
 
     out: Path
     systems: Mapping[str, RunConfig]
+
+    def check(self, catalog: Catalog) -> None:
+        """See `pipeline.RunFile`."""
+        check_study(self, catalog)
+
+    def run(self, catalog: Catalog, command: list[str], progress: Progress) -> Joined:
+        """See `pipeline.RunFile`."""
+        return run_study(self, catalog, command, progress)
 
 
 @dataclass

@@ -26,7 +26,7 @@ class CodeOptions:
 
 @hookimpl
 def loom_metrics() -> Sequence[MetricSpec]:
-    """One answer's code passes its tests, or not; pass@k is formed over repeats (loom_core.score.tables.pass_at_k_line)."""
+    """One answer's code passes its tests, or not; pass@k is formed over repeats (`tables.pass_at_k_line`)."""
     return (
         MetricSpec(
             name="code_passes",

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 from loom_core.contract.protocols import Benchmark, Data, Metric, Tokenizer
+from loom_core.contract.types import Json, Sample, Scored, Task
 from loom_core.data.access import Unavailable
-from loom_core.contract.types import Json, Response, Sample, Scored, Task, Timing
+from loom_core.serving.answering import answer as answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,12 +110,6 @@ class Parity(Protocol):
 
         A side that raised is `{"raises": "IndexError"}`.
         """
-
-
-def answer(text: str) -> Response:
-    """A finished response with this text, as a scorer sees one."""
-    timing = Timing(queued=0.0, started=0.0, first_token=None, ended=0.0)
-    return Response(key="", text=text, finish="stop", n_in=0, n_out=0, timing=timing)
 
 
 FULL_WIDTH = {**{code: code + 0xFEE0 for code in range(0x21, 0x7F)}, 0x20: 0x3000}

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
-from loom_parity import certificate
 from loom_core.contract.errors import PluginError
 from loom_core.contract.keys import plain
 from loom_core.contract.specs import BenchmarkSpec
 from loom_core.contract.types import Json
+from loom_parity import certificate
 
 FILE = "reproduced.json"
 TINY = 1e-9

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from loom_parity.comparing import compare, equal, limited, shown
+from loom_parity.contract import Case, ParityContext
 
 from loom_core.contract.errors import PluginError, UsageError
-from loom_parity.contract import Case, ParityContext
 from loom_core.contract.types import Json
 
 NUMBERS = st.floats(allow_nan=True) | st.integers() | st.booleans()

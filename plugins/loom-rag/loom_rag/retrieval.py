@@ -16,13 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from loom_rag.chunking import Chunk, chunks, n_tokens, put_together, token_starts
-from loom_core.contract.protocols import Tokenizer
 from loom_core.contract.errors import ModelError, PluginError
 from loom_core.contract.evidence import Kept, Rewritten
 from loom_core.contract.options import option
 from loom_core.contract.prompt import context_indices, with_texts
+from loom_core.contract.protocols import Tokenizer
 from loom_core.contract.types import Budget, Json, Prompt
+from loom_rag.chunking import Chunk, chunks, n_tokens, put_together, token_starts
 
 DEFAULT_K = 5
 INDEXES_KEPT = 16

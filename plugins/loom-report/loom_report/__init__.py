@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from loom_report.render import html
-from loom_report.render import markdown
-from loom_report.render import samples
-from loom_report.build import SCHEMA, build
-from loom_core.run.store import RunFolder
 from loom_core.contract.types import Json
+from loom_core.run.store import RunFolder
 from loom_core.run.writing import whole_file, write_json
+from loom_report.build import SCHEMA, build
+from loom_report.render import html, markdown, samples
 
 __all__ = ["SCHEMA", "build", "write"]
 

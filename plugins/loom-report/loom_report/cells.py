@@ -11,15 +11,13 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from loom_report.statistics import stats
-from loom_report.statistics import strata
-from loom_report import unscored
-from loom_report import weighting
-from loom_report.costs import Footing, common_footing, cost
 from loom_core.contract.keys import seed_of
-from loom_report.ledger import Answer, Ledger
-from loom_report.evidence_losses import evidence
 from loom_core.contract.types import Json
+from loom_report import unscored, weighting
+from loom_report.costs import Footing, common_footing, cost
+from loom_report.evidence_losses import evidence
+from loom_report.ledger import Answer, Ledger
+from loom_report.statistics import stats, strata
 
 BASELINE = "dense"
 ALPHA = 0.05

@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any, NamedTuple, TypeAlias
 
-from loom_report import cells
-from loom_report.statistics import stats
-from loom_report import ledger as ledger_module
-from loom_report.cells import Metric
 from loom_core.contract.errors import RunError, UsageError, nearest
 from loom_core.contract.keys import digest
-from loom_report.ledger import Answer, Ledger
-from loom_core.run.store import Damage, RunFolder, read_json, read_lines
 from loom_core.contract.types import Json
+from loom_core.run.store import Damage, RunFolder, read_json, read_lines
+from loom_report import cells
+from loom_report import ledger as ledger_module
+from loom_report.cells import Metric
+from loom_report.ledger import Answer, Ledger
+from loom_report.statistics import stats
 
 SCHEMA = 1
 """Keys of schema 1.

@@ -14,9 +14,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
-from loom_core.contract.protocols import Benchmark, Graded, Line
 from loom_core.contract.errors import LoomError
 from loom_core.contract.keys import seed_of
+from loom_core.contract.protocols import Benchmark, Graded, Line
 
 LineName: TypeAlias = tuple[str, str]
 Spot: TypeAlias = tuple[str, str, int]

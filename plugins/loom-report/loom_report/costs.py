@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, median
 from typing import NamedTuple
 
-from loom_report.ledger import Answer, Call
 from loom_core.contract.types import Json
+from loom_report.ledger import Answer, Call
 
 
 class Condition(NamedTuple):

@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from loom_report.ledger import Answer, EvidenceLeft
 from loom_core.contract.types import Json
+from loom_report.ledger import Answer, EvidenceLeft
 
 CAUSES = ("retrieval", "truncation", "model")
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from loom_report.compare import prints_of
 from loom_core.contract.keys import digest
-from loom_report.build import build, rows_of
-from loom_core.run.store import RunFolder, read_json
 from loom_core.contract.types import Json
+from loom_core.run.store import RunFolder, read_json
+from loom_report.build import build, rows_of
+from loom_report.compare import prints_of
 
 ASKED = ("name", "benchmark_version", "version", "options", "generation", "truncation", "chat", "extract")
 """What of a task must be equal for its scores to stand in one ranking; and its questions themselves."""

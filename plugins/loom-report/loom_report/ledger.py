@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from loom_core.contract.border import LARGEST
-from loom_core.run.store import Damage, Responses, RunFolder, read_json, read_lines
-from loom_core.prompting.thinking import MARKS, UNFINISHED
 from loom_core.contract.types import Json
+from loom_core.prompting.thinking import MARKS, UNFINISHED
+from loom_core.run.store import Damage, Responses, RunFolder, read_json, read_lines
 from loom_report.weighting import Steered, everything_asked
 
 State: TypeAlias = Literal["answered", "error", "missing"]

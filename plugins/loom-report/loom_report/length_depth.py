@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
-from loom_report.statistics import stats
+from loom_core.contract.types import Json
 from loom_report.cells import BASELINE, Metric, levels_of, metrics_of, scored_of
 from loom_report.ledger import Answer, Ledger
-from loom_core.contract.types import Json
+from loom_report.statistics import stats
 
 MOST_DEPTHS = 12
 DEPTH_BINS = 10

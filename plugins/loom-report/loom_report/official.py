@@ -13,17 +13,16 @@ import random
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 
-from loom_report import cells
-from loom_report.statistics import stats
-from loom_report.statistics import strata
-from loom_report.composition import Composition, LineName, WeighedRow, compositions, metric_of, spot
-from loom_core.contract.protocols import Benchmark, Graded, Line
 from loom_core.contract.errors import LoomError
 from loom_core.contract.guard import described
 from loom_core.contract.keys import plain, seed_of
-from loom_report.statistics.resample import Cluster, Draws, resample, rows_of, strata_of
-from loom_core.run.selection import Chosen, Selection
+from loom_core.contract.protocols import Benchmark, Graded, Line
 from loom_core.contract.types import Json, Task
+from loom_core.run.selection import Chosen, Selection
+from loom_report import cells
+from loom_report.composition import Composition, LineName, WeighedRow, compositions, metric_of, spot
+from loom_report.statistics import stats, strata
+from loom_report.statistics.resample import Cluster, Draws, resample, rows_of, strata_of
 
 DRAWS = 1000
 LEAST_DRAWS = 100

@@ -13,10 +13,9 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from loom_report import anytime
-from loom_report.statistics import stats
-from loom_report.statistics import strata
 from loom_core.contract.types import Json
+from loom_report import anytime
+from loom_report.statistics import stats, strata
 
 Rows: TypeAlias = Sequence[tuple[Hashable, float]]
 """(unit, value) of each answer."""

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from loom_core.contract.errors import ModelError, UsageError
 from loom_core.contract.options import table
-from loom_core.prompting.render import messages, prefill_text
 from loom_core.contract.types import Json, Request
+from loom_core.prompting.render import messages, prefill_text
 from loom_server_api.plugin import ApiOptions
 
 ROUTES = {"chat": "/chat/completions", "completions": "/completions"}

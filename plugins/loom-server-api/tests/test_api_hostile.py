@@ -19,9 +19,9 @@ from loom_server_api.plugin import ApiOptions
 from loom_server_api.reply import Stream, whole
 from loom_server_api.session import ApiSession
 
-from loom_core.contract.protocols import ModelCard
 from loom_core.contract.errors import ModelError
 from loom_core.contract.prompt import segment
+from loom_core.contract.protocols import ModelCard
 from loom_core.contract.types import Arm, Generation, Prompt, Request, Response
 
 Answer = Callable[[BaseHTTPRequestHandler], None]

@@ -19,12 +19,12 @@ from loom_server_api.plugin import ApiOptions
 from loom_server_api.reply import Broken, Refused, Reply, Stream, whole
 from loom_server_api.verdict import Counts, price, response_of
 
-from loom_core.serving.answering import by_group, first_stop
 from loom_core.contract.errors import ModelError, UsageError
 from loom_core.contract.options import build, identity
 from loom_core.contract.prompt import segment
-from loom_core.doubles.server import ToyTokenizer
 from loom_core.contract.types import Generation, Prompt, Request, Timing
+from loom_core.doubles.server import ToyTokenizer
+from loom_core.serving.answering import by_group, first_stop
 
 TIMING = Timing(queued=0.0, started=0.0, first_token=None, ended=1.0)
 CONTEXT = segment("context", "one two three four. ")

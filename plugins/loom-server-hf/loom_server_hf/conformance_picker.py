@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from loom_kit.rows import Row
+
 from loom_core.contract.types import Budget
 from loom_server_hf.conformance import toy_prompts
 from loom_server_hf.engine import Engine

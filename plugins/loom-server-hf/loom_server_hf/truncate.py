@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from loom_core.contract.protocols import Tokenizer
 from loom_core.contract.errors import ModelError
+from loom_core.contract.protocols import Tokenizer
+from loom_core.contract.types import Prompt, Truncation
 from loom_core.prompting.render import render
 from loom_core.prompting.truncate import fit
-from loom_core.contract.types import Prompt, Truncation
 from loom_server_hf.plugin import TruncateOptions
 
 

@@ -21,8 +21,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from loom_core.contract.errors import ModelError
 from loom_core.contract.options import build
-from loom_core.registry.plugins import installed
 from loom_core.contract.types import Arm, Generation, Part, Prompt, Request, Response, Segment
+from loom_core.registry.plugins import installed
 
 DENSE = Arm(name="dense")
 New = Callable[..., Path]

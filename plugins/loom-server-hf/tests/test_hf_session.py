@@ -17,12 +17,12 @@ from loom_server_hf.taken import buckets
 from loom_server_hf.tokenizer import HFTokenizer
 from transformers import PreTrainedTokenizerFast
 
-from loom_core.serving.answering import first_stop, stop_ids
-from loom_core.contract.protocols import ModelCard
 from loom_core.contract.errors import ModelError, UsageError
+from loom_core.contract.protocols import ModelCard
+from loom_core.contract.types import Arm, Generation, KVUse, Part, Prompt, Request, Response, Segment
 from loom_core.registry.names import parse_arms
 from loom_core.registry.plugins import installed
-from loom_core.contract.types import Arm, Generation, KVUse, Part, Prompt, Request, Response, Segment
+from loom_core.serving.answering import first_stop, stop_ids
 
 EOS = 2
 DENSE = Arm(name="dense")

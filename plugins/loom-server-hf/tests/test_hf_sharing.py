@@ -20,9 +20,9 @@ from loom_server_hf.prefix import behind, common
 from loom_server_hf.server import HFServer
 from loom_server_hf.shared import compress, read
 
+from loom_core.contract.types import Arm, Generation, Prompt, Request, Response, Segment, Span
 from loom_core.registry.names import parse_arms
 from loom_core.registry.plugins import installed
-from loom_core.contract.types import Arm, Generation, Prompt, Request, Response, Segment, Span
 
 DENSE = Arm(name="dense")
 CONTEXT = toy_prompts((150,), 400)[0]

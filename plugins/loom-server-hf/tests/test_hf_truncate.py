@@ -14,10 +14,10 @@ from transformers import PreTrainedTokenizerFast
 
 from loom_core.contract.errors import ModelError, UsageError
 from loom_core.contract.options import build
-from loom_core.registry.plugins import installed
 from loom_core.contract.prompt import only_context_changed, segment
-from loom_core.prompting.render import render
 from loom_core.contract.types import Prompt
+from loom_core.prompting.render import render
+from loom_core.registry.plugins import installed
 
 Chat = Any
 

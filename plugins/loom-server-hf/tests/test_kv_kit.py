@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from loom_core.contract.options import option
-from loom_core.registry.plugins import Found, installed
 from loom_core.contract.specs import AugmentationSpec
 from loom_core.contract.types import Budget
+from loom_core.registry.plugins import Found, installed
 
 WINDOW = 8
 MODULE = "loom_test_methods"

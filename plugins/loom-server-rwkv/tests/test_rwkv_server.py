@@ -19,10 +19,10 @@ from loom_server_rwkv.world import WorldTokenizer
 from torch import Tensor
 
 from loom_core.contract.errors import LoomError, ModelError
-from loom_core.registry.names import parse_arms, refusal
 from loom_core.contract.options import build
-from loom_core.registry.plugins import installed
 from loom_core.contract.types import Arm, Generation, Prompt, Request, Response, Segment
+from loom_core.registry.names import parse_arms, refusal
+from loom_core.registry.plugins import installed
 
 transformers = pytest.importorskip("transformers", reason="the reference is transformers' Rwkv")
 DENSE = Arm(name="dense")

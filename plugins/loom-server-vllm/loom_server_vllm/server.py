@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from loom_core.serving import engines
-from loom_core.serving import readers
-from loom_core.contract.protocols import ModelCard
-from loom_core.serving.engines import EngineModelOptions
 from loom_core.contract.errors import UsageError, nearest
 from loom_core.contract.options import table
+from loom_core.contract.protocols import ModelCard
+from loom_core.serving import engines, readers
+from loom_core.serving.engines import EngineModelOptions
 from loom_server_vllm.plugin import VllmOptions
 from loom_server_vllm.session import VllmSession
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from loom_core.contract.protocols import Data
-from loom_core.run.placement import interpreter
-from loom_core.registry.plugins import installed
-from loom_core.prompting.render import render
 from loom_core.contract.types import Arm, Generation, Prompt, Request, Response
+from loom_core.prompting.render import render
+from loom_core.registry.plugins import installed
+from loom_core.run.placement import interpreter
 
 pytestmark = pytest.mark.servers
 

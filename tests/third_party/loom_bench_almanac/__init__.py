@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from loom_core.contract.protocols import BenchmarkBase, Data, Tokenizer
 from loom_core.contract.hookspecs import hookimpl
 from loom_core.contract.options import NoOptions
 from loom_core.contract.prompt import segment
+from loom_core.contract.protocols import BenchmarkBase, Data, Tokenizer
 from loom_core.contract.specs import AugmentationSpec, BenchmarkSpec, MetricSpec
 from loom_core.contract.types import Generation, Prompt, Sample, Scored, Task
 

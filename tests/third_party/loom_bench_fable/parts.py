@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from loom_bench_fable import AgainOptions, FableOptions, HeadOptions, JudgedOptions
-from loom_core.contract.protocols import BenchmarkBase, Data, Judging, Tokenizer
 from loom_core.contract.errors import UsageError
 from loom_core.contract.prompt import context_indices, segment, with_texts
+from loom_core.contract.protocols import BenchmarkBase, Data, Judging, Tokenizer
 from loom_core.contract.types import Generation, JudgeSpec, Prompt, Response, Sample, Scored, Task, Turn
 
 WORDS = ("fox", "crow", "grape", "river", "stone", "lamp", "wolf", "cheese", "hare", "night")

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from loom_core.contract.protocols import BenchmarkBase
 from loom_core.contract.hookspecs import hookimpl
 from loom_core.contract.prompt import segment
+from loom_core.contract.protocols import BenchmarkBase
 from loom_core.contract.specs import BenchmarkSpec
 from loom_core.contract.types import Generation, Prompt, Sample, Task
 

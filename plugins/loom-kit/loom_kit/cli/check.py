@@ -40,7 +40,7 @@ def check(
         return _oracle(oracle, package, server, verbose)
     if package is None:
         raise UsageError("nothing to check", hint="loom check PACKAGE, or loom check --oracle FOLDER")
-    from loom_core.cli import COMMANDS
+    from loom_core.cli.commands import SUMMARIES
     from loom_core.contract.options import assignments
     from loom_kit.conformance import Given, check_package
 
@@ -48,7 +48,7 @@ def check(
         model=model,
         server_options=assignments(",".join(server_options), where="--server-option"),
         model_options=assignments(",".join(model_options), where="--model-option"),
-        commands=frozenset(COMMANDS),
+        commands=frozenset(SUMMARIES),
     )
     failed = passed = 0
     unchecked: list[str] = []

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from loom_report.cli.printing import emit, format_option
 
 
@@ -44,10 +43,11 @@ def reproduce(
     bundle only what it asks is taken: endpoints, names of keys, files, programs and code are yours to say here.
     """
     from loom_report.cli.compare import side_line
-    from loom_core.cli.progress import progress_for
     from loom_report.compare import compare, read
-    from loom_core.registry.plugins import installed
     from loom_report.render.comparison import knob_table, tables
+
+    from loom_core.cli.progress import progress_for
+    from loom_core.registry.plugins import installed
     from loom_lab.reproduce import opened
     from loom_lab.reproduce import reproduce as again
 
@@ -56,7 +56,7 @@ def reproduce(
     given = {"out": str(folder), "workers": workers or 1, "data_dir": data_dir}
     given |= {"model": model} if model else {}
     given |= {name: _said(name, value) for name, value in said.items() if value not in (None, ())}
-    _, progress = progress_for(quiet=quiet or form == "json")
+    progress = progress_for(quiet=quiet or form == "json")
     with opened(source) as before:
         made = again(before, given, installed(), sys.argv, progress, trusted=trust_settings)
         compared = compare(read(before), read(made.result.folder))

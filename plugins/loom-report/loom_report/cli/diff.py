@@ -20,12 +20,12 @@ def diff(first: Path, second: Path, form: str) -> int:
     Compared are the model and its tokenizer and template, the server, options, prompts (BOS, truncation), tasks and
     their data, methods, library versions and the machine. Greyed: what no one asked for.
     """
-    from loom_report.cli.compare import side_line
-    from loom_report.compare import compare, read
     from loom_core.contract.errors import RunError
     from loom_core.run.settings_diff import differing, settings
-    from loom_report.render.comparison import knob_table, tables
     from loom_core.run.store import RunFolder
+    from loom_report.cli.compare import side_line
+    from loom_report.compare import compare, read
+    from loom_report.render.comparison import knob_table, tables
 
     one, other = read(RunFolder(first)), read(RunFolder(second))
     knobs = differing(settings(one.plan, one.manifest), settings(other.plan, other.manifest))

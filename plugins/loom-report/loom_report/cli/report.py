@@ -30,9 +30,8 @@ FORMATS = ("table", "md", "json", "csv", "latex")
 def report(run: Path, html: bool, form: str, bundle: Path | None) -> int:
     """Report RUN: scores with intervals, paired differences to dense, cost. Works on partial and on running runs."""
     from loom_core.contract.errors import RunError, UsageError
-    from loom_report import build
-    from loom_report import write
     from loom_core.run.store import RunFolder
+    from loom_report import build, write
 
     folder = RunFolder(run)
     if bundle is not None:
@@ -46,10 +45,10 @@ def report(run: Path, html: bool, form: str, bundle: Path | None) -> int:
         write(folder)
         say(str(folder.report_html))
     elif form == "table":
-        from loom_core.run.identity import newer_scorers
         from loom_core.registry.plugins import installed
-        from loom_report.render.terminal import show
+        from loom_core.run.identity import newer_scorers
         from loom_core.run.store import read_json
+        from loom_report.render.terminal import show
 
         out = console()
         show(write(folder), out)
@@ -67,8 +66,7 @@ def report(run: Path, html: bool, form: str, bundle: Path | None) -> int:
 
 def printer(form: str) -> Callable[[Mapping[str, Any]], str]:
     """The function of a format from report.json's dict to text; plugins' formats are known by their spec's name."""
-    from loom_report.render import markdown
-    from loom_report.render import tables
+    from loom_report.render import markdown, tables
 
     known: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "md": markdown.render,

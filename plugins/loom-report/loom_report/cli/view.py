@@ -17,8 +17,8 @@ def view(run: Path, port: int) -> int:
     opened at their evidence. Works on a run that is being written: reload the page.
     """
     from loom_core.contract.errors import UsageError
-    from loom_report.render.live import Live, Server
     from loom_core.run.store import RunFolder
+    from loom_report.render.live import Live, Server
 
     live = Live(RunFolder(run))
     try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from loom_core.run.absent import refused
 from loom_report.render.text import one_line
+
 from loom_core.contract.types import Json
+from loom_core.run.absent import refused
 
 FEW = 2
 """Tasks up to which each has a banner of its own; more of them share one."""

@@ -12,6 +12,7 @@ from loom_report.ledger import Ledger
 from loom_report.render.absences import FEW, data_banners
 from loom_report.render.doubts import doubts
 from loom_report.render.text import one_line
+
 from loom_core.contract.types import Json
 
 BEFORE_NUMBERS = ("error", "warning", "note")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from loom_report.render import text
+
 from loom_core.contract.types import Json
 
 HEADS = ("calls", "2+ calls")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from loom_report.render import text
 from loom_report.build import rows_of
+from loom_report.render import text
 from loom_report.render.tables import Cell, Report, Table
 
 HEADS = ("arm", "asked: tokens", "share", "bytes", "held: tokens", "share", "bytes")

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from loom_report.render import svg
-from loom_report.render import text
 from loom_report.build import rows_of
+from loom_report.render import svg, text
 from loom_report.render.svg import Axes, Line, Point, Style
 from loom_report.render.tables import Cell, Report, Table
 

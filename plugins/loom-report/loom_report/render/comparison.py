@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loom_core.run.settings_diff import Knob, shown
 from loom_report.render import text
 from loom_report.render.tables import ALONE, Cell, Table, Tone, mark
+
+from loom_core.run.settings_diff import Knob, shown
 
 Comparison = Mapping[str, Any]
 

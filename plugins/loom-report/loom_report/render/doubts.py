@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from loom_report.ledger import Ledger
+
 from loom_core.contract.types import Json
 
 SHORTEST_CUT = 512

@@ -14,16 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from loom_report.render import authors
-from loom_report.render import charts
-from loom_report.render import svg
-from loom_report.render import tables
-from loom_report.render import text
+from loom_report.render import authors, charts, svg, tables, text
 from loom_report.render.budgets import budgets
 from loom_report.render.losses import losses
 from loom_report.render.markdown import grid_table
 from loom_report.render.metrics import other_metrics
 from loom_report.render.svg import Style, escape
+
 from loom_core.contract.types import Json
 
 MOST_ROWS = 5000

@@ -12,15 +12,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from loom_report.build import build
 from loom_report.cells import metrics_of
-from loom_core.contract.errors import LoomError
 from loom_report.ledger import Ledger
 from loom_report.render import html
-from loom_report.build import build
 from loom_report.render.samples import WHOLE, Asked, full_record, light_record, places_of, ranked_questions
 from loom_report.render.text import visible
-from loom_core.run.store import RunFolder, Samples
+
+from loom_core.contract.errors import LoomError
 from loom_core.contract.types import Json
+from loom_core.run.store import RunFolder, Samples
 
 HOST = "127.0.0.1"
 NAMES = (HOST, "localhost")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from loom_report.render import rewritten
-from loom_report.render import text
 from loom_report.build import rows_of
+from loom_report.render import rewritten, text
 from loom_report.render.tables import Cell, Report, Table
+
 from loom_core.contract.types import Json
 
 HEADS = ("arm", "score", "recall", "lost: retrieval", "truncation", "model", "with", "without", "kept", "time")

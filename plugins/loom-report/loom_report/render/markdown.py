@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from loom_core.run.absent import absence
-from loom_report.render import authors
-from loom_report.render import charts
-from loom_report.render import svg
-from loom_report.render import tables
+from loom_report.render import authors, charts, svg, tables
 from loom_report.render.budgets import budgets
 from loom_report.render.losses import losses
 from loom_report.render.metrics import other_metrics
 from loom_report.render.text import NONE, count, one_line, percent_depth, score
+
 from loom_core.contract.types import Json
+from loom_core.run.absent import absence
 
 _ESCAPED = str.maketrans({c: "\\" + c for c in "\\`*_[]<>#|~"} | {"&": "&amp;"})
 

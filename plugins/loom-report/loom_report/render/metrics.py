@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loom_report.render import beside
-from loom_report.render import text
 from loom_report.build import rows_of
+from loom_report.render import beside, text
 from loom_report.render.tables import Cell, Report, Table, answered
+
 from loom_core.contract.types import Json
 
 

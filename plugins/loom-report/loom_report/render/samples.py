@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from loom_report.cells import Metric, levels_of, metrics_of
-from loom_core.contract.errors import RunError
 from loom_report.ledger import Answer, Ledger, Question
 from loom_report.render.text import cut_middle, visible
-from loom_core.run.store import RunFolder, Samples
+
+from loom_core.contract.errors import RunError
 from loom_core.contract.types import Json, Sample
+from loom_core.run.store import RunFolder, Samples
 
 MOST_SAMPLES = 500
 MOST_BYTES = 30_000_000

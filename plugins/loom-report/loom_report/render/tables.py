@@ -11,12 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from loom_core.run.absent import absence
-from loom_report.render import beside
-from loom_report.render import rewritten
-from loom_report.render import text
 from loom_report.build import rows_of
+from loom_report.render import beside, rewritten, text
+
 from loom_core.contract.types import Json
+from loom_core.run.absent import absence
 
 Tone: TypeAlias = Literal["", "worse", "better", "quiet"]
 Report: TypeAlias = Mapping[str, Any]

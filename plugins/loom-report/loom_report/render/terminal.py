@@ -9,16 +9,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich import box
-from rich.console import Console, RenderableType
-from rich.table import Table as RichTable
-from rich.text import Text
-
-from loom_report.render import authors
-from loom_report.render import tables
+from loom_report.render import authors, tables
 from loom_report.render.losses import losses
 from loom_report.render.metrics import other_metrics
 from loom_report.render.text import one_line
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.table import Table as RichTable
+from rich.text import Text
+
 from loom_core.contract.types import Json
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -33,6 +32,16 @@ def show(report: Mapping[str, Json], console: Console) -> None:
     """Print a report."""
     for renderable in render(report, console.width):
         console.print(renderable)
+
+
+class Shown:
+    """A report as a renderable of rich."""
+
+    def __init__(self, report: Mapping[str, Json]) -> None:
+        self._report = report
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from render(self._report, options.max_width)
 
 
 def render(report: Mapping[str, Any], width: int) -> Iterator[RenderableType]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 
 from loom_report.statistics import stats
+
 from loom_core.contract.protocols import Graded
 from loom_core.contract.types import Json, Sample
 

@@ -1,0 +1,1 @@
+"""Benchmarks without code, for loom: a TOML description beside JSONL records."""
