@@ -25,7 +25,7 @@ from loom_parity import published_cells as tables
 from loom_core.cli import cli
 from loom_core.contract import errors, hookspecs, specs
 from loom_core.contract.options import NoOptions, describe
-from loom_core.registry.commands import commands
+from loom_core.registry.commands import installed_commands
 from loom_core.registry.plugins import Catalog, Found, installed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -142,7 +142,7 @@ def _commands() -> Iterator[str]:
 def own_commands() -> list[str]:
     """The commands of this repository's distributions, as `loom --help` lists them."""
     own = own_distributions()
-    return [name for name, command in commands(lambda name, why: None).items() if command.distribution in own]
+    return [name for name, command in installed_commands(lambda name, why: None).items() if command.distribution in own]
 
 
 def _command(command: click.Command, name: str, parent: click.Context) -> Iterator[str]:

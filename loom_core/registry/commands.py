@@ -21,7 +21,7 @@ class Command(NamedTuple):
     distribution: str
 
 
-def commands(broken: Callable[[str, str], None]) -> dict[str, Command]:
+def installed_commands(broken: Callable[[str, str], None]) -> dict[str, Command]:
     """Core's own in the order of a run, then those of other distributions by name. broken: told the name of a plugin
     that cannot be used, and why; it takes no other command away.
     """

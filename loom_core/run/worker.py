@@ -1,7 +1,7 @@
 """One worker: opens a model, answers the bundles of jobs it is sent, writes each response as it comes.
 
-Runs as `python -m loom_core.run.worker`, perhaps in another environment, and speaks JSON lines: orders on standard input,
-events on the descriptor that was standard output (what libraries print goes to standard error). It stores nothing.
+Runs as `python -m loom_core.run.worker`, perhaps in another environment, and speaks JSON lines: orders on standard
+input, events on the descriptor that was standard output (what libraries print goes to standard error). Stores nothing.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ from loom_core.contract.types import (
     Truncation,
     Turn,
 )
-from loom_core.data.access import Unavailable, records
+from loom_core.data import records
+from loom_core.data.access import Unavailable
 from loom_core.data.pins import Pinned
 
 NEW_TOKENS, STEP_WORDS = 512, 250

@@ -35,7 +35,8 @@ from loom_bench_longbench_v2.benchmark import (
 from loom_bench_longbench_v2.plugin import AUTHORS_LENGTH, LongBenchV2Options
 from loom_core.contract.protocols import Graded
 from loom_core.contract.types import Json, Prompt, Sample
-from loom_core.data.access import Unavailable, records
+from loom_core.data import records
+from loom_core.data.access import Unavailable
 from loom_core.doubles.server import ToyTokenizer, WordTokenizer
 from loom_core.prompting.truncate import fit
 
