@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from loom_parity import certificate
-from loom_parity import published_cells as tables
+from loom_parity import certificate, published_cells as tables
 
+from loom_core.api import Catalog, Found, NoOptions, installed
 from loom_core.cli import cli
 from loom_core.contract import errors, hookspecs, specs
-from loom_core.contract.options import NoOptions, describe
+from loom_core.contract.options import describe
 from loom_core.registry.commands import installed_commands
-from loom_core.registry.plugins import Catalog, Found, installed
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference.md"

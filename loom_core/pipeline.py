@@ -16,8 +16,7 @@ from loom_core.contract.keys import digest, plain
 from loom_core.contract.types import Json
 from loom_core.data.access import DataDir
 from loom_core.registry.plugins import Catalog
-from loom_core.run import identity
-from loom_core.run import manifest as manifests
+from loom_core.run import identity, manifest as manifests
 from loom_core.run.absent import refused
 from loom_core.run.config import RunConfig, difference
 from loom_core.run.job_source import job_source

@@ -29,8 +29,8 @@ def measured_run(n: int, out: Path) -> dict[str, Any]:
     import loom_report as report
 
     from loom_core import pipeline
+    from loom_core.api import installed
     from loom_core.cli.progress import Quiet
-    from loom_core.registry.plugins import installed
     from loom_core.run.config import RunConfig
     from loom_core.run.runner import Runner
 

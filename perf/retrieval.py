@@ -23,10 +23,7 @@ from typing import Any
 
 from loom_rag.chunking import chunks, token_starts
 
-from loom_core.contract.options import build
-from loom_core.contract.prompt import segment
-from loom_core.contract.types import Prompt
-from loom_core.registry.plugins import installed
+from loom_core.api import Prompt, build, installed, segment
 
 WORDS = 20_000
 

@@ -19,11 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from loom_core.contract.protocols import Tokenizer
-from loom_core.contract.types import Sample, Task
-from loom_core.data.access import DataDir
-from loom_core.prompting.render import render
-from loom_core.registry.plugins import installed
+from loom_core.api import DataDir, Sample, Task, Tokenizer, installed
+from loom_core.api.serving import render
 from loom_core.run.config import RunConfig
 from loom_core.run.selection import Chosen, select
 

@@ -25,8 +25,8 @@ MEBIBYTE = 1 << 20
 def made_run(path: Path, n: int, gigabytes: float) -> int:
     """A run of `n` passkey samples on the double server, its answers lengthened; returns the bytes of its responses."""
     from loom_core import pipeline
+    from loom_core.api import installed
     from loom_core.cli.progress import Quiet
-    from loom_core.registry.plugins import installed
     from loom_core.run.config import RunConfig
     from loom_core.run.store import RunFolder
     from loom_core.run.writing import to_line
@@ -53,8 +53,8 @@ def measured(path: Path) -> dict[str, Any]:
     """Score and report in this process, peak memory after each; with what the same took in imports before."""
     import loom_report as report
 
+    from loom_core.api import installed
     from loom_core.pipeline import stored_config
-    from loom_core.registry.plugins import installed
     from loom_core.run.selection import select
     from loom_core.run.store import RunFolder
     from loom_core.score.scoring import score_run

@@ -22,9 +22,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from loom_core.contract.types import Arm, Generation, Prompt, Request
-from loom_core.registry.plugins import installed
-from loom_core.serving.engines import EngineModelOptions
+from loom_core.api import Arm, Generation, Prompt, Request, installed
+from loom_core.api.serving import EngineModelOptions
 
 DENSE = Arm(name="dense")
 BLOCK = 128

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from loom_core.registry.plugins import Catalog, load_all
+from loom_core.api import Catalog
+from loom_core.registry.plugins import load_all
 
 HERE = Path(__file__).resolve().parent
 MARK = "LOOM_TEST_MARK"

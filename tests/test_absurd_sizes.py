@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from loom_core.contract.errors import UsageError
+from loom_core.api import UsageError, installed, parse_arms
 from loom_core.pipeline import open_data
-from loom_core.registry.names import parse_arms
-from loom_core.registry.plugins import installed
 from loom_core.run.config import RunConfig
 from loom_core.run.plan import make_plan
 from loom_core.run.selection import select

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from loom_core.contract.types import Job
+from loom_core.api import Job
 from loom_core.run.agenda import Agenda, Bundle
 
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from loom_report import cells
 from loom_report.anytime import PILOT_UNITS, Asked, Standing, allot, elasticities, strata_of
 from loom_report.statistics import stats

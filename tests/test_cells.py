@@ -6,14 +6,12 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_kit.runs import DENSE, Answerer, Made, MadeArm, MadeTask, make_run, retrieves
-from loom_report import cells, ledger
-from loom_report import length_depth as views
+from loom_report import cells, ledger, length_depth as views
 from loom_report.statistics import stats
 
-from loom_core.contract.types import Json, Sample
+from loom_core.api import Json, Sample
 from loom_core.run.store import RunFolder, read_json
 
 SNAP = MadeArm("snapkv:budget=4x", 0.25, query_aware=True)

@@ -15,13 +15,25 @@ from loom_kit.conformance_prompt import check_prompt_method
 from loom_kit.conformance_server import check_server
 from loom_kit.rows import Row
 
-from loom_core.contract.evidence import Kept, Rewritten
-from loom_core.contract.keys import digest
-from loom_core.contract.options import NoOptions, option
-from loom_core.contract.prompt import with_texts
-from loom_core.contract.protocols import ModelCard
-from loom_core.contract.specs import AugmentationSpec, MetricSpec, ServerSpec
-from loom_core.contract.types import Arm, Prompt, Request, Response, Sample, Scored, Timing
+from loom_core.api import (
+    Arm,
+    AugmentationSpec,
+    Kept,
+    MetricSpec,
+    ModelCard,
+    NoOptions,
+    Prompt,
+    Request,
+    Response,
+    Rewritten,
+    Sample,
+    Scored,
+    ServerSpec,
+    Timing,
+    digest,
+    option,
+    with_texts,
+)
 
 HUGE = 20_000
 

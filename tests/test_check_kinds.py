@@ -16,13 +16,24 @@ from loom_kit.conformance_strategy import check_strategy
 from loom_kit.protocols import implements
 from loom_kit.rows import Row
 
-from loom_core.contract.errors import UsageError
-from loom_core.contract.options import NoOptions
-from loom_core.contract.prompt import segment
-from loom_core.contract.protocols import BenchmarkBase
-from loom_core.contract.specs import AugmentationSpec, BenchmarkSpec, MetricSpec, ReportSpec
-from loom_core.contract.types import Evidence, Generation, Prompt, Sample, Scored, Task, Turn
-from loom_core.registry.plugins import installed
+from loom_core.api import (
+    AugmentationSpec,
+    BenchmarkBase,
+    BenchmarkSpec,
+    Evidence,
+    Generation,
+    MetricSpec,
+    NoOptions,
+    Prompt,
+    ReportSpec,
+    Sample,
+    Scored,
+    Task,
+    Turn,
+    UsageError,
+    installed,
+    segment,
+)
 
 
 def faults(rows: Iterator[Row]) -> str:

@@ -7,11 +7,10 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from loom_rag.chunking import GAP, Chunk, chunks, n_tokens, put_together, sentence_ends, token_starts
 
-from loom_core.doubles.server import ToyTokenizer
+from loom_core.api.doubles import ToyTokenizer
 
 TEXTS = st.one_of(
     st.text(max_size=300),

@@ -12,13 +12,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 import loom_core.cli.data as command
-from loom_core.contract.errors import UsageError
-from loom_core.contract.hookspecs import hookimpl
-from loom_core.contract.options import option
-from loom_core.contract.protocols import BenchmarkBase
-from loom_core.contract.specs import BenchmarkSpec
-from loom_core.contract.types import DataSource, Generation, Task
-from loom_core.registry.plugins import Catalog
+from loom_core.api import (
+    BenchmarkBase,
+    BenchmarkSpec,
+    Catalog,
+    DataSource,
+    Generation,
+    Task,
+    UsageError,
+    hookimpl,
+    option,
+)
 
 FILES = {
     name: DataSource(

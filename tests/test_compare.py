@@ -16,8 +16,7 @@ from loom_report.cli.compare import compare as compare_command
 from loom_report.cli.diff import diff as diff_command
 from loom_report.compare import compare, read
 
-from loom_core.contract.errors import RunError, UsageError
-from loom_core.contract.types import Json, Sample
+from loom_core.api import Json, RunError, Sample, UsageError
 from loom_core.run.settings_diff import differing, settings
 from loom_core.run.store import RunFolder, read_json
 from loom_core.run.writing import write_json

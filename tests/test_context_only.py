@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from loom_report.render.budgets import budgets
 
-from loom_core.contract.prompt import segment, unfit_for_context_only
-from loom_core.contract.types import Prompt, SegmentKind
+from loom_core.api import Prompt, SegmentKind, segment
+from loom_core.contract.prompt import unfit_for_context_only
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,21 @@ from typing import Any
 
 import pytest
 
+from loom_core.api import (
+    MOST_CALLS,
+    Arm,
+    Catalog,
+    DataDir,
+    ModelCard,
+    Request,
+    Response,
+    Sample,
+    Truncation,
+    parse_arms,
+)
 from loom_core.contract.keys import plain
-from loom_core.contract.protocols import MOST_CALLS, ModelCard
-from loom_core.contract.types import Arm, Request, Response, Sample, Truncation
-from loom_core.data.access import DataDir
 from loom_core.doubles.plugin import DoubleOptions
 from loom_core.doubles.server import DoubleSession
-from loom_core.registry.names import parse_arms
-from loom_core.registry.plugins import Catalog
 from loom_core.run.config import RunConfig
 from loom_core.run.conversation import Conversations, response_from
 from loom_core.run.plan import skipped

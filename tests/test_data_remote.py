@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from loom_kit.upstream import Upstream, git_blob, pinned, send, serving
 
 import loom_core.cli.data as command
-from loom_core.contract.types import DataSource
+from loom_core.api import DataSource
 from loom_core.data.download import Http
 from loom_core.data.remote import Answer, ask
 

@@ -11,14 +11,18 @@ from typing import Any
 import pytest
 from loom_bench_files.described import Described, described, read_description
 
-from loom_core.contract.errors import DataError, UsageError
-from loom_core.contract.hookspecs import hookimpl
-from loom_core.contract.options import build
-from loom_core.contract.protocols import Graded
-from loom_core.contract.types import Sample, Scored
-from loom_core.data.access import DataDir
-from loom_core.registry.names import is_description
-from loom_core.registry.plugins import Catalog
+from loom_core.api import (
+    Catalog,
+    DataDir,
+    DataError,
+    Graded,
+    Sample,
+    Scored,
+    UsageError,
+    build,
+    hookimpl,
+    is_description,
+)
 
 TOY = ("--model", "toy")
 RECORDS = [

@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 
+from loom_core.api import Job, KVUse, NoOptions, Response, Sample, Score, Timing, installed
 from loom_core.cli import COMMANDS
 from loom_core.contract import hookspecs
-from loom_core.contract.options import NoOptions, describe
-from loom_core.contract.types import Job, KVUse, Response, Sample, Score, Timing
-from loom_core.registry.plugins import installed
+from loom_core.contract.options import describe
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "plugins.md"

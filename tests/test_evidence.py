@@ -7,14 +7,12 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from loom_report.evidence_losses import cause, evidence
 from loom_report.ledger import Answer, Call, EvidenceLeft, Question, RewritingCost
 
-from loom_core.contract.evidence import Kept, Trail, kept_ends
-from loom_core.contract.prompt import segment
-from loom_core.contract.types import Evidence, Prompt, Sample
+from loom_core.api import Evidence, Kept, Prompt, Sample, segment
+from loom_core.contract.evidence import Trail, kept_ends
 from loom_core.prompting.rewriting import evidence_left, rewrite
 
 CONTEXT = "".join(chr(0x4E00 + i) for i in range(60))

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("loom_server_hf")
 loom_model_tiny = pytest.importorskip("loom_model_tiny")
 
-from loom_core.prompting.render import render  # noqa: E402
+from loom_core.api.serving import render  # noqa: E402
 from loom_core.run.store import RunFolder  # noqa: E402
 
 SEEDS = (0, 1, 2, 3, 4)

@@ -22,8 +22,9 @@ import pytest
 from click.testing import CliRunner
 from loom_kit.runs import MadeTask, make_run, retrieves
 
+from loom_core.api import LoomError
 from loom_core.cli import cli
-from loom_core.contract.errors import LoomError, refusal
+from loom_core.contract.errors import refusal
 
 SEED = int(os.environ.get("LOOM_FUZZ_SEED", "20260"))
 N = 500

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from loom_kit.gold import agrees, score_gold_row
 
-from loom_core.contract.errors import UsageError
+from loom_core.api import UsageError
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import json_repair
 import pytest
 from loom_kit.gold import agrees, score_gold_row
 
-from loom_core.registry.plugins import installed
+from loom_core.api import installed
 
 SHARED = Path(os.environ.get("LOOM_SHARED") or Path(__file__).resolve().parents[2] / "shared")
 FOLDER = SHARED / "gold-examples"

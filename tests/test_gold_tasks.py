@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from loom_kit import score_gold_row
 
-from loom_core.contract.errors import UsageError
+from loom_core.api import UsageError
 
 STARS = list(range(1, 33))
 CLASSES = ["Food", "Date", "City"]

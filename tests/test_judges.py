@@ -6,10 +6,8 @@ from dataclasses import fields
 
 import pytest
 
-from loom_core.contract.errors import LoomError
+from loom_core.api import Generation, LoomError, installed
 from loom_core.contract.options import assignments
-from loom_core.contract.types import Generation
-from loom_core.registry.plugins import installed
 from loom_core.run.judges import ReplyOptions, parse_judge, recorded_replies
 
 

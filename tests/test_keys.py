@@ -11,12 +11,10 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from loom_core.contract.keys import call_key, canonical, digest, job_key, plain, prompt_digest, seed_of
-from loom_core.contract.prompt import segment
-from loom_core.contract.types import Budget, Generation, Prompt
+from loom_core.api import Budget, Generation, Prompt, canonical, digest, seed_of, segment
+from loom_core.contract.keys import call_key, job_key, plain, prompt_digest
 
 texts = st.text(st.characters(exclude_categories=()), max_size=12)
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts

@@ -16,8 +16,7 @@ from loom_report.leaderboard import board
 from loom_report.published import Published, tables
 from loom_report.render.ranking import reference
 
-from loom_core.contract.errors import RunError
-from loom_core.contract.types import Sample
+from loom_core.api import RunError, Sample
 from loom_core.run.store import RunFolder, read_json
 from loom_core.run.writing import write_json
 

@@ -14,7 +14,7 @@ import pytest
 from loom_kit.cli.new import KINDS
 from loom_kit.scaffold import write
 
-from loom_core.contract.errors import UsageError
+from loom_core.api import UsageError
 
 RUNS = {
     "benchmark": ("run", "one_two", "--model", "toy"),

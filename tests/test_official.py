@@ -13,12 +13,9 @@ from loom_report import cells, composition, official
 from loom_report.statistics import stats
 from loom_report.statistics.resample import strata_of
 
+from loom_core.api import BenchmarkBase, Graded, Line, PluginError, Prompt, Sample, Scored, segment
 from loom_core.contract import border
-from loom_core.contract.errors import PluginError
 from loom_core.contract.keys import plain
-from loom_core.contract.prompt import segment
-from loom_core.contract.protocols import BenchmarkBase, Graded, Line
-from loom_core.contract.types import Prompt, Sample, Scored
 
 METRIC = cells.Metric("em", "1", 0.0, 1.0, True, True, False, None)
 METRICS = {"em": METRIC}

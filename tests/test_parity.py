@@ -11,7 +11,7 @@ import pytest
 from loom_kit.upstream import put, sha256
 from loom_parity import certificate
 
-from loom_core.registry.plugins import installed
+from loom_core.api import installed
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ASK = "\ndef ask(motto):\n    return motto + '\\nWhose motto is it?'\n"

@@ -8,16 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from loom_kit.upstream import put
-from loom_parity import certificate as certificates
-from loom_parity import upstream
+from loom_parity import certificate as certificates, upstream
 from loom_parity.certificate import Certificate, Count
 from loom_parity.contract import Case, answer, answer_variants
 
-from loom_core.contract.errors import PluginError
-from loom_core.contract.specs import BenchmarkSpec
+from loom_core.api import BenchmarkSpec, PluginError
 
 
 @given(st.text(max_size=40), st.integers(0, 5))

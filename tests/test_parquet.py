@@ -11,10 +11,8 @@ from typing import Any
 import pytest
 from loom_kit.upstream import pinned, put
 
-from loom_core.contract.errors import DataError
-from loom_core.contract.types import DataSource
-from loom_core.data.access import DataDir
-from loom_core.data.records import Check, Record, listed, mapping, optional, read_records, text, whole
+from loom_core.api import DataDir, DataError, DataSource
+from loom_core.api.records import Check, Record, listed, mapping, optional, read_records, text, whole
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from loom_core.api import UsageError, installed
 from loom_core.cli.progress import Quiet
-from loom_core.contract.errors import UsageError
 from loom_core.pipeline import run
-from loom_core.registry.plugins import installed
 from loom_core.run.config import RunConfig
 from loom_core.run.placement import Placement, check, interpreter, place
 from loom_core.run.selection import select

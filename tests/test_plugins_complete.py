@@ -11,9 +11,8 @@ from typing import Any
 import click
 import pytest
 
+from loom_core.api import AugmentationSpec, BenchmarkSpec, Catalog, ModelSpec, ServerSpec, SuiteSpec, installed, resolve
 from loom_core.cli import cli
-from loom_core.contract.specs import AugmentationSpec, BenchmarkSpec, ModelSpec, ServerSpec, SuiteSpec
-from loom_core.registry.plugins import Catalog, installed, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = sorted(path for path in (ROOT / "plugins").iterdir() if path.is_dir() and path.name.startswith("loom-"))

@@ -14,9 +14,7 @@ from typing import Any
 
 import pytest
 
-from loom_core.contract.errors import LoomError
-from loom_core.data.access import DataDir
-from loom_core.registry.plugins import installed
+from loom_core.api import DataDir, LoomError, installed
 from loom_core.run.config import RunConfig
 from loom_core.run.prompts import prompts
 from loom_core.run.selection import described, opened

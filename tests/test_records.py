@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_kit.upstream import pinned, put
 
-from loom_core.contract.errors import DataError
-from loom_core.contract.types import DataSource
-from loom_core.data.access import DataDir, records
+from loom_core.api import DataDir, DataError, DataSource
+from loom_core.data.access import records
 
 
 def held(tmp_path: Path, content: bytes, name: str = "rows.jsonl") -> tuple[DataDir, DataSource]:

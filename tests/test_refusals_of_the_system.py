@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+from loom_core.api import RunError, installed
 from loom_core.cli import main
-from loom_core.contract.errors import RunError, refusal
-from loom_core.registry.plugins import installed
+from loom_core.contract.errors import refusal
 from loom_core.run.writing import Appender, recording, whole_file, write_json
 
 SYNOPSIS = ("--model", "toy", "--server", "double", "--quiet")

@@ -15,8 +15,7 @@ from loom_report.render import authors, terminal, text
 from loom_report.render.absences import data_banners
 from rich.console import Console
 
-from loom_core.contract.errors import RunError, UsageError
-from loom_core.contract.types import Json, Sample
+from loom_core.api import Json, RunError, Sample, UsageError
 from loom_core.run.store import RunFolder, read_json
 from loom_core.run.writing import write_json
 

@@ -15,7 +15,7 @@ from loom_kit.runs import DENSE, Made, MadeArm, MadeTask, make_run
 from loom_report.build import build
 from loom_report.render import charts, svg, tables
 
-from loom_core.contract.types import Sample
+from loom_core.api import Sample
 from loom_core.run.store import RunFolder
 
 CAPABILITIES = ("faithfulness", "general", "retrieval", "generation", "reasoning", "specialization")

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import loom_report as report_module
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_kit.runs import DENSE, HOSTILE, Made, MadeArm, MadeTask, hostile, make_run, retrieves
 from loom_report import ledger as ledger_module
 from loom_report.render import html, markdown, samples, tables, terminal, text
 from rich.console import Console
 
-from loom_core.contract.types import Json, Sample
+from loom_core.api import Json, Sample
 from loom_core.run.store import RunFolder, read_json
 
 SNAP = MadeArm("snapkv:budget=4x", 0.25, query_aware=True)

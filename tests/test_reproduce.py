@@ -13,7 +13,7 @@ import pytest
 from loom_kit.runs import make_run, retrieves
 from loom_lab.reproduce import bundle, opened
 
-from loom_core.contract.errors import RunError
+from loom_core.api import RunError
 from loom_core.run.store import RunFolder, read_json
 from loom_core.run.writing import write_json
 

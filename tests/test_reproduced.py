@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loom_parity import certificate
-from loom_parity import published_cells as reproduced
+from loom_parity import certificate, published_cells as reproduced
 from loom_parity.published_cells import Cell, Reproduced
 
-from loom_core.registry.plugins import installed
+from loom_core.api import installed
 
 SPECS = {found.spec.name: found.spec for found in installed().benchmarks if found.spec.published}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from loom_core.registry.plugins import installed
+from loom_core.api import installed
 from loom_core.run.store import RunFolder
 
 TOY = ("--model", "toy", "--quiet")

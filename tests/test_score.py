@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from loom_core.contract.protocols import BenchmarkBase, Graded
-from loom_core.contract.types import Prompt, Sample, Scored
+from loom_core.api import BenchmarkBase, Graded, Prompt, Sample, Scored
 from loom_core.registry.hosted import HostedBenchmark
 from loom_core.score.scoring import scores_together
 

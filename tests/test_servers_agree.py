@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 from loom_lab.study import read_study
 
-from loom_core.prompting.render import render
-from loom_core.registry.plugins import installed
+from loom_core.api import installed
+from loom_core.api.serving import render
 from loom_core.run.placement import interpreter
 from loom_core.run.selection import Selection, select
 from loom_core.run.store import RunFolder, read_lines

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_report.statistics import stats
 
 scipy_stats = pytest.importorskip("scipy.stats", reason="the test extra has scipy")

@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from loom_core.contract.errors import RunError
+from loom_core.api import Evidence, Job, Prompt, RunError, Sample, segment
 from loom_core.contract.keys import plain
-from loom_core.contract.prompt import segment
-from loom_core.contract.types import Evidence, Job, Prompt, Sample
 from loom_core.run.store import Damage, Responses, RunFolder, read_json, read_lines, sample_from
 from loom_core.run.writing import Appender, set_torn_tail_aside, to_line, write_json
 

@@ -10,13 +10,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from loom_core.contract.hookspecs import hookimpl
-from loom_core.contract.specs import SuiteSpec
-from loom_core.contract.types import Prompt, Sample
-from loom_core.registry.plugins import Catalog
+from loom_core.api import Catalog, Prompt, Sample, SuiteSpec, hookimpl
 from loom_core.run.config import RunConfig
 from loom_core.run.selection import select
 from loom_core.run.stratify import shares, subset

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from loom_lab.study import Joined, read_study, run_study
 
+from loom_core.api import RunError, UsageError, installed
 from loom_core.cli.progress import Quiet
-from loom_core.contract.errors import RunError, UsageError
-from loom_core.registry.plugins import installed
 from loom_core.run.store import read_json
 
 STUDY = """

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from loom_core.contract.errors import UsageError
-from loom_core.contract.types import Generation, Response, Timing
+from loom_core.api import Generation, Response, Timing, UsageError
 from loom_core.prompting.thinking import UNFINISHED, Thinking, asked, declared
 from loom_core.run.config import RunConfig
 

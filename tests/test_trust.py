@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 from loom_lab.reproduce import opened
 
-from loom_core.contract.errors import RunError
-from loom_core.registry.plugins import Catalog
+from loom_core.api import Catalog, RunError
 from loom_core.run.config import RunConfig
 from loom_core.run.trust import is_own, reaching_when_asking, reaching_when_scoring, seal
 

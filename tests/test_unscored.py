@@ -14,7 +14,7 @@ from loom_report.render.metrics import other_metrics
 from loom_report.unscored import bounds, weighed
 from rich.console import Console
 
-from loom_core.contract.types import Json, Sample
+from loom_core.api import Json, Sample
 from loom_core.run.store import RunFolder
 
 TASK = MadeTask(levels={"1k": 64}, depths=(0,), repeats=8, metrics={"exact_match": (0.0, 1.0), "contains": (0.0, 1.0)})

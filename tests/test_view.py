@@ -18,7 +18,7 @@ import pytest
 from loom_kit.runs import DENSE, HOSTILE, MadeArm, MadeTask, hostile, make_run, retrieves
 from loom_report.render.live import HOST, Live, Server
 
-from loom_core.contract.errors import RunError
+from loom_core.api import RunError
 from loom_core.run.store import RunFolder
 
 SNAP = MadeArm("snapkv:budget=4x", 0.25, query_aware=True)

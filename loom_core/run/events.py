@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from loom_core.contract.shapes import misfit as differs
-from loom_core.contract.shapes import shown
+from loom_core.contract.shapes import misfit as differs, shown
 
 FIELDS: Mapping[str, Mapping[str, Any]] = {
     "beat": {},

@@ -8,9 +8,7 @@ from typing import Literal
 
 from loom_rag.retrieval import RetrievalOptions
 
-from loom_core.contract.hookspecs import hookimpl
-from loom_core.contract.options import option
-from loom_core.contract.specs import AugmentationSpec
+from loom_core.api import AugmentationSpec, hookimpl, option
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from loom_rag.retrieval import Rank, Retriever
 
 from loom_accel_dense.encoder import Encoder
 from loom_accel_dense.plugin import DenseOptions
-from loom_core.contract.protocols import Tokenizer
+from loom_core.api import Tokenizer
 
 
 class DenseRetriever(Retriever):

@@ -19,10 +19,7 @@ from loom_server_hf.session import load_picker, load_policy
 from torch import Tensor
 from torch.nn import functional
 
-from loom_core.contract.errors import ModelError
-from loom_core.contract.types import Budget
-from loom_core.registry.names import parse_arms
-from loom_core.registry.plugins import installed
+from loom_core.api import Budget, ModelError, installed, parse_arms
 
 SHARED = Path(os.environ.get("LOOM_SHARED", Path(__file__).resolve().parents[4] / "shared"))
 

@@ -20,10 +20,7 @@ from loom_rag.chunking import Chunk, token_starts
 from loom_rag.retrieval import Rank, Retriever, Usage
 
 from loom_accel_llamaindex.plugin import LlamaIndexOptions
-from loom_core.contract.errors import ModelError, PluginError
-from loom_core.contract.options import build
-from loom_core.contract.protocols import Tokenizer
-from loom_core.registry.plugins import installed
+from loom_core.api import ModelError, PluginError, Tokenizer, build, installed
 
 
 class LlamaIndexRetriever(Retriever):

@@ -16,10 +16,7 @@ from loom_rag.chunking import token_starts
 from loom_rag.retrieval import query_of
 
 from loom_accel_llmlingua.plugin import CompressionOptions
-from loom_core.contract.evidence import Kept, Rewritten
-from loom_core.contract.prompt import context_indices, with_texts
-from loom_core.contract.protocols import Tokenizer
-from loom_core.contract.types import Prompt
+from loom_core.api import Kept, Prompt, Rewritten, Tokenizer, context_indices, with_texts
 
 Piece: TypeAlias = tuple[int, int, int]
 """(segment, start, end): a span of characters."""

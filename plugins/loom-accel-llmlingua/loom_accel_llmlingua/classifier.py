@@ -16,7 +16,7 @@ from loom_rag.chunking import UNSPACED, chunks
 from loom_accel_llmlingua.base import Choice, Compressor, Piece, Source, Unit, best
 from loom_accel_llmlingua.models import open_model, pieces_of
 from loom_accel_llmlingua.plugin import LLMLingua2Options
-from loom_core.contract.errors import ModelError
+from loom_core.api import ModelError
 
 WORD = re.compile(rf"\n|[^\S\n]*(?:[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s])|[^\S\n]+")
 MOST_TOKENS = 512

@@ -13,9 +13,7 @@ from loom_rag.retrieval import Rank, Retriever
 
 from loom_accel_openai_embeddings.plugin import OpenAIEmbeddingsOptions
 from loom_accel_openai_embeddings.vectors import Vectors
-from loom_core.contract.errors import ModelError
-from loom_core.contract.keys import digest
-from loom_core.contract.protocols import Tokenizer
+from loom_core.api import ModelError, Tokenizer, digest
 
 NO_KEY = "none"
 """Sent where no key is set: the client wants one, local engines do not read it."""

@@ -13,10 +13,8 @@ import pytest
 from loom_accel_openai_embeddings.plugin import OpenAIEmbeddingsOptions
 from loom_accel_openai_embeddings.retriever import MOST_FAILURES, EndpointRetriever
 
-from loom_core.contract.errors import ModelError
-from loom_core.contract.prompt import segment
-from loom_core.contract.types import Prompt
-from loom_core.doubles.server import ToyTokenizer
+from loom_core.api import ModelError, Prompt, segment
+from loom_core.api.doubles import ToyTokenizer
 
 VOCABULARY = ("pass", "key", "river", "lamp")
 

@@ -7,11 +7,7 @@ from loom_accel_self_route.plugin import SelfRouteOptions
 from loom_accel_self_route.strategy import REQUEST, SelfRoute, declines, with_request
 from loom_rag.retrieval import query_of
 
-from loom_core.contract.errors import UsageError
-from loom_core.contract.prompt import segment
-from loom_core.contract.types import Generation, Prompt, Response, Timing, Turn
-from loom_core.registry.names import parse_arms
-from loom_core.registry.plugins import installed
+from loom_core.api import Generation, Prompt, Response, Timing, Turn, UsageError, installed, parse_arms, segment
 
 TURN = Turn(
     prompt=Prompt(

@@ -15,9 +15,8 @@ from loom_rag.chunking import GAP, chunks, token_starts
 from loom_rag.windows import Window, note_limits, reading, task_text, windows, with_context
 
 from loom_accel_streaming_rag.plugin import StreamingRAGOptions
-from loom_core.contract.protocols import ModelCard
-from loom_core.contract.types import Prompt, Response, Turn
-from loom_core.prompting.render import n_tokens
+from loom_core.api import ModelCard, Prompt, Response, Turn
+from loom_core.api.serving import n_tokens
 
 REPLY_TOKENS = 64
 NOTHING = "(none yet)"

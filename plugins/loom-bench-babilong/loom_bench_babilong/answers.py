@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from loom_bench_babilong.plugin import TASKS
-from loom_core.contract.errors import DataError, UsageError
-from loom_core.contract.protocols import GivenAnswer
-from loom_core.contract.types import Sample, Task
+from loom_core.api import DataError, GivenAnswer, Sample, Task, UsageError
 
 SUFFIX = ".csv"
 COLUMNS = ("target", "output", "question")

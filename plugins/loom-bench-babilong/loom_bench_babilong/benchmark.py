@@ -19,12 +19,25 @@ from loom_bench_babilong.mixing import Noise, fitted, own_sentences, sentences_o
 from loom_bench_babilong.plugin import EVALUATED, LONG, PREFIX, TASKS, BabilongOptions
 from loom_bench_babilong.stories import Story, chosen, in_turn, made, read_stories
 from loom_bench_babilong.wording import Ask, loom_ask, read_prompt
-from loom_core.contract.errors import DataError, UsageError
-from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.contract.types import DataSource, Evidence, Generation, Json, Sample, Task
-from loom_core.data.access import Unavailable, read_pins
-from loom_core.data.records import read_records, text
-from loom_core.score.tables import rows_of
+from loom_core.api import (
+    BenchmarkBase,
+    Data,
+    DataError,
+    DataSource,
+    Evidence,
+    Generation,
+    Graded,
+    Json,
+    Line,
+    Sample,
+    Task,
+    Tokenizer,
+    Unavailable,
+    UsageError,
+    read_pins,
+    rows_of,
+)
+from loom_core.api.records import read_records, text
 
 METRIC, WHOLE = "babilong_labels", "babilong_whole_labels"
 MAX_TOKENS = 20

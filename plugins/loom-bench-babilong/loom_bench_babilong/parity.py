@@ -19,10 +19,7 @@ from loom_bench_babilong.benchmark import METRIC, Babilong
 from loom_bench_babilong.plugin import EVALUATED, LONG, TASKS, BabilongOptions
 from loom_bench_babilong.stories import Story, made, read_stories
 from loom_bench_babilong.wording import read_prompt
-from loom_core.contract.prompt import segment
-from loom_core.contract.protocols import Graded
-from loom_core.contract.types import Json, Prompt, Sample, Scored
-from loom_core.data.access import Unavailable
+from loom_core.api import Graded, Json, Prompt, Sample, Scored, Unavailable, segment
 
 PUBLISHED = "babilong_evals"
 """Outputs that the authors publish in their repository: MODEL/TASK_LENGTH_….csv."""

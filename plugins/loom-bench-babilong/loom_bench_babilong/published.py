@@ -18,9 +18,7 @@ from loom_parity.published_cells import Cell
 
 from loom_bench_babilong.benchmark import METRIC, Babilong
 from loom_bench_babilong.plugin import EVALUATED, BabilongOptions
-from loom_core.contract.prompt import segment
-from loom_core.contract.protocols import Graded
-from loom_core.contract.types import Prompt, Sample
+from loom_core.api import Graded, Prompt, Sample, segment
 
 PICTURE = "github:booydar/babilong@7a6efee29f5cac03c3c410e6799c80fd2ffe3610:images/babilong_evals_all.png"
 TABLE = "Mean accuracy of qa1 to qa5"

@@ -9,21 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from loom_bench_babilong.benchmark import METRIC, WHOLE, Babilong, level_name
 from loom_bench_babilong.mixing import Noise, mixed, own_sentences, sentences_of
 from loom_bench_babilong.plugin import EVALUATED, BabilongOptions
 from loom_bench_babilong.stories import MAKERS, PEOPLE, PLACES, THINGS, Story, made, read_stories
 from loom_kit.tokenizers import GRAINS, tokenizer_of
 
-from loom_core.contract.errors import DataError, UsageError
-from loom_core.contract.protocols import Graded, Metric, Tokenizer
-from loom_core.contract.types import Prompt, Sample, Scored
-from loom_core.data.access import DataDir
-from loom_core.doubles.server import ToyTokenizer, oracle_text
-from loom_core.prompting.render import render
-from loom_core.registry.plugins import installed
+from loom_core.api import DataDir, DataError, Graded, Metric, Prompt, Sample, Scored, Tokenizer, UsageError, installed
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.serving import render
+from loom_core.doubles.server import oracle_text
 
 NOWHERE = DataDir(mirror=None, cache=Path("/nonexistent"), offline=True)
 

@@ -15,14 +15,28 @@ from pathlib import Path
 
 from loom_bench_counting_stars.own import WORDINGS, Counts, Filler, fitted
 from loom_bench_counting_stars.plugin import FORMS, PREFIX, CountingStarsOptions
-from loom_core.contract.errors import DataError
-from loom_core.contract.prompt import segment
-from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Metric, Tokenizer
-from loom_core.contract.types import BadRecord, DataSource, Evidence, Generation, Json, Prompt, Sample, Task
-from loom_core.data.access import read_pins
-from loom_core.data.records import Record, listed, read_records, text, whole
-from loom_core.registry.plugins import installed
-from loom_core.score.tables import rows_of
+from loom_core.api import (
+    BadRecord,
+    BenchmarkBase,
+    Data,
+    DataError,
+    DataSource,
+    Evidence,
+    Generation,
+    Graded,
+    Json,
+    Line,
+    Metric,
+    Prompt,
+    Sample,
+    Task,
+    Tokenizer,
+    installed,
+    read_pins,
+    rows_of,
+    segment,
+)
+from loom_core.api.records import Record, listed, read_records, text, whole
 
 MAX_TOKENS = 512
 """The authors set no limit. 32 numbers take up to 200 tokens where each digit is one."""

@@ -21,9 +21,7 @@ from loom_parity.contract import Case, ParityContext, answer_variants
 
 from loom_bench_counting_stars.benchmark import KEYS, METRICS, NOMINAL, CountingStars, star_lines
 from loom_bench_counting_stars.plugin import FORMS, CountingStarsOptions
-from loom_core.contract.protocols import Graded
-from loom_core.contract.types import Json, Prompt, Sample
-from loom_core.data.access import Unavailable
+from loom_core.api import Graded, Json, Prompt, Sample, Unavailable
 
 SCORING, MAKING = "viz.ipynb", "gen_test_data.ipynb"
 SIZES, STARS, LONGEST = 32, 32, 128_000

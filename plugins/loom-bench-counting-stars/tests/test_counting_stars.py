@@ -17,13 +17,22 @@ from loom_bench_counting_stars.own import WORDINGS, Counts, sentences
 from loom_bench_counting_stars.plugin import FORMS, CountingStarsOptions
 from loom_kit.tokenizers import GRAINS, tokenizer_of
 
-from loom_core.contract.errors import UsageError
-from loom_core.contract.protocols import Graded, Metric, Tokenizer
-from loom_core.contract.types import Prompt, Sample, Scored, Task
-from loom_core.data.access import DataDir, Unavailable
-from loom_core.doubles.server import ToyTokenizer, oracle_text
-from loom_core.prompting.render import render
-from loom_core.registry.plugins import installed
+from loom_core.api import (
+    DataDir,
+    Graded,
+    Metric,
+    Prompt,
+    Sample,
+    Scored,
+    Task,
+    Tokenizer,
+    Unavailable,
+    UsageError,
+    installed,
+)
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.serving import render
+from loom_core.doubles.server import oracle_text
 
 MIRROR = Path(os.environ.get("LOOM_SHARED", Path(__file__).resolve().parents[4] / "shared")) / "data"
 ROWS = MIRROR / "counting_stars" / "test_data"

@@ -14,8 +14,7 @@ from loom_bench_counting_stars.parity import ORDER, TIES, Parity, _mean
 from loom_bench_counting_stars.plugin import CountingStarsOptions
 from loom_parity.contract import Case, ParityContext
 
-from loom_core.data.access import DataDir
-from loom_core.registry.plugins import installed
+from loom_core.api import DataDir, installed
 
 ASKED = "\n\nCollect them."
 

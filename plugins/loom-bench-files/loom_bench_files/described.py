@@ -13,14 +13,32 @@ from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any
 
-from loom_core.contract.errors import DataError, UsageError, nearest
-from loom_core.contract.options import NoOptions
-from loom_core.contract.prompt import segment
-from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.contract.specs import BenchmarkSpec
-from loom_core.contract.tomlfile import read_toml
-from loom_core.contract.types import BadRecord, DataSource, Generation, Json, Prompt, Sample, Segment, Task, Truncation
-from loom_core.data.records import (
+from loom_core.api import (
+    BadRecord,
+    BenchmarkBase,
+    BenchmarkSpec,
+    Catalog,
+    Data,
+    DataError,
+    DataSource,
+    Found,
+    Generation,
+    Graded,
+    Json,
+    Line,
+    NoOptions,
+    Prompt,
+    Sample,
+    Segment,
+    Task,
+    Tokenizer,
+    Truncation,
+    UsageError,
+    nearest,
+    read_toml,
+    segment,
+)
+from loom_core.api.records import (
     Check,
     Record,
     anything,
@@ -37,8 +55,7 @@ from loom_core.data.records import (
     truth,
     whole,
 )
-from loom_core.prompting.ownprompt import Piece, fields_of, filled, merged, pieces
-from loom_core.registry.plugins import Catalog, Found
+from loom_core.api.templates import Piece, fields_of, filled, merged, pieces
 
 FACTORY = "loom_bench_files.described:Described"
 HEAD: Mapping[str, Check] = {

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loom_core.contract.hookspecs import hookimpl
-from loom_core.registry.names import is_description
+from loom_core.api import hookimpl, is_description
 
 if TYPE_CHECKING:
-    from loom_core.contract.specs import BenchmarkSpec
-    from loom_core.registry.plugins import Catalog, Found
+    from loom_core.api import BenchmarkSpec, Catalog, Found
 
 
 @hookimpl

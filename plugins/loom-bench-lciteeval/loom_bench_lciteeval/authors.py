@@ -28,7 +28,7 @@ from typing import Any
 
 from loom_parity.upstream import module, stand_ins
 
-from loom_core.contract.types import Json
+from loom_core.api import Json
 
 PROMPTS, CITATIONS, CORRECT = "script/inference_1shot_vllm.py", "script/eval_citation.py", "script/eval_correct.py"
 ABSENT = ("torch", "transformers", "requests", "tqdm", "yaml")

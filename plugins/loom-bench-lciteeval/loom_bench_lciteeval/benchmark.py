@@ -24,11 +24,21 @@ from loom_bench_lciteeval.prompts import (
     read_wording,
 )
 from loom_bench_lciteeval.scoring import bucket, gold_score, table
-from loom_core.contract.errors import DataError
-from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.contract.types import DataSource, Generation, Json, Sample, Task
-from loom_core.data.access import read_pins
-from loom_core.data.records import (
+from loom_core.api import (
+    BenchmarkBase,
+    Data,
+    DataError,
+    DataSource,
+    Generation,
+    Graded,
+    Json,
+    Line,
+    Sample,
+    Task,
+    Tokenizer,
+    read_pins,
+)
+from loom_core.api.records import (
     Check,
     Record,
     anything,

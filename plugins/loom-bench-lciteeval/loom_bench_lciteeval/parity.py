@@ -21,9 +21,7 @@ from loom_bench_lciteeval.benchmark import KNOWN_PASSAGES, SUMMARIES, LCiteEval,
 from loom_bench_lciteeval.passages import LEFT_OUT, Part, Passages
 from loom_bench_lciteeval.plugin import TASKS, LCiteEvalOptions
 from loom_bench_lciteeval.scoring import COUNTS, bucket, gold_score, table
-from loom_core.contract.protocols import Graded
-from loom_core.contract.types import Json, Prompt, Sample, Scored
-from loom_core.data.access import Unavailable
+from loom_core.api import Graded, Json, Prompt, Sample, Scored, Unavailable
 
 UNREAD = "answers without an object at the end of a bucket"
 EXPERIMENTS = {"main": "l-citeeval", "length": "l-citeeval-length"}

@@ -16,11 +16,7 @@ from loom_kit.gold import gold_scored
 
 from loom_bench_lciteeval.passages import AT_MOST, LEFT_OUT, Part, Passages, needle_passage, star_passages
 from loom_bench_lciteeval.prompts import passage_text, passage_title
-from loom_core.contract.options import build
-from loom_core.contract.protocols import Graded, Line
-from loom_core.contract.types import Json, Prompt, Sample
-from loom_core.registry.plugins import installed
-from loom_core.score.tables import by_task, mean_line
+from loom_core.api import Graded, Json, Line, Prompt, Sample, build, by_task, installed, mean_line
 
 COUNTS = ("citation_count", "lciteeval_passage_count")
 CITED = ("citation_", "lciteeval_passage_")

@@ -18,12 +18,20 @@ from loom_bench_lciteeval.prompts import Wording, read_settings, read_wording, s
 from loom_bench_lciteeval.scoring import bucket
 from loom_kit.gold import agrees, score_gold_row
 
-from loom_core.contract.errors import DataError
-from loom_core.contract.protocols import Graded
-from loom_core.contract.types import DataSource, Prompt, Response, Sample, Scored, Task, Timing
-from loom_core.data.access import DataDir
+from loom_core.api import (
+    DataDir,
+    DataError,
+    DataSource,
+    Graded,
+    Prompt,
+    Response,
+    Sample,
+    Scored,
+    Task,
+    Timing,
+    installed,
+)
 from loom_core.doubles.server import oracle_text
-from loom_core.registry.plugins import installed
 
 SHARED = Path(os.environ.get("LOOM_SHARED") or Path(__file__).resolve().parents[4] / "shared")
 MIRROR = SHARED / "data"

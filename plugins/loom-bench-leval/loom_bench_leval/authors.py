@@ -27,7 +27,7 @@ from typing import Any
 from loom_parity.upstream import module, stand_ins
 
 from loom_bench_leval.plugin import EXAM
-from loom_core.contract.types import Json
+from loom_core.api import Json
 
 SCORER, SCRIPT = "Evaluation/auto_eval.py", "Baselines/turbo16k-test.py"
 UNCUT = 10**9

@@ -13,25 +13,30 @@ from loom_bench_leval.official import Unreadable, read_wording
 from loom_bench_leval.plugin import EXAM, F1, ROUGE, TASKS, LEvalOptions
 from loom_bench_leval.table import ROUGE_PARTS, geometric_mean, metric_names, table
 from loom_bench_leval.wording import Wording, kind_of, loom_wording
-from loom_core.contract.errors import PluginError
-from loom_core.contract.prompt import segment
-from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Metric, Tokenizer
-from loom_core.contract.types import (
+from loom_core.api import (
     BadRecord,
+    BenchmarkBase,
+    Data,
     DataSource,
     Generation,
+    Graded,
     Json,
+    Line,
+    Metric,
+    Pinned,
+    PluginError,
     Prompt,
     Response,
     Sample,
     Scored,
     Task,
+    Tokenizer,
     Truncation,
     Turn,
+    Unavailable,
+    records,
+    segment,
 )
-from loom_core.data import records
-from loom_core.data.access import Unavailable
-from loom_core.data.pins import Pinned
 
 NEW_TOKENS, STEP_WORDS = 512, 250
 """Tokens of an answer, kept free by the authors when they cut a document; words by which they shorten it at a time."""

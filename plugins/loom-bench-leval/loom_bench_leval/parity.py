@@ -19,10 +19,8 @@ from loom_bench_leval.benchmark import LEval
 from loom_bench_leval.plugin import EXAM, F1, LEvalOptions
 from loom_bench_leval.table import TOPICS, geometric_mean, metric_names, table
 from loom_bench_leval.wording import kind_of
-from loom_core.contract.protocols import Graded, Line
-from loom_core.contract.types import Json, Prompt, Sample, Scored
-from loom_core.data.access import Unavailable
-from loom_core.prompting.render import messages
+from loom_core.api import Graded, Json, Line, Prompt, Sample, Scored, Unavailable
+from loom_core.api.serving import messages
 
 CUT = 8000
 """The authors' `--max_length 8k`."""

@@ -20,13 +20,23 @@ from loom_bench_leval.table import GEOMETRIC, STAND_IN
 from loom_kit.gold import agrees, score_gold_row
 from loom_kit.upstream import put
 
-from loom_core.contract.errors import DataError, LoomError
-from loom_core.contract.protocols import Graded
-from loom_core.contract.types import Prompt, Response, Sample, Scored, Task, Timing
-from loom_core.data.access import DataDir, Unavailable
-from loom_core.doubles.server import ToyTokenizer, oracle_text
-from loom_core.prompting.render import messages
-from loom_core.registry.plugins import installed
+from loom_core.api import (
+    DataDir,
+    DataError,
+    Graded,
+    LoomError,
+    Prompt,
+    Response,
+    Sample,
+    Scored,
+    Task,
+    Timing,
+    Unavailable,
+    installed,
+)
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.serving import messages
+from loom_core.doubles.server import oracle_text
 
 SHARED = Path(os.environ.get("LOOM_SHARED") or Path(__file__).resolve().parents[4] / "shared")
 MIRROR = SHARED / "data"

@@ -8,12 +8,25 @@ from loom_kit.gold import gold_scored
 
 from loom_bench_longbench_v2.plugin import LongBenchV2Options
 from loom_bench_longbench_v2.prompts import fill, question, with_thoughts
-from loom_core.contract.keys import digest
-from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.contract.types import DataSource, Generation, Json, Response, Sample, Task, Truncation, Turn
-from loom_core.data import records
-from loom_core.data.pins import Pinned
-from loom_core.score.tables import mean_line
+from loom_core.api import (
+    BenchmarkBase,
+    Data,
+    DataSource,
+    Generation,
+    Graded,
+    Json,
+    Line,
+    Pinned,
+    Response,
+    Sample,
+    Task,
+    Tokenizer,
+    Truncation,
+    Turn,
+    digest,
+    mean_line,
+    records,
+)
 
 FOLDER = "longbench_v2"
 TEMPLATES = {"direct": "0shot", "cot": "0shot_cot", "no_context": "0shot_no_context", "rag": "0shot_rag"}

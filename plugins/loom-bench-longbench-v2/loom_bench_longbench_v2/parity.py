@@ -33,12 +33,9 @@ from loom_bench_longbench_v2.benchmark import (
     sample_of,
 )
 from loom_bench_longbench_v2.plugin import AUTHORS_LENGTH, LongBenchV2Options
-from loom_core.contract.protocols import Graded
-from loom_core.contract.types import Json, Prompt, Sample
-from loom_core.data import records
-from loom_core.data.access import Unavailable
-from loom_core.doubles.server import ToyTokenizer, WordTokenizer
-from loom_core.prompting.truncate import fit
+from loom_core.api import Graded, Json, Prompt, Sample, Unavailable, records
+from loom_core.api.doubles import ToyTokenizer, WordTokenizer
+from loom_core.api.serving import fit
 
 PREDICTING, COUNTING = "pred.py", "result.py"
 MODEL = "GLM-4-9B-Chat"

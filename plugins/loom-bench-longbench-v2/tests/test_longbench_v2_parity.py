@@ -15,9 +15,8 @@ from loom_bench_longbench_v2.parity import MODEL, TOKENIZERS, Parity, _asked, _t
 from loom_bench_longbench_v2.plugin import LongBenchV2Options
 from loom_parity.contract import Case, ParityContext
 
-from loom_core.data.access import DataDir
-from loom_core.doubles.server import WordTokenizer
-from loom_core.registry.plugins import installed
+from loom_core.api import DataDir, installed
+from loom_core.api.doubles import WordTokenizer
 
 TEMPLATE = "Read.\n$DOC$\nAsked: $Q$ A $C_A$ B $C_B$ C $C_C$ D $C_D$\n"
 

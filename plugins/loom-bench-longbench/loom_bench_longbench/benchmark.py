@@ -21,12 +21,25 @@ from loom_bench_longbench.settings import (
     bucket,
 )
 from loom_bench_longbench.table import table
-from loom_core.contract.errors import DataError, UsageError, nearest
-from loom_core.contract.keys import digest
-from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.contract.types import DataSource, Generation, Json, Sample, Task, Truncation
-from loom_core.data import records
-from loom_core.data.pins import Pinned
+from loom_core.api import (
+    BenchmarkBase,
+    Data,
+    DataError,
+    DataSource,
+    Generation,
+    Graded,
+    Json,
+    Line,
+    Pinned,
+    Sample,
+    Task,
+    Tokenizer,
+    Truncation,
+    UsageError,
+    digest,
+    nearest,
+    records,
+)
 
 PROMPTS = "longbench/LongBench/config/dataset2prompt.json"
 LIMITS = "longbench/LongBench/config/dataset2maxlen.json"

@@ -18,7 +18,7 @@ from loom_parity.contract import Case, ParityContext, answer_variants
 from loom_bench_longbench.benchmark import LongBench
 from loom_bench_longbench.plugin import TASKS
 from loom_bench_longbench.settings import SETTINGS
-from loom_core.contract.types import Json
+from loom_core.api import Json
 
 FOLDER = "LongBench"
 CLASSES = ("Food", "Date", "Other location", "Definition of something", "Individual", "Date and time")

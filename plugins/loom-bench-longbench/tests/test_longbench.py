@@ -19,14 +19,9 @@ from loom_bench_longbench.settings import GROUPS, SETTINGS, bucket
 from loom_kit.gold import agrees, score_gold_row
 from loom_kit.upstream import put
 
-from loom_core.contract.errors import DataError
-from loom_core.contract.protocols import Graded
-from loom_core.contract.types import Sample, Scored, Task
-from loom_core.data.access import DataDir
-from loom_core.doubles.server import ToyTokenizer
-from loom_core.prompting.render import render
-from loom_core.prompting.truncate import fit
-from loom_core.registry.plugins import installed
+from loom_core.api import DataDir, DataError, Graded, Sample, Scored, Task, installed
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.serving import fit, render
 
 SHARED = Path(os.environ.get("LOOM_SHARED") or Path(__file__).resolve().parents[4] / "shared")
 MIRROR = SHARED / "data"

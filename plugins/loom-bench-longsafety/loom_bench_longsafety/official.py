@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loom_core.contract.errors import DataError, UsageError
-from loom_core.contract.protocols import Data
-from loom_core.contract.types import DataSource, Json
-from loom_core.prompting.ownprompt import fields_of, pieces
+from loom_core.api import Data, DataError, DataSource, Json, UsageError
+from loom_core.api.templates import fields_of, pieces
 
 TEMPLATES = {
     "risk_analyser": ("RiskAnalyzer.__init__.self.prompt_template", {"instruction"}),

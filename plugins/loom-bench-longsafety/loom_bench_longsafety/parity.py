@@ -24,9 +24,8 @@ from loom_bench_longsafety.judging import answer_safe
 from loom_bench_longsafety.official import read_official
 from loom_bench_longsafety.plugin import AgentOptions, LongSafetyOptions
 from loom_bench_longsafety.table import POSITIONS, RATE
-from loom_core.contract.protocols import Graded
-from loom_core.contract.types import Json, Scored
-from loom_core.data.records import Record, read_records
+from loom_core.api import Graded, Json, Scored
+from loom_core.api.records import Record, read_records
 
 REPLIES = (
     "0",

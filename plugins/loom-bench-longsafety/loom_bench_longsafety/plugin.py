@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loom_core.contract.hookspecs import hookimpl
-from loom_core.contract.options import option
-from loom_core.contract.specs import BenchmarkSpec, MetricSpec
+from loom_core.api import BenchmarkSpec, MetricSpec, hookimpl, option
 
 VERSION = "3"
 

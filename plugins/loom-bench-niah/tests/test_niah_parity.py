@@ -9,8 +9,8 @@ from loom_bench_niah.parity import Parity, _asked, _judged, _place, _places, _pr
 from loom_bench_niah.wording import Frame, Hidden
 from loom_parity.contract import Case
 
-from loom_core.contract.types import Sample
-from loom_core.prompting.render import messages
+from loom_core.api import Sample
+from loom_core.api.serving import messages
 
 FRAME = Frame((("system", "Be short."), ("user", "{context}"), ("user", "{question} Look there.")))
 HIDDEN = Hidden(needles=("n",), facts=("f",), question="Where?")

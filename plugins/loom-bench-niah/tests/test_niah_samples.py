@@ -8,22 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_bench_niah.benchmark import Niah, spaced, stride
 from loom_bench_niah.haystack import Haystack, own_sentences
 from loom_bench_niah.plugin import NiahOptions, task_name
 from loom_bench_niah.wording import ACTIVITIES, TOWNS
 from loom_kit.tokenizers import GRAINS, tokenizer_of
 
-from loom_core.contract.errors import UsageError
-from loom_core.contract.keys import digest, plain
-from loom_core.contract.options import build
-from loom_core.contract.protocols import Graded, Tokenizer
-from loom_core.contract.types import Sample, Scored
-from loom_core.data.access import DataDir
-from loom_core.doubles.server import ToyTokenizer
-from loom_core.prompting.render import render
+from loom_core.api import DataDir, Graded, Sample, Scored, Tokenizer, UsageError, build, digest
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.serving import render
+from loom_core.contract.keys import plain
 
 NOWHERE = DataDir(mirror=None, cache=Path("/nonexistent"), offline=True)
 

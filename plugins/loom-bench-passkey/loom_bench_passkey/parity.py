@@ -18,8 +18,7 @@ from loom_parity.contract import Case, ParityContext, answer_variants
 
 from loom_bench_passkey.benchmark import UPSTREAM_SEED, Passkey, upstream_keys
 from loom_bench_passkey.plugin import PasskeyOptions
-from loom_core.contract.types import Json, Prompt, Sample
-from loom_core.data.access import Unavailable
+from loom_core.api import Json, Prompt, Sample, Unavailable
 
 FOLDER = "eval/passkey_utils"
 ESSAYS = f"{FOLDER}/background/PaulGrahamEssays"

@@ -8,22 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_bench_passkey.benchmark import Passkey, spread, upstream_keys
 from loom_bench_passkey.filler import WORD, Essays, sentences
 from loom_bench_passkey.plugin import PasskeyOptions
 from loom_bench_passkey.prompts import hide
 from loom_bench_passkey.settings import LOOM, Settings, spaced
 
-from loom_core.contract.errors import UsageError
-from loom_core.contract.keys import digest, plain
-from loom_core.contract.options import build
-from loom_core.contract.types import Sample
-from loom_core.data.access import DataDir
-from loom_core.doubles.server import ToyTokenizer
-from loom_core.prompting.render import render
-from loom_core.prompting.truncate import most_units
+from loom_core.api import DataDir, Sample, UsageError, build, digest
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.serving import most_units, render
+from loom_core.contract.keys import plain
 
 NOWHERE = DataDir(mirror=None, cache=Path("/nonexistent"), offline=True)
 

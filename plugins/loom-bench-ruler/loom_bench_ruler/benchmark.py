@@ -32,10 +32,20 @@ from loom_bench_ruler.settings import (
 )
 from loom_bench_ruler.table import table
 from loom_bench_ruler.words import own_book
-from loom_core.contract.protocols import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.contract.types import DataSource, Generation, Json, Sample, Task
-from loom_core.data.access import read_pins
-from loom_core.prompting.render import Chat
+from loom_core.api import (
+    BenchmarkBase,
+    Data,
+    DataSource,
+    Generation,
+    Graded,
+    Json,
+    Line,
+    Sample,
+    Task,
+    Tokenizer,
+    read_pins,
+)
+from loom_core.api.serving import Chat
 
 LEVELS = {"loom": (4096, 8192), "official": (4096, 8192, 16384, 32768, 65536, 131072)}
 SAMPLES = {"loom": 20, "official": 500}

@@ -36,10 +36,7 @@ from loom_bench_ruler.settings import (
     read_wording,
 )
 from loom_bench_ruler.words import wonderwords_book
-from loom_core.contract.errors import DataError
-from loom_core.contract.protocols import Data
-from loom_core.contract.types import DataSource
-from loom_core.data.access import Unavailable
+from loom_core.api import Data, DataError, DataSource, Unavailable
 
 CONSTANTS, SETTINGS = "ruler/scripts/data/synthetic/constants.py", "ruler/scripts/synthetic.yaml"
 NOISE = "ruler/scripts/data/synthetic/niah.py"

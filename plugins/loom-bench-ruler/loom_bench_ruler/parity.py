@@ -20,8 +20,7 @@ from loom_parity.contract import Case, ParityContext, answer_variants
 from loom_bench_ruler.benchmark import Ruler
 from loom_bench_ruler.plugin import RulerOptions
 from loom_bench_ruler.settings import FAMILIES, LOOM_SETTINGS, MAX_TOKENS, family
-from loom_core.contract.types import Json
-from loom_core.data.access import Unavailable
+from loom_core.api import Json, Unavailable
 
 DATA, EVAL = "scripts/data/synthetic", "scripts/eval"
 SEED, LENGTHS, SAMPLES, REFERENCES = 42, (2048, 4096, 16384), 10, 12

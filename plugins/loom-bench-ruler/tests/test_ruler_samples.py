@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_bench_ruler.benchmark import NO_RETRIEVAL, Ruler
 from loom_bench_ruler.counting import Numbers, zeta
 from loom_bench_ruler.draft import insert
@@ -21,14 +20,10 @@ from loom_bench_ruler.plugin import TASKS, RulerOptions
 from loom_bench_ruler.words import own, own_book, prose
 from loom_kit.tokenizers import embedded_tokenizer
 
-from loom_core.contract.errors import UsageError
-from loom_core.contract.keys import digest, plain
-from loom_core.contract.options import build
-from loom_core.contract.types import Response, Sample, Task, Timing
-from loom_core.data.access import DataDir
-from loom_core.doubles.server import ToyTokenizer
-from loom_core.prompting.render import render
-from loom_core.registry.plugins import installed
+from loom_core.api import DataDir, Response, Sample, Task, Timing, UsageError, build, digest, installed
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.serving import render
+from loom_core.contract.keys import plain
 
 NOWHERE = DataDir(mirror=None, cache=Path("/nonexistent"), offline=True)
 

@@ -31,8 +31,7 @@ from loom_kit.conformance_report import check_report
 from loom_kit.conformance_server import check_server
 from loom_kit.conformance_strategy import check_strategy
 from loom_kit.protocols import implements
-from loom_kit.rows import Row as Row
-from loom_kit.rows import attempt, reason
+from loom_kit.rows import Row as Row, attempt, reason
 
 HEAVY = ("torch", "numpy", "transformers", "datasets")
 SAMPLES_OF_A_METRIC = 2

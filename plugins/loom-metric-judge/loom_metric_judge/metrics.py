@@ -12,12 +12,21 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from loom_core.contract.errors import DataError
-from loom_core.contract.prompt import segment
-from loom_core.contract.protocols import Judging
-from loom_core.contract.tomlfile import read_toml
-from loom_core.contract.types import Generation, Json, Prompt, Response, Sample, Scored, Turn
-from loom_core.score.defusing import Defused, defused
+from loom_core.api import (
+    DataError,
+    Defused,
+    Generation,
+    Json,
+    Judging,
+    Prompt,
+    Response,
+    Sample,
+    Scored,
+    Turn,
+    defused,
+    read_toml,
+    segment,
+)
 from loom_metric_judge.plugin import JudgeOptions
 from loom_metric_judge.replies import label, mark, marks, short
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loom_core.contract.hookspecs import hookimpl
-from loom_core.contract.specs import ModelSpec, SuiteSpec
+from loom_core.api import ModelSpec, SuiteSpec, hookimpl
 
 
 @hookimpl

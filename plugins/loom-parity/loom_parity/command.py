@@ -20,8 +20,7 @@ from loom_core.run.selection import Chosen, described, opened
 from loom_parity import certificate, checkout
 from loom_parity.authors import Authors
 from loom_parity.certificate import Certificate
-from loom_parity.comparing import Comparison, Disagreement, compare, limited
-from loom_parity.comparing import described as differing
+from loom_parity.comparing import Comparison, Disagreement, compare, described as differing, limited
 from loom_parity.contract import Parity, ParityContext
 from loom_parity.told import Teller
 

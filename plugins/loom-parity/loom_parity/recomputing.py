@@ -12,8 +12,7 @@ from loom_core.contract.specs import BenchmarkSpec
 from loom_core.registry.plugins import Catalog, installed, resolve
 from loom_core.run.config import RunConfig
 from loom_core.run.selection import opened
-from loom_parity import certificate, checkout
-from loom_parity import published_cells as reproduced
+from loom_parity import certificate, checkout, published_cells as reproduced
 from loom_parity.command import context_of, load
 from loom_parity.published_cells import Cell, Reproduced
 

@@ -12,8 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from loom_core.contract.evidence import Kept
-from loom_core.contract.protocols import Tokenizer
+from loom_core.api import Kept, Tokenizer
 
 GAP = "\n\n"
 """What stands between two kept pieces that did not follow each other."""

@@ -16,12 +16,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from loom_core.contract.errors import ModelError, PluginError
-from loom_core.contract.evidence import Kept, Rewritten
-from loom_core.contract.options import option
-from loom_core.contract.prompt import context_indices, with_texts
-from loom_core.contract.protocols import Tokenizer
-from loom_core.contract.types import Budget, Json, Prompt
+from loom_core.api import (
+    Budget,
+    Json,
+    Kept,
+    ModelError,
+    PluginError,
+    Prompt,
+    Rewritten,
+    Tokenizer,
+    context_indices,
+    option,
+    with_texts,
+)
 from loom_rag.chunking import Chunk, chunks, n_tokens, put_together, token_starts
 
 DEFAULT_K = 5

@@ -9,10 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from loom_core.contract.errors import ModelError
-from loom_core.contract.prompt import context_indices, segment, with_texts
-from loom_core.contract.protocols import MOST_CALLS, ModelCard
-from loom_core.contract.types import Generation, Prompt, Segment, Turn
+from loom_core.api import (
+    MOST_CALLS,
+    Generation,
+    ModelCard,
+    ModelError,
+    Prompt,
+    Segment,
+    Turn,
+    context_indices,
+    segment,
+    with_texts,
+)
 from loom_rag.chunking import chunks, token_starts
 
 LEAST = 16

@@ -13,9 +13,7 @@ from loom_core.contract.errors import RunError
 from loom_core.contract.types import Json
 from loom_core.prompting.thinking import UNFINISHED
 from loom_core.run.store import RunFolder, read_json
-from loom_report import cells as cell_module
-from loom_report import ledger as ledger_module
-from loom_report import length_depth as views
+from loom_report import cells as cell_module, ledger as ledger_module, length_depth as views
 from loom_report.ledger import Ledger
 from loom_report.render.banners import banners
 from loom_report.statistics import stats

@@ -15,8 +15,7 @@ from loom_core.contract.errors import RunError, UsageError, nearest
 from loom_core.contract.keys import digest
 from loom_core.contract.types import Json
 from loom_core.run.store import Damage, RunFolder, read_json, read_lines
-from loom_report import cells
-from loom_report import ledger as ledger_module
+from loom_report import cells, ledger as ledger_module
 from loom_report.cells import Metric
 from loom_report.ledger import Answer, Ledger
 from loom_report.statistics import stats

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from loom_core.contract.hookspecs import hookimpl
-from loom_core.contract.options import option
-from loom_core.contract.specs import ServerSpec
+from loom_core.api import ServerSpec, hookimpl, option
 
 OPENAI_URL = "https://api.openai.com/v1"
 

@@ -11,10 +11,9 @@ from typing import Any
 
 from loom_kit.rows import Row
 
-from loom_core.contract.types import Budget
+from loom_core.api import Budget
 from loom_server_hf.conformance import toy_prompts
-from loom_server_hf.engine import Engine
-from loom_server_hf.engine import Row as Prompt
+from loom_server_hf.engine import Engine, Row as Prompt
 from loom_server_hf.kv.picker import Picker
 from loom_server_hf.picking import PickingEngine, pick
 

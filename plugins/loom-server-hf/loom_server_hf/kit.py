@@ -14,11 +14,7 @@ import torch
 from loom_kit.rows import NotChecked, Row
 from transformers import AutoModelForCausalLM
 
-from loom_core.contract.errors import LoomError, ModelError, UsageError
-from loom_core.contract.options import build
-from loom_core.contract.specs import AugmentationSpec
-from loom_core.contract.types import Budget
-from loom_core.registry.plugins import Found, installed
+from loom_core.api import AugmentationSpec, Budget, Found, LoomError, ModelError, UsageError, build, installed
 from loom_server_hf.conformance import CHECKS, Subject, toy_model, toy_prompts, u7_groups
 from loom_server_hf.conformance_codec import CODEC_CHECKS, CodecSubject, c7_groups
 from loom_server_hf.conformance_picker import check_picker

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loom_core.contract.options import option
-from loom_core.contract.types import Budget
+from loom_core.api import Budget, option
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loom_core.contract.hookspecs import hookimpl
-from loom_core.contract.options import option
-from loom_core.contract.specs import AugmentationSpec, ServerSpec
-from loom_core.contract.types import Budget
-from loom_core.serving.engines import TEMPLATE_HELP
+from loom_core.api import AugmentationSpec, Budget, ServerSpec, hookimpl, option
+from loom_core.api.serving import TEMPLATE_HELP
 from loom_server_hf.options import RandomOptions
 
 

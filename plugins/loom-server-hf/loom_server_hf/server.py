@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from loom_core.contract.protocols import ModelCard, Tokenizer
-from loom_core.contract.types import Arm
+from loom_core.api import Arm, ModelCard, Tokenizer
 from loom_server_hf.card import describe
 from loom_server_hf.folder import read_object, tokenizer_folder
 from loom_server_hf.plugin import HFModelOptions, HFServerOptions

@@ -20,8 +20,7 @@ from loom_server_hf.folder import locate
 from loom_server_hf.plugin import HFModelOptions
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
-from loom_core.contract.errors import ModelError, UsageError
-from loom_core.contract.options import build
+from loom_core.api import ModelError, UsageError, build
 
 New = Callable[..., Path]
 PLAIN = HFModelOptions()

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_server_hf import sharing as sharing_module
 from loom_server_hf.conformance import toy_model, toy_prompts
 from loom_server_hf.engine import Engine
@@ -20,9 +19,7 @@ from loom_server_hf.prefix import behind, common
 from loom_server_hf.server import HFServer
 from loom_server_hf.shared import compress, read
 
-from loom_core.contract.types import Arm, Generation, Prompt, Request, Response, Segment, Span
-from loom_core.registry.names import parse_arms
-from loom_core.registry.plugins import installed
+from loom_core.api import Arm, Generation, Prompt, Request, Response, Segment, Span, installed, parse_arms
 
 DENSE = Arm(name="dense")
 CONTEXT = toy_prompts((150,), 400)[0]

@@ -6,18 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_server_hf.tokenizer import HFTokenizer
 from loom_server_hf.truncate import Truncate
 from transformers import PreTrainedTokenizerFast
 
-from loom_core.contract.errors import ModelError, UsageError
-from loom_core.contract.options import build
-from loom_core.contract.prompt import only_context_changed, segment
-from loom_core.contract.types import Prompt
-from loom_core.prompting.render import render
-from loom_core.registry.plugins import installed
+from loom_core.api import ModelError, Prompt, UsageError, build, installed, segment
+from loom_core.api.serving import render
+from loom_core.contract.prompt import only_context_changed
 
 Chat = Any
 

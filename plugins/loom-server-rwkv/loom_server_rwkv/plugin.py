@@ -9,9 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loom_core.contract.hookspecs import hookimpl
-from loom_core.contract.options import option
-from loom_core.contract.specs import ServerSpec
+from loom_core.api import ServerSpec, hookimpl, option
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loom_core.contract.hookspecs import hookimpl
-from loom_core.contract.options import option
-from loom_core.contract.specs import ServerSpec
-from loom_core.serving.engines import EngineModelOptions, EngineOptions
+from loom_core.api import ServerSpec, hookimpl, option
+from loom_core.api.serving import EngineModelOptions, EngineOptions
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from loom_core.contract.errors import UsageError, nearest
-from loom_core.contract.options import table
-from loom_core.contract.protocols import ModelCard
-from loom_core.serving import engines, readers
-from loom_core.serving.engines import EngineModelOptions
+from loom_core.api import ModelCard, UsageError, nearest, table
+from loom_core.api.serving import EngineModelOptions, engines, readers
 from loom_server_vllm.plugin import VllmOptions
 from loom_server_vllm.session import VllmSession
 

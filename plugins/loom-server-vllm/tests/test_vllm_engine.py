@@ -15,10 +15,8 @@ from typing import Any
 
 import pytest
 
-from loom_core.contract.protocols import Data
-from loom_core.contract.types import Arm, Generation, Prompt, Request, Response
-from loom_core.prompting.render import render
-from loom_core.registry.plugins import installed
+from loom_core.api import Arm, Data, Generation, Prompt, Request, Response, installed
+from loom_core.api.serving import render
 from loom_core.run.placement import interpreter
 
 pytestmark = pytest.mark.servers

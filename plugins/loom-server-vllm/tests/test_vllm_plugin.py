@@ -18,15 +18,21 @@ from loom_server_vllm.plugin import VllmOptions
 from loom_server_vllm.server import VllmServer, check_names, import_vllm
 from loom_server_vllm.session import VllmSession
 
-from loom_core.contract.errors import LoomError, ModelError, UsageError
-from loom_core.contract.options import build
-from loom_core.contract.prompt import segment
-from loom_core.contract.protocols import ModelCard
-from loom_core.contract.types import Arm, Generation, Prompt, Request
-from loom_core.registry.names import parse_arms
-from loom_core.registry.plugins import installed
-from loom_core.serving import engines, readers
-from loom_core.serving.engines import EngineModelOptions
+from loom_core.api import (
+    Arm,
+    Generation,
+    LoomError,
+    ModelCard,
+    ModelError,
+    Prompt,
+    Request,
+    UsageError,
+    build,
+    installed,
+    parse_arms,
+    segment,
+)
+from loom_core.api.serving import EngineModelOptions, engines, readers
 
 
 @pytest.fixture(scope="module")

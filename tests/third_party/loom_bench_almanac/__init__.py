@@ -9,12 +9,22 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from loom_core.contract.hookspecs import hookimpl
-from loom_core.contract.options import NoOptions
-from loom_core.contract.prompt import segment
-from loom_core.contract.protocols import BenchmarkBase, Data, Tokenizer
-from loom_core.contract.specs import AugmentationSpec, BenchmarkSpec, MetricSpec
-from loom_core.contract.types import Generation, Prompt, Sample, Scored, Task
+from loom_core.api import (
+    AugmentationSpec,
+    BenchmarkBase,
+    BenchmarkSpec,
+    Data,
+    Generation,
+    MetricSpec,
+    NoOptions,
+    Prompt,
+    Sample,
+    Scored,
+    Task,
+    Tokenizer,
+    hookimpl,
+    segment,
+)
 
 NEW = frozenset(os.environ.get("ALMANAC", "").split(","))
 

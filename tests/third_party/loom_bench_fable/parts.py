@@ -12,10 +12,24 @@ from dataclasses import replace
 from typing import Any
 
 from loom_bench_fable import AgainOptions, FableOptions, HeadOptions, JudgedOptions
-from loom_core.contract.errors import UsageError
-from loom_core.contract.prompt import context_indices, segment, with_texts
-from loom_core.contract.protocols import BenchmarkBase, Data, Judging, Tokenizer
-from loom_core.contract.types import Generation, JudgeSpec, Prompt, Response, Sample, Scored, Task, Turn
+from loom_core.api import (
+    BenchmarkBase,
+    Data,
+    Generation,
+    JudgeSpec,
+    Judging,
+    Prompt,
+    Response,
+    Sample,
+    Scored,
+    Task,
+    Tokenizer,
+    Turn,
+    UsageError,
+    context_indices,
+    segment,
+    with_texts,
+)
 
 WORDS = ("fox", "crow", "grape", "river", "stone", "lamp", "wolf", "cheese", "hare", "night")
 

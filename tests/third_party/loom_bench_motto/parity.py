@@ -7,7 +7,7 @@ from pathlib import Path
 from loom_parity import upstream
 from loom_parity.contract import Case, ParityContext, answer_variants
 
-from loom_core.contract.types import Json
+from loom_core.api import Json
 
 
 class Parity:

@@ -48,8 +48,7 @@ def reproduce(
 
     from loom_core.cli.progress import progress_for
     from loom_core.registry.plugins import installed
-    from loom_lab.reproduce import opened
-    from loom_lab.reproduce import reproduce as again
+    from loom_lab.reproduce import opened, reproduce as again
 
     name = source.resolve().name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz")
     folder = out or Path("runs") / f"{name}-again"

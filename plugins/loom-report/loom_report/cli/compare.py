@@ -23,8 +23,7 @@ def compare(first: Path, second: Path, arms: tuple[tuple[str, str], ...], by_nam
     Differences are second minus first, with an exact paired test and Holm's correction. Arms of equal names are paired.
     """
     from loom_core.run.store import RunFolder
-    from loom_report.compare import compare as compared
-    from loom_report.compare import read
+    from loom_report.compare import compare as compared, read
     from loom_report.render.comparison import tables
 
     made = compared(read(RunFolder(first)), read(RunFolder(second)), arms=arms, by_name=by_name)

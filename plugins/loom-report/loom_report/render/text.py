@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from loom_core.contract.foreign import one_line as one_line
-from loom_core.contract.foreign import visible as visible
+from loom_core.contract.foreign import one_line as one_line, visible as visible
 
 NONE = "–"
 

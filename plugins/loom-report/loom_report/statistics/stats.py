@@ -11,9 +11,7 @@ from collections.abc import Hashable, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
-from loom_report.statistics.quantiles import near_exact_upper
-from loom_report.statistics.quantiles import t_quantile as t_quantile
-from loom_report.statistics.quantiles import z_quantile as z_quantile
+from loom_report.statistics.quantiles import near_exact_upper, t_quantile as t_quantile, z_quantile as z_quantile
 
 LEVEL = 0.95
 DRAWS = 2000
