@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 REGISTERS = """
-from loom_core.contract.hookspecs import hookimpl
-from loom_core.contract.specs import MetricSpec
-from loom_core.doubles.server import ToyTokenizer
+from loom_core.api import MetricSpec, hookimpl
+from loom_core.api.doubles import ToyTokenizer
 
 @hookimpl
 def loom_metrics():

@@ -215,11 +215,9 @@ import gc
 import time
 from contextlib import contextmanager
 
-from loom_core.contract.protocols import ModelCard
-from loom_core.contract.hookspecs import hookimpl
-from loom_core.contract.specs import ServerSpec
-from loom_core.doubles.server import ToyTokenizer
-from loom_core.contract.types import Response, Sample, Timing
+from loom_core.api import ModelCard, ServerSpec, hookimpl
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api import Response, Sample, Timing
 
 
 class Cheat:

@@ -1,7 +1,7 @@
 """loom's public interface: the one import of plugins. Everything else of `loom_core` may change without notice.
 
 `from loom_core.api import BenchmarkSpec, hookimpl, …`; server authors also `loom_core.api.serving`, benchmark authors
-`loom_core.api.records` and `loom_core.api.templates`. Names are imported when they are first used, so that registering a
+`loom_core.api.records` and `loom_core.api.templates`. Names are imported on first use, so that registering a
 plugin stays light. A name that is here stays for the whole of API {API}; docs/plugins.md says how one goes.
 """
 
@@ -118,6 +118,7 @@ if TYPE_CHECKING:
     )
     from loom_core.run.reporting import RunReport as RunReport
     from loom_core.score.defusing import Defused as Defused, defused as defused
+    from loom_core.score.gold import gold_scored as gold_scored
     from loom_core.score.tables import (
         by_task as by_task,
         macro_line as macro_line,
@@ -155,6 +156,7 @@ _HOMES = {
     "loom_core.registry.plugins": "Catalog Found installed resolve",
     "loom_core.run.reporting": "RunReport",
     "loom_core.score.defusing": "Defused defused",
+    "loom_core.score.gold": "gold_scored",
     "loom_core.score.tables": "by_task macro_line mean_line pass_at_k_line rows_of",
 }
 """Where names live, by module. A test holds it equal to the imports above, which type checkers read."""

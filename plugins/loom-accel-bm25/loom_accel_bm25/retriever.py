@@ -12,7 +12,7 @@ from typing import Any
 
 import bm25s  # type: ignore[import-untyped]
 import numpy as np
-from loom_rag.retrieval import Rank, Retriever
+from loom_rag import Rank, Retriever
 
 from loom_accel_bm25.plugin import BM25Options
 from loom_accel_bm25.words import terms

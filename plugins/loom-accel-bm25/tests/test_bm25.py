@@ -189,9 +189,9 @@ PROGRAM = """
 import random
 from loom_accel_bm25.plugin import BM25Options
 from loom_accel_bm25.retriever import BM25Retriever
-from loom_core.contract.prompt import segment
-from loom_core.doubles.server import ToyTokenizer
-from loom_core.contract.types import Prompt
+from loom_core.api import segment
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api import Prompt
 draw = random.Random(5)
 words = [f"w{draw.randrange(300)}" for _ in range(4000)]
 parts = (segment("context", " ".join(words)), segment("question", " ".join(words[::97])))

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from loom_rag.windows import Window, note_limits, reading, task_text, windows, with_context
+from loom_rag import Window, note_limits, reading, task_text, windows, with_context
 
 from loom_accel_chain_of_agents.plugin import ChainOfAgentsOptions
 from loom_core.api import ModelCard, Prompt, Response, Turn

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-from loom_rag.retrieval import Rank, Retriever
+from loom_rag import Rank, Retriever
 
 from loom_accel_dense.encoder import Encoder
 from loom_accel_dense.plugin import DenseOptions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loom_rag.retrieval import RetrievalOptions
+from loom_rag import RetrievalOptions
 
 from loom_core.api import AugmentationSpec, hookimpl, option
 

@@ -16,8 +16,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import TextNode
-from loom_rag.chunking import Chunk, token_starts
-from loom_rag.retrieval import Rank, Retriever, Usage
+from loom_rag import Chunk, Rank, Retriever, Usage, token_starts
 
 from loom_accel_llamaindex.plugin import LlamaIndexOptions
 from loom_core.api import ModelError, PluginError, Tokenizer, build, installed

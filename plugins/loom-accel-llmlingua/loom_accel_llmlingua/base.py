@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from loom_rag.chunking import token_starts
-from loom_rag.retrieval import query_of
+from loom_rag import query_of, token_starts
 
 from loom_accel_llmlingua.plugin import CompressionOptions
 from loom_core.api import Kept, Prompt, Rewritten, Tokenizer, context_indices, with_texts

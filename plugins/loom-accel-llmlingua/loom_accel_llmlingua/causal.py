@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from loom_rag.chunking import chunks
+from loom_rag import chunks
 
 from loom_accel_llmlingua.base import Choice, Compressor, Piece, Source, Unit, best
 from loom_accel_llmlingua.models import open_model, pieces_of

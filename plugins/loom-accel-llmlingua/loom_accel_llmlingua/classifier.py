@@ -11,7 +11,7 @@ from bisect import bisect_left
 from typing import Any
 
 import torch
-from loom_rag.chunking import UNSPACED, chunks
+from loom_rag import UNSPACED, chunks
 
 from loom_accel_llmlingua.base import Choice, Compressor, Piece, Source, Unit, best
 from loom_accel_llmlingua.models import open_model, pieces_of

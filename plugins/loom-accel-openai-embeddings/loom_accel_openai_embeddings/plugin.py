@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from loom_rag.retrieval import RetrievalOptions
+from loom_rag import RetrievalOptions
 
 from loom_core.api import AugmentationSpec, hookimpl, option
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import openai
-from loom_rag.retrieval import Rank, Retriever
+from loom_rag import Rank, Retriever
 
 from loom_accel_openai_embeddings.plugin import OpenAIEmbeddingsOptions
 from loom_accel_openai_embeddings.vectors import Vectors

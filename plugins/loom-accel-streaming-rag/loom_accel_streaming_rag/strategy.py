@@ -11,8 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from loom_rag.chunking import GAP, chunks, token_starts
-from loom_rag.windows import Window, note_limits, reading, task_text, windows, with_context
+from loom_rag import GAP, Window, chunks, note_limits, reading, task_text, token_starts, windows, with_context
 
 from loom_accel_streaming_rag.plugin import StreamingRAGOptions
 from loom_core.api import ModelCard, Prompt, Response, Turn

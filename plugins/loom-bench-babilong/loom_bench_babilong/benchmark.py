@@ -13,8 +13,6 @@ from functools import cached_property
 from itertools import islice, zip_longest
 from pathlib import Path
 
-from loom_kit.gold import gold_scored
-
 from loom_bench_babilong.mixing import Noise, fitted, own_sentences, sentences_of
 from loom_bench_babilong.plugin import EVALUATED, LONG, PREFIX, TASKS, BabilongOptions
 from loom_bench_babilong.stories import Story, chosen, in_turn, made, read_stories
@@ -34,6 +32,7 @@ from loom_core.api import (
     Tokenizer,
     Unavailable,
     UsageError,
+    gold_scored,
     read_pins,
     rows_of,
 )

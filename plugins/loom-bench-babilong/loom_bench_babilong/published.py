@@ -13,8 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from loom_parity.contract import ParityContext
-from loom_parity.published_cells import Cell
+from loom_parity import Cell, ParityContext
 
 from loom_bench_babilong.benchmark import METRIC, Babilong
 from loom_bench_babilong.plugin import EVALUATED, BabilongOptions

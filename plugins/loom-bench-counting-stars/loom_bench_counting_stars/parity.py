@@ -16,8 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from loom_parity import upstream
-from loom_parity.contract import Case, ParityContext, answer_variants
+from loom_parity import Case, ParityContext, answer_variants, upstream
 
 from loom_bench_counting_stars.benchmark import KEYS, METRICS, NOMINAL, CountingStars, star_lines
 from loom_bench_counting_stars.plugin import FORMS, CountingStarsOptions

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from loom_parity.upstream import module, stand_ins
+from loom_parity import module, stand_ins
 
 from loom_core.api import Json
 

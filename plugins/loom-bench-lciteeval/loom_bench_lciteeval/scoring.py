@@ -12,11 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from loom_kit.gold import gold_scored
-
 from loom_bench_lciteeval.passages import AT_MOST, LEFT_OUT, Part, Passages, needle_passage, star_passages
 from loom_bench_lciteeval.prompts import passage_text, passage_title
-from loom_core.api import Graded, Json, Line, Prompt, Sample, build, by_task, installed, mean_line
+from loom_core.api import Graded, Json, Line, Prompt, Sample, build, by_task, gold_scored, installed, mean_line
 
 COUNTS = ("citation_count", "lciteeval_passage_count")
 CITED = ("citation_", "lciteeval_passage_")

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loom_parity.upstream import module, stand_ins
+from loom_parity import module, stand_ins
 
 from loom_bench_leval.plugin import EXAM
 from loom_core.api import Json

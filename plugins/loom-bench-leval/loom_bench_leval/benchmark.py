@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
-from loom_kit.gold import gold_scored
-
 from loom_bench_leval.official import Unreadable, read_wording
 from loom_bench_leval.plugin import EXAM, F1, ROUGE, TASKS, LEvalOptions
 from loom_bench_leval.table import ROUGE_PARTS, geometric_mean, metric_names, table
@@ -34,6 +32,7 @@ from loom_core.api import (
     Truncation,
     Turn,
     Unavailable,
+    gold_scored,
     records,
     segment,
 )

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from loom_parity.contract import Case, ParityContext, answer, answer_variants
+from loom_parity import Case, ParityContext, answer, answer_variants
 
 from loom_bench_leval.authors import SCORER, SCRIPT, authors, count_tokens, digest
 from loom_bench_leval.benchmark import LEval

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from loom_parity.contract import ParityContext
-from loom_parity.published_cells import Cell
+from loom_parity import Cell, ParityContext
 
 from loom_bench_leval.parity import graded_lines, rows_of
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from loom_kit.gold import gold_scored
-
 from loom_bench_longbench_v2.plugin import LongBenchV2Options
 from loom_bench_longbench_v2.prompts import fill, question, with_thoughts
 from loom_core.api import (
@@ -24,6 +22,7 @@ from loom_core.api import (
     Truncation,
     Turn,
     digest,
+    gold_scored,
     mean_line,
     records,
 )

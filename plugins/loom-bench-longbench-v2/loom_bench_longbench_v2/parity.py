@@ -15,8 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from loom_parity import upstream
-from loom_parity.contract import Case, ParityContext, answer, answer_variants
+from loom_parity import Case, ParityContext, answer, answer_variants, upstream
 
 from loom_bench_longbench_v2.benchmark import (
     ACCURACY,

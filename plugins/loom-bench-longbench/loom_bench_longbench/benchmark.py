@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 
-from loom_kit.gold import gold_scored
-
 from loom_bench_longbench.plugin import EXTENDED_TASKS, TASKS, LongBenchOptions
 from loom_bench_longbench.prompts import fill, read_entry
 from loom_bench_longbench.settings import (
@@ -37,6 +35,7 @@ from loom_core.api import (
     Truncation,
     UsageError,
     digest,
+    gold_scored,
     nearest,
     records,
 )

@@ -16,8 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from loom_parity import upstream
-from loom_parity.contract import Case, ParityContext, answer, answer_variants
+from loom_parity import Case, ParityContext, answer, answer_variants, upstream
 
 from loom_bench_longsafety.benchmark import META, LongSafety, sample
 from loom_bench_longsafety.judging import answer_safe

@@ -16,8 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from loom_parity import upstream
-from loom_parity.contract import Case, ParityContext, answer_variants
+from loom_parity import Case, ParityContext, answer_variants, upstream
 
 from loom_bench_niah.benchmark import EVALUATOR, RUN, Niah
 from loom_bench_niah.judging import CRITERIA

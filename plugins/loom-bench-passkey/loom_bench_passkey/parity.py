@@ -13,8 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from loom_parity import upstream
-from loom_parity.contract import Case, ParityContext, answer_variants
+from loom_parity import Case, ParityContext, answer_variants, upstream
 
 from loom_bench_passkey.benchmark import UPSTREAM_SEED, Passkey, upstream_keys
 from loom_bench_passkey.plugin import PasskeyOptions

@@ -8,8 +8,6 @@ from functools import cached_property
 from itertools import count
 from pathlib import Path
 
-from loom_kit.gold import gold_scored
-
 from loom_bench_ruler.chains import loom_chains
 from loom_bench_ruler.counting import frequent, loom_common
 from loom_bench_ruler.draft import Maker
@@ -43,6 +41,7 @@ from loom_core.api import (
     Sample,
     Task,
     Tokenizer,
+    gold_scored,
     read_pins,
 )
 from loom_core.api.serving import Chat

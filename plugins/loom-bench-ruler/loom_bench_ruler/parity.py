@@ -14,8 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from loom_parity import upstream
-from loom_parity.contract import Case, ParityContext, answer_variants
+from loom_parity import Case, ParityContext, answer_variants, upstream
 
 from loom_bench_ruler.benchmark import Ruler
 from loom_bench_ruler.plugin import RulerOptions

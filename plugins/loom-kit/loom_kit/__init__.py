@@ -1,7 +1,7 @@
-"""What plugin authors and loom's own tests share: doubles, a toy tokenizer, the conformance kit, and gold rows."""
+"""What plugin authors and loom's own tests share: the conformance kit, toy tokenizers, made-up runs, gold rows."""
 
-from __future__ import annotations
-
+from loom_kit.conformance import Given, check_package
 from loom_kit.gold import agrees, score_gold_row
+from loom_kit.rows import NotChecked, Row, attempt
 
-__all__ = ["agrees", "score_gold_row"]
+__all__ = ["Given", "NotChecked", "Row", "agrees", "attempt", "check_package", "score_gold_row"]

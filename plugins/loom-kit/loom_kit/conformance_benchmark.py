@@ -15,7 +15,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from loom_parity.contract import answer
+from loom_parity import answer
 
 from loom_core.contract.keys import digest, plain
 from loom_core.contract.options import build

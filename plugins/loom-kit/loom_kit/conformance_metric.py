@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from loom_parity.contract import answer, answer_variants
+from loom_parity import answer, answer_variants
 
 from loom_core.contract.errors import LoomError
 from loom_core.contract.keys import plain

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from loom_parity.contract import answer
+from loom_parity import answer
 
 from loom_core.contract.errors import LoomError
 from loom_core.contract.options import build

@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 
 from loom_core.contract.errors import PluginError, UsageError, nearest
 from loom_core.contract.options import build
-from loom_core.contract.protocols import Metric
-from loom_core.contract.types import Json, Prompt, Sample, Scored
+from loom_core.contract.types import Json
 from loom_core.registry.plugins import installed
 
 
@@ -40,24 +39,6 @@ def score_gold_row(row: Mapping[str, Json]) -> Json:
     if scorer is None:
         raise PluginError(f"benchmark {found.spec.name} scores no gold rows", where=found.distribution)
     return scorer(row)
-
-
-def gold_scored(metric: str, row: Mapping[str, Json], meta: Mapping[str, Json] | None = None) -> Scored:
-    """What an installed metric says of a row's prediction and references, for a benchmark's `score_gold`.
-
-    meta: what the metric reads of a sample. A prediction that is no text scores as an empty one.
-    """
-    catalog = installed()
-    opened: Metric = catalog.load(catalog.metrics.get(metric))()
-    references, prediction = row["references"], row["prediction"]
-    sample = Sample(
-        id="gold",
-        task=str(row.get("task", "")),
-        prompt=Prompt(segments=()),
-        references=tuple(references) if isinstance(references, (list, tuple)) else (references,),
-        meta=meta or {},
-    )
-    return opened.score(prediction if isinstance(prediction, str) else "", sample)
 
 
 def agrees(score: Json, official: Json, tolerance: float = 1e-9) -> bool:

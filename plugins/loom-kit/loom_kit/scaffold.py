@@ -48,7 +48,7 @@ TEST = '''"""The contracts of `$name` hold."""
 
 from __future__ import annotations
 
-from loom_kit.conformance import check_package
+from loom_kit import check_package
 
 
 def test_it_conforms() -> None:
@@ -63,10 +63,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loom_core.contract.hookspecs import hookimpl
-from loom_core.contract.options import option
-from loom_core.contract.specs import $spec
-$more_imports
+from loom_core.api import $imports
+
 
 @dataclass(frozen=True)
 class ${class_name}Options:
@@ -87,8 +85,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loom_core.contract.hookspecs import hookimpl
-from loom_core.contract.specs import MetricSpec
+from loom_core.api import MetricSpec, hookimpl
 
 
 @hookimpl
@@ -110,7 +107,7 @@ METRIC = '''"""The metric `$name`: 1 where a reference stands in the answer, els
 
 from __future__ import annotations
 
-from loom_core.contract.types import Sample, Scored
+from loom_core.api import Sample, Scored
 
 
 class $class_name:
@@ -130,9 +127,7 @@ import random
 from collections.abc import Iterator, Sequence
 
 from $package.plugin import ${class_name}Options
-from loom_core.contract.protocols import BenchmarkBase, Data, Tokenizer
-from loom_core.contract.prompt import segment
-from loom_core.contract.types import Generation, Prompt, Sample, Scored, Task
+from loom_core.api import BenchmarkBase, Data, Generation, Prompt, Sample, Scored, Task, Tokenizer, segment
 
 WORDS = ("apple", "cherry", "fig", "melon", "pear")
 
@@ -200,10 +195,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from $package.plugin import ${class_name}Options
-from loom_core.contract.protocols import ModelCard
-from loom_core.contract.keys import digest
-from loom_core.contract.options import NoOptions
-from loom_core.contract.types import Arm, Request, Response, Timing
+from loom_core.api import Arm, ModelCard, NoOptions, Request, Response, Timing, digest
 
 
 class $class_name:
@@ -282,7 +274,7 @@ def _words(kind: str, name: str, distribution: str) -> dict[str, str]:
         "package": distribution.replace("-", "_"),
         "class_name": "".join(part.capitalize() for part in name.split("-")),
         "dependencies": '"loom-core>=0.1"',
-        "more_imports": "",
+        "imports": "",
         "option": 'seed: int = option(0, low=0, help="seed")',
         "spec": "",
         "hook": "",
@@ -297,7 +289,7 @@ def _words(kind: str, name: str, distribution: str) -> dict[str, str]:
             "title": "A benchmark",
             "command": "loom run $name --model toy",
             "spec": "BenchmarkSpec",
-            "more_imports": "from loom_core.contract.specs import MetricSpec\n",
+            "imports": "BenchmarkSpec, MetricSpec, hookimpl, option",
             "more_hooks": HOOK_METRIC,
             "hook": "benchmarks",
             "option": 'n: int = option(10, low=1, help="questions")\n    seed: int = option(0, low=0, help="seed")',
@@ -309,7 +301,7 @@ def _words(kind: str, name: str, distribution: str) -> dict[str, str]:
             "spec": "AugmentationSpec",
             "hook": "augmentations",
             "dependencies": '"loom-core>=0.1", "loom-server-hf>=0.1", "torch>=2.9"',
-            "more_imports": "from loom_core.contract.types import Budget\n",
+            "imports": "AugmentationSpec, Budget, hookimpl, option",
             "option": 'budget: Budget = option(help="slots kept per KV head: 1024, 4x, 0.25, 64MiB")',
             "arguments": f'{spec}, kind="model", {options}, requires=frozenset({{"local_model"}}), saves="real", '
             'source="name the paper, its formula and the authors\' code"',
@@ -318,6 +310,7 @@ def _words(kind: str, name: str, distribution: str) -> dict[str, str]:
             "title": "A server",
             "command": "loom run passkey@words=32,depths=2,repeats=2 --server $name --model any",
             "spec": "ServerSpec",
+            "imports": "ServerSpec, hookimpl, option",
             "hook": "servers",
             "arguments": f"{spec}, capabilities=frozenset(), {options}",
         },

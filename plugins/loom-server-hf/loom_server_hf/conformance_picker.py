@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from loom_kit.rows import Row
+from loom_kit import Row
 
 from loom_core.api import Budget
 from loom_server_hf.conformance import toy_prompts

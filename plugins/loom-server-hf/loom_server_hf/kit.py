@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from loom_kit.rows import NotChecked, Row
+from loom_kit import NotChecked, Row
 from transformers import AutoModelForCausalLM
 
 from loom_core.api import AugmentationSpec, Budget, Found, LoomError, ModelError, UsageError, build, installed

@@ -23,10 +23,10 @@ pytestmark = pytest.mark.servers
 
 DRIVER = """
 import json, sys
-from loom_core.serving.engines import EngineModelOptions
+from loom_core.api.serving import EngineModelOptions
 from loom_server_vllm.plugin import VllmOptions
 from loom_server_vllm.server import VllmServer
-from loom_core.contract.types import Arm, Generation, Prompt, Request
+from loom_core.api import Arm, Generation, Prompt, Request
 
 order = json.load(sys.stdin)
 rows = [Request(key=str(n), job="j", step=0, prompt=Prompt(segments=()), seed=0, group=row["group"],
