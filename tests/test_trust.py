@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loom_lab.reproduce import opened
+from loom_report.bundles import opened
 
 from loom_core.api import Catalog, RunError
 from loom_core.run.config import RunConfig

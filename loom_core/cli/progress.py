@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from loom_core.cli.exits import console, say
 from loom_core.contract.types import Json
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LINE_SECONDS = 10.0
 
@@ -52,6 +56,43 @@ class Counter(Quiet):
         return f"{rate:,.0f} tokens/s" + (f", {self.errors} errors" if self.errors else "")
 
 
+class Bar(Counter):
+    """A live bar. Raises ImportError without rich."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[facts]}"),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("opening the model", total=None, facts="")
+        self._bar.start()
+
+    def begin(self, total: int, done: int) -> None:
+        """Show how much there is."""
+        super().begin(total, done)
+        self._bar.update(self._task, total=total, completed=done)
+
+    def response(self, record: Mapping[str, Json]) -> None:
+        """Move on."""
+        super().response(record)
+        self._bar.update(self._task, description="answering", completed=self.done, facts=self.facts)
+
+    def note(self, text: str) -> None:
+        """A line above the bar."""
+        self._bar.console.print(text, highlight=False, markup=False)
+
+    def end(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+
 class Lines(Counter):
     """A plain line every few seconds."""
 
@@ -83,7 +124,6 @@ def progress_for(*, quiet: bool) -> Quiet:
     if sys.stderr is None or not sys.stderr.isatty():
         return Lines()
     try:
-        from loom_core.cli.bar import Bar
+        return Bar(console(err=True))
     except ImportError:
         return Lines()
-    return Bar(console(err=True))

@@ -151,13 +151,6 @@ def check_study(study: Study, catalog: Catalog) -> None:
         raise UsageError("one study has one protocol", where=str(study.out), hint=hint)
 
 
-def members(folder: RunFolder) -> list[RunFolder]:
-    """The runs of a study's joined folder; a run that is no study is its own only member."""
-    record = read_json(folder.manifest) if folder.manifest.exists() else {}
-    systems = record.get("systems") if isinstance(record, dict) else None
-    return [RunFolder(folder.path / row["folder"]) for row in systems.values()] if systems else [folder]
-
-
 def join(folder: RunFolder, members: Mapping[str, RunFolder], command: list[str], failed: Mapping[str, str]) -> None:
     """Write the joined run anew from its members. Raises RunError where they were asked different questions."""
     plans: dict[str, dict[str, Json]] = {name: read_json(member.plan) for name, member in members.items()}

@@ -96,3 +96,10 @@ def _rank(rows: list[dict[str, Json]]) -> None:
     ranked = [row for row in rows if row["complete"] and row["average"] is not None]
     for row in ranked:
         row["rank"] = 1 + sum(other["average"] > row["average"] + 1e-12 for other in ranked)
+
+
+def members(folder: RunFolder) -> list[RunFolder]:
+    """The runs of a study's joined folder; a run that is no study is its own only member."""
+    record = read_json(folder.manifest) if folder.manifest.exists() else {}
+    systems = record.get("systems") if isinstance(record, dict) else None
+    return [RunFolder(folder.path / row["folder"]) for row in systems.values()] if systems else [folder]

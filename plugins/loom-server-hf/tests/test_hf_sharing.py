@@ -174,9 +174,13 @@ def test_behind_covers_question_window_and_one_token() -> None:
 CONTEXT_ONLY: dict[str, Any] = {"protocol": "context-only"}
 
 
-@pytest.mark.parametrize("text", [*ARMS, "streamingllm:form=streamed,budget=40", "l2compress:budget=40,skip_layers=1"])
-def test_context_only_asks_copies_of_one_compressed_cache(model_folder: Path, text: str) -> None:
+CONTEXT_ONLY_ARMS = [*ARMS, "streamingllm:form=streamed,budget=40", "l2compress:budget=40,skip_layers=1"]
+
+
+@pytest.mark.parametrize("text", CONTEXT_ONLY_ARMS)
+def test_context_only_asks_copies_of_one_compressed_cache(model_folder: Path, text: str, of_the_day: Any) -> None:
     """Equal whatever the batch, and equal to compressing the context anew for each question."""
+    of_the_day(text, CONTEXT_ONLY_ARMS, 2)
     alone = [answers(model_folder, [r], arm(text))[0] for r in asked(**CONTEXT_ONLY)]
     for batch in (1, 4):
         together = answers(model_folder, asked(**CONTEXT_ONLY), arm(text), batch=batch)

@@ -42,13 +42,14 @@ def reproduce(
     libraries and another machine are named. A bundle is made by `loom report RUN --bundle FILE`. Of somebody else's
     bundle only what it asks is taken: endpoints, names of keys, files, programs and code are yours to say here.
     """
+    from loom_report.bundles import opened
     from loom_report.cli.compare import side_line
     from loom_report.compare import compare, read
     from loom_report.render.comparison import knob_table, tables
 
     from loom_core.cli.progress import progress_for
     from loom_core.registry.plugins import installed
-    from loom_lab.reproduce import opened, reproduce as again
+    from loom_lab.reproduce import reproduce as again
 
     name = source.resolve().name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz")
     folder = out or Path("runs") / f"{name}-again"

@@ -26,10 +26,8 @@ def leaderboard(runs: tuple[Path, ...], published: str, form: str) -> int:
     Other settings, other protocols and simulated savings are rankings of their own. Published figures are shown below
     as reference and never ranked; without a RUN, only those.
     """
-    from loom_lab.study import members
-
     from loom_core.run.store import RunFolder
-    from loom_report.leaderboard import board
+    from loom_report.leaderboard import board, members
     from loom_report.published import tables as published_tables
     from loom_report.render.ranking import reference, tables
 

@@ -35,7 +35,7 @@ def report(run: Path, html: bool, form: str, bundle: Path | None) -> int:
 
     folder = RunFolder(run)
     if bundle is not None:
-        from loom_lab.reproduce import bundle as write_bundle
+        from loom_report.bundles import bundle as write_bundle
 
         say(f"{bundle}: {write_bundle(folder, bundle):,} bytes")
         return 0

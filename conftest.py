@@ -1,14 +1,16 @@
-"""Fixtures of the core's tests: a third party's plugin on the path, and the command line in a folder of its own."""
+"""Fixtures of all tests: a third party's plugin on the path, the command line in a folder of its own, and the choice of
+slow cases by the day."""
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,11 @@ import pytest
 from loom_core.api import Catalog
 from loom_core.registry.plugins import load_all
 
-HERE = Path(__file__).resolve().parent
+ALL = "LOOM_TEST_ALL"
+"""Set to 1 before a release: nothing is left for another day."""
+
+
+HERE = Path(__file__).resolve().parent / "tests"
 MARK = "LOOM_TEST_MARK"
 SECONDS = 120.0
 
@@ -156,3 +162,16 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip("no folder of shared data: ../shared of the repository, or LOOM_SHARED")
     return path
+
+
+@pytest.fixture
+def of_the_day() -> Callable[[Any, Sequence[Any], int], None]:
+    """Skips a case of a slow matrix unless it is among today's: each day other ones, all within a round."""
+
+    def choose(case: Any, cases: Sequence[Any], n: int = 1) -> None:
+        day = datetime.datetime.now(datetime.UTC).toordinal()
+        todays = {(day * n + i) % len(cases) for i in range(n)}
+        if os.environ.get(ALL) != "1" and list(cases).index(case) not in todays:
+            pytest.skip(f"a case of another day: {ALL}=1 runs them all")
+
+    return choose

@@ -15,7 +15,7 @@ import pytest
 from loom_report.statistics import strata
 
 pytest.importorskip("scipy", reason="the test extra has scipy")
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def _script() -> ModuleType:

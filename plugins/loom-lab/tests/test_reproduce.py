@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from loom_kit.runs import make_run, retrieves
-from loom_lab.reproduce import bundle, opened
+from loom_report.bundles import bundle, opened
 
 from loom_core.api import RunError
 from loom_core.run.store import RunFolder, read_json

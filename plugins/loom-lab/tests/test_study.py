@@ -126,7 +126,7 @@ def test_a_study_is_planned_by_system(tmp_path: Path, loom: Any) -> None:
 
 
 def test_the_guides_example_is_a_study(tmp_path: Path) -> None:
-    guide = (Path(__file__).resolve().parents[1] / "docs" / "studies.md").read_text("utf-8")
+    guide = (Path(__file__).resolve().parents[3] / "docs" / "studies.md").read_text("utf-8")
     path = tmp_path / "study.toml"
     path.write_text(guide.split("```toml\n", 1)[1].split("```", 1)[0], "utf-8")
     study = read_study(path, {})
