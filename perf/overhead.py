@@ -26,7 +26,7 @@ MEBIBYTE = 1 << 20
 
 def measured_run(n: int, out: Path) -> dict[str, Any]:
     """One run in this process, its stages timed apart. Called in a process of its own: peak memory cannot be reset."""
-    import loom_report as report
+    from loom_report import files as report
 
     from loom_core import pipeline
     from loom_core.api import installed

@@ -51,7 +51,7 @@ def made_run(path: Path, n: int, gigabytes: float) -> int:
 
 def measured(path: Path) -> dict[str, Any]:
     """Score and report in this process, peak memory after each; with what the same took in imports before."""
-    import loom_report as report
+    from loom_report import files as report
 
     from loom_core.api import installed
     from loom_core.pipeline import stored_config

@@ -7,8 +7,9 @@ plugin stays light. A name that is here stays for the whole of API {API}; docs/p
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from loom_core.contract.lazy import lazily as lazily
 
 API = "1"
 """The version of this interface; `loom-core` has it as its major version."""
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from loom_core.contract.evidence import Kept as Kept, Rewritten as Rewritten
     from loom_core.contract.hookspecs import hookimpl as hookimpl
     from loom_core.contract.keys import canonical as canonical, digest as digest, seed_of as seed_of
+    from loom_core.contract.lazy import lazily as lazily
     from loom_core.contract.options import (
         NoOptions as NoOptions,
         build as build,
@@ -133,6 +135,7 @@ _HOMES = {
     "loom_core.contract.evidence": "Kept Rewritten",
     "loom_core.contract.hookspecs": "hookimpl",
     "loom_core.contract.keys": "canonical digest seed_of",
+    "loom_core.contract.lazy": "lazily",
     "loom_core.contract.options": "NoOptions build number option table",
     "loom_core.contract.prompt": "context_indices from_parts segment with_texts",
     "loom_core.contract.protocols": (
@@ -160,19 +163,5 @@ _HOMES = {
     "loom_core.score.tables": "by_task macro_line mean_line pass_at_k_line rows_of",
 }
 """Where names live, by module. A test holds it equal to the imports above, which type checkers read."""
-_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 
-__all__ = ["API", *sorted(_HOME)]  # noqa: PLE0604 - made of the table above
-
-
-def __getattr__(name: str) -> Any:
-    """The name, imported now and kept."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+__getattr__, __dir__, __all__ = lazily(__name__, _HOMES)

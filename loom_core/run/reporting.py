@@ -10,15 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from loom_core.contract.errors import UsageError
-from loom_core.contract.hookspecs import hookimpl
-from loom_core.contract.specs import RunReportSpec
 from loom_core.contract.types import Json
+from loom_core.registry.own import PLAIN
 from loom_core.registry.plugins import Catalog
 from loom_core.run.store import Responses, RunFolder, read_json, read_lines
 from loom_core.run.writing import whole_file
-
-PLAIN = "plain"
-"""Core's own report, taken where no other is installed."""
 
 
 class RunReport(Protocol):
@@ -113,16 +109,3 @@ def _values(folder: RunFolder, metric: str, version: str) -> dict[str, float]:
         else:
             found.pop(row["key"], None)
     return found
-
-
-@hookimpl
-def loom_run_reports() -> Sequence[RunReportSpec]:
-    """Core's own."""
-    return (
-        RunReportSpec(
-            name=PLAIN,
-            version="1",
-            summary="means and how many answers stand behind them, as plain text",
-            factory="loom_core.run.reporting:PlainReport",
-        ),
-    )

@@ -15,6 +15,6 @@ def loom_resolve_benchmark(name: str, catalog: Catalog) -> Found[BenchmarkSpec] 
     """The benchmark at a path; None for any other name."""
     if not is_description(name):
         return None
-    from loom_bench_files.described import found_at
+    from loom_bench_files.description import found_at
 
     return found_at(name, catalog)

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from loom_bench_files.described import Described, described, read_description
+from loom_bench_files.description import Described, described, read_description
 
 from loom_core.api import (
     Catalog,

@@ -12,7 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from loom_report import build
+from loom_report.build import build
 
 from loom_core.contract.specs import ReportSpec
 from loom_core.contract.types import Json

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import loom_report as report
+from loom_report import files as report
 
 from loom_core import pipeline
 from loom_core.contract.errors import LoomError, RunError, UsageError

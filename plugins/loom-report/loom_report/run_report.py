@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import loom_report
 from loom_core.contract.types import Json
 from loom_core.run.store import RunFolder
+from loom_report import files
 from loom_report.render.banners import empty_answers
 from loom_report.render.terminal import Shown
 
@@ -16,7 +16,7 @@ class Report:
 
     def write(self, folder: RunFolder) -> dict[str, Json]:
         """report.json, report.md and report.html."""
-        return loom_report.write(folder)
+        return files.write(folder)
 
     def show(self, report: Mapping[str, Json]) -> Iterator[object]:
         """Banners and tables, as wide as the terminal."""

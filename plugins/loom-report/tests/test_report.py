@@ -6,10 +6,10 @@ import json
 import random
 from pathlib import Path
 
-import loom_report as report_module
 import pytest
 from click.testing import CliRunner
 from loom_kit.runs import DENSE, Answerer, Made, MadeArm, MadeTask, make_run, retrieves
+from loom_report import files as report_module
 from loom_report.cli.report import report as report_command
 from loom_report.render import authors, terminal, text
 from loom_report.render.absences import data_banners

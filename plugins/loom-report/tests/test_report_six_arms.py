@@ -9,9 +9,9 @@ import subprocess
 import zlib
 from pathlib import Path
 
-import loom_report as report_module
 import pytest
 from loom_kit.runs import DENSE, Made, MadeArm, MadeTask, make_run
+from loom_report import files as report_module
 from loom_report.build import build
 from loom_report.render import charts, svg, tables
 

@@ -8,11 +8,10 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-import loom_report as report_module
 import pytest
 from hypothesis import given, settings, strategies as st
 from loom_kit.runs import DENSE, HOSTILE, Made, MadeArm, MadeTask, hostile, make_run, retrieves
-from loom_report import ledger as ledger_module
+from loom_report import files as report_module, ledger as ledger_module
 from loom_report.render import html, markdown, samples, tables, terminal, text
 from rich.console import Console
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from loom_kit.runs import DENSE, Made, MadeArm, MadeTask, make_run
-from loom_report import build
+from loom_report.build import build
 from loom_report.render import beside, markdown, tables, terminal
 from loom_report.render.metrics import other_metrics
 from loom_report.unscored import bounds, weighed

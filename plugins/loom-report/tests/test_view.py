@@ -13,9 +13,9 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-import loom_report as report_module
 import pytest
 from loom_kit.runs import DENSE, HOSTILE, MadeArm, MadeTask, hostile, make_run, retrieves
+from loom_report import files as report_module
 from loom_report.render.live import HOST, Live, Server
 
 from loom_core.api import RunError

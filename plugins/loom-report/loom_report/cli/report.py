@@ -31,7 +31,8 @@ def report(run: Path, html: bool, form: str, bundle: Path | None) -> int:
     """Report RUN: scores with intervals, paired differences to dense, cost. Works on partial and on running runs."""
     from loom_core.contract.errors import RunError, UsageError
     from loom_core.run.store import RunFolder
-    from loom_report import build, write
+    from loom_report.build import build
+    from loom_report.files import write
 
     folder = RunFolder(run)
     if bundle is not None:

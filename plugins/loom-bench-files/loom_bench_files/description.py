@@ -57,7 +57,7 @@ from loom_core.api.records import (
 )
 from loom_core.api.templates import Piece, fields_of, filled, merged, pieces
 
-FACTORY = "loom_bench_files.described:Described"
+FACTORY = "loom_bench_files.description:Described"
 HEAD: Mapping[str, Check] = {
     "name": text,
     "version": text,
