@@ -20,12 +20,13 @@ PLUGINS = sorted(path for path in (ROOT / "plugins").iterdir() if path.is_dir() 
 KINDS = ("bench", "server", "accel", "metric", "model")
 OWN = ("loom-report", "loom-lab", "loom-kit", "loom-parity", "loom-rag")
 """Distributions that are no plugin of one kind: parts of loom, and bases of plugins."""
-RUN_COMMAND = "pip install -r requirements.txt && loom run"
+VENV = "python3 -m venv .venv && .venv/bin/"
+RUN_COMMAND = f"{VENV}pip install -r requirements.txt && .venv/bin/loom run"
 CAPABILITIES = frozenset(
     ("local_model", "token_ids", "prefix_cache", "logprobs", "stream", "device", "context_only", "given_answers")
 )
 """What servers may promise and augmentations may require. A new word is added here with the first that uses it."""
-TEST_COMMAND = "pip install -r requirements-dev.txt && pytest -n auto --dist loadfile"
+TEST_COMMAND = f"{VENV}pip install -r requirements-dev.txt && .venv/bin/pytest -n auto --dist loadfile"
 
 
 @pytest.fixture(scope="module")
@@ -144,10 +145,25 @@ def test_a_required_plugin_is_used_by_name(plugin: Path, catalog: Catalog) -> No
 
 
 def test_every_plugin_is_in_the_requirements() -> None:
-    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
-    editable = [line.removeprefix("-e ") for line in lines if line.startswith("-e ")]
-    assert editable == [".", *(f"plugins/{plugin.name}" for plugin in PLUGINS)]
+    assert requirements("requirements-all.txt") == [".", *(f"plugins/{plugin.name}" for plugin in PLUGINS)]
+
+
+def test_the_quickstart_installs_what_it_needs_and_no_more() -> None:
+    """Whatever an installed distribution requires of this repository is installed too: none of it is on an index."""
+    wanted = requirements("requirements.txt")
+    assert wanted == sorted(wanted) and len(wanted) < 12
+    for folder in wanted:
+        rows = tomllib.loads((ROOT / folder / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+        required = {re.split(r"[^A-Za-z0-9-]", row)[0] for row in rows}
+        own = {f"plugins/{name}" for name in required if (ROOT / "plugins" / name).is_dir()}
+        assert own <= set(wanted), f"{folder} requires {sorted(own - set(wanted))}"
+
+
+def requirements(name: str) -> list[str]:
+    """The folders that a file of requirements installs; it holds nothing else but the constraints."""
+    lines = (ROOT / name).read_text("utf-8").splitlines()
     assert [line for line in lines if not line.startswith("-e ")] == ["-c constraints.txt"]
+    return [line.removeprefix("-e ") for line in lines if line.startswith("-e ")]
 
 
 def test_torch_is_pinned_once_and_without_a_local_version() -> None:
