@@ -160,14 +160,26 @@ def test_observers_see_the_run_may_take_fewer_arguments_and_may_raise(loom: Any,
 def test_commands_of_plugins_are_added_and_a_broken_one_is_named(loom: Any, site: Site) -> None:
     site.add(
         "more_commands",
-        "import click\ndef loom_commands(cli):\n"
-        "    @cli.command('greet', short_help='Greets.')\n    def greet():\n        click.echo('hello')\n",
+        "from loom_core.api import CommandSpec, hookimpl\nimport click\n"
+        "@click.command()\ndef greet():\n    click.echo('hello')\n"
+        "@hookimpl\ndef loom_commands():\n"
+        "    return [CommandSpec(name='greet', summary='Greets.', factory='more_commands:greet')]\n",
         group="loom.commands",
     )
+    site.add(
+        "old_commands",
+        "from loom_core.api import hookimpl\n@hookimpl\ndef loom_commands(cli): ...\n",
+        group="loom.commands",
+    )
+    site.add("hidden_commands", "from loom_core.api import hookimpl\n@hookimpl\ndef loom_commands(): ...\n")
     site.add("bad_commands", "raise ImportError('gone')", group="loom.commands")
     done = loom("--help", env=site.env)
     assert "greet" in done.out and "Greets." in done.out and "bad_commands is broken: ImportError: gone" in done.err
+    assert "old_commands is broken" in done.err and "cli" in done.err
     assert loom("greet", env=site.env).out == "hello\n"
+    rows = json.loads(loom("list", "--format", "json", env=site.env).out)
+    (row,) = [row for row in rows if row["name"] == "hidden_commands"]
+    assert "entry-point group 'loom.commands'" in row["status"]
 
 
 def test_tracing_shows_every_hook_call(loom: Any) -> None:

@@ -30,7 +30,7 @@ class LazyGroup(click.Group):
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Core's own commands in the order of a run, then those of plugins."""
-        return list(self._installed)
+        return [*self._installed]  # `list` is here the module of that command, once it was imported
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """The command, imported now. Raises PluginError where a plugin's cannot be."""

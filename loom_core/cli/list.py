@@ -43,7 +43,8 @@ def list_(what: str | None, form: str) -> int:
 
 def facts(catalog: Any, spec: Any) -> dict[str, Any]:
     """What plugins know of a spec, by name."""
-    return {name: text for given in catalog.every("loom_facts", spec=spec) for name, text in given.items()}
+    given = [(name, value) for one in catalog.every("loom_facts", spec=spec) for name, value in one.items()]
+    return {name: value for name, value in given if value is not None}
 
 
 def _rows(catalog: Any, what: str | None) -> list[dict[str, Any]]:

@@ -52,7 +52,12 @@ class PlainReport:
     def write(self, folder: RunFolder) -> dict[str, Json]:
         """See `RunReport`; the table is written as report.txt."""
         plan = read_json(folder.plan)
-        report = {"name": folder.path.resolve().name, "tasks": plan["tasks"], "rows": list(_rows(folder, plan))}
+        report = {
+            "name": folder.path.resolve().name,
+            "server": plan["server"],
+            "tasks": plan["tasks"],
+            "rows": list(_rows(folder, plan)),
+        }
         with whole_file(folder.path / "report.txt") as file:
             file.writelines(f"{line}\n" for line in self.show(report))
         return report
@@ -64,6 +69,9 @@ class PlainReport:
             (*row[:3], "" if row[3] is None else f"{row[3]:.3f}", str(row[4]), str(row[5])) for row in report["rows"]
         ]
         yield report["name"]
+        if report["server"].get("sees_references"):
+            server = report["server"]["name"]
+            yield f"warning: server {server} is shown the reference answers: its scores are of no model"
         yield from aligned([heads, *rows], right=3)
         yield "means of the answers that have a score; loom-report adds intervals, paired tests and cost"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import click
 from click.testing import CliRunner
@@ -16,8 +17,14 @@ from loom_core.registry.plugins import resolve
 from loom_kit.rows import Row, attempt, reason
 
 
-def check_commands(subject: str, specs: Callable[[], Sequence[CommandSpec]], taken: frozenset[str]) -> Iterator[Row]:
-    """One row a rule and command. specs: the plugin's `loom_commands`. taken: names of loom's own commands."""
+def check_commands(
+    subject: str,
+    specs: Callable[[], Sequence[CommandSpec]],
+    taken: frozenset[str],
+    load: Callable[[CommandSpec], Any] = lambda spec: resolve(spec.factory),
+) -> Iterator[Row]:
+    """One row a rule and command. specs: the plugin's `loom_commands`. taken: names of loom's own commands. load: the
+    command of a spec."""
     try:
         found = list(specs())
     except Exception as error:  # noqa: BLE001 - whatever a plugin raises is its result
@@ -29,7 +36,7 @@ def check_commands(subject: str, specs: Callable[[], Sequence[CommandSpec]], tak
     for spec in (spec for spec in found if isinstance(spec, CommandSpec)):
         yield attempt(f"loom {spec.name}", "has a name of its own", partial(_own_name, spec.name, taken))
         yield attempt(f"loom {spec.name}", "has a summary", partial(_summary, spec))
-        yield attempt(f"loom {spec.name}", "shows its help", partial(_helps, spec))
+        yield attempt(f"loom {spec.name}", "shows its help", partial(_helps, spec, load))
 
 
 def _summary(spec: CommandSpec) -> None:
@@ -40,8 +47,8 @@ def _own_name(name: str, taken: frozenset[str]) -> None:
     assert name not in taken, f"loom has a command {name!r}, which would hide this one: choose another name"
 
 
-def _helps(spec: CommandSpec) -> None:
-    command = resolve(spec.factory)
+def _helps(spec: CommandSpec, load: Callable[[CommandSpec], Any]) -> None:
+    command = load(spec)
     assert isinstance(command, click.Command), f"{spec.factory} is not a click command"
     group = click.Group(commands={spec.name: command}, context_settings={"help_option_names": ["-h", "--help"]})
     done = CliRunner().invoke(group, [spec.name, "--help"], prog_name="loom")

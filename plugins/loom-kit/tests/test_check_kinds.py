@@ -20,6 +20,7 @@ from loom_core.api import (
     AugmentationSpec,
     BenchmarkBase,
     BenchmarkSpec,
+    CommandSpec,
     Evidence,
     Generation,
     MetricSpec,
@@ -32,6 +33,7 @@ from loom_core.api import (
     Turn,
     UsageError,
     installed,
+    resolve,
     segment,
 )
 
@@ -304,27 +306,28 @@ def test_a_sound_report_passes() -> None:
 # --- commands --------------------------------------------------------------------------------------------------------
 
 
-def takes_a_name(group: click.Group) -> None:
-    group.add_command(click.Command("run", help="Runs something else."))
+def commands(*made: click.Command | object) -> tuple[Any, Any]:
+    """What a plugin registers: a spec for each command, and how its factory is found here."""
+    by_name = {getattr(one, "name", None) or "odd": one for one in made}
+    specs = [CommandSpec(name=name, summary="Does it.", factory=name) for name in by_name]
+    return lambda: specs, lambda spec: by_name[spec.factory]
 
 
-def has_no_help(group: click.Group) -> None:
-    group.add_command(click.Command("worst"))
-
-
-def adds_nothing(group: click.Group) -> None: ...
-
-
-COMMAND_FAULTS: dict[Any, str] = {
-    takes_a_name: "loom has a command 'run'",
-    has_no_help: "no help text",
-    adds_nothing: "no command was added",
+COMMAND_FAULTS: dict[str, tuple[Any, Any]] = {
+    "loom has a command 'run'": commands(click.Command("run", help="Runs something else.")),
+    "no help text": commands(click.Command("worst")),
+    "is not a click command": commands(object()),
+    "no command was registered": commands(),
+    "is not a CommandSpec": (lambda: ["greet"], resolve),
+    "summary is empty": (lambda: [CommandSpec(name="best", summary=" ", factory="click:Command")], resolve),
+    "raised TypeError": (lambda: 1, resolve),
 }
 
 
-@pytest.mark.parametrize("add", COMMAND_FAULTS, ids=lambda add: add.__name__)
-def test_a_broken_command_is_named(add: Any) -> None:
-    assert COMMAND_FAULTS[add] in faults(check_commands("mine", add, frozenset({"run"})))
+@pytest.mark.parametrize("fault", COMMAND_FAULTS)
+def test_a_broken_command_is_named(fault: str) -> None:
+    specs, load = COMMAND_FAULTS[fault]
+    assert fault in faults(check_commands("mine", specs, frozenset({"run"}), load))
 
 
 def test_a_plugin_of_commands_is_checked() -> None:

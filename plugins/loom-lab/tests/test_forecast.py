@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from loom_kit.runs import DENSE, MadeArm, MadeTask, make_run, retrieves
-from loom_lab.forecast import EDGES, Sizes, forecast
+from loom_lab.forecast import forecast
 from loom_report.statistics import stats
 
+from loom_core.run.sizes import EDGES, Sizes
 from loom_core.run.store import RunFolder, read_json
 from loom_core.run.writing import write_json
 
