@@ -15,8 +15,9 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from loom_core.contracts import Line, ModelCard
-from loom_core.errors import PluginError
+from loom_core.errors import LoomError, PluginError
 from loom_core.evidence import Rewritten
+from loom_core.guard import guarded, reason
 from loom_core.keys import plain
 from loom_core.shapes import misfit, shown
 from loom_core.types import Finish, Generation, Json, KVUse, Prompt, Response, Sample, Saves, Scored, Task, Timing, Turn
@@ -40,6 +41,14 @@ def scored(given: object, metric: str) -> Scored:
     numpy's scalars are numbers. Numbers in text, lists, complex and non-finite numbers are not; a detail that is no
     JSON costs the value as well.
     """
+    try:
+        with guarded(f"metric {metric}"):
+            return _scored(given, metric)
+    except LoomError as error:  # to look at it raised
+        return _refused(f"metric {metric} gave what cannot be looked at: {reason(error)}")
+
+
+def _scored(given: object, metric: str) -> Scored:
     if not isinstance(given, Scored):
         return _refused(f"metric {metric} gave {shown(given)} where a Scored is expected")
     value, why = _number(given.value)
@@ -76,7 +85,9 @@ def in_range(given: Scored, metric: str, low: float | None, high: float | None, 
 
 def request_of(given: object, server: str, asked: Container[str]) -> str:
     """The key of the request that a server answers. Raises PluginError where that is none of those `asked`."""
-    if not isinstance(given, Response):
+    with guarded(f"server {server}", "generate()"):
+        right = isinstance(given, Response)
+    if not right or not isinstance(given, Response):
         raise PluginError(f"server {server} gave {shown(given)} where a Response is expected")
     if not isinstance(given.key, str) or given.key not in asked:
         why = "each request is answered once, under its own key"
@@ -90,10 +101,14 @@ def answered(given: Response, server: str, sample: str) -> Response:
     One that is none (a text that is no text, an unknown finish, a count or a time below zero, times that run backwards,
     an answer with an error) becomes an error that names server and sample.
     """
-    clean = replace(given, **{name: _scalar(getattr(given, name)) for name in COUNTS + OPTIONAL_COUNTS})
-    why = _fault(clean)
-    if why is None:
-        return clean
+    try:
+        with guarded(f"server {server}"):
+            clean = replace(given, **{name: _scalar(getattr(given, name)) for name in COUNTS + OPTIONAL_COUNTS})
+            why = _fault(clean)
+        if why is None:
+            return clean
+    except LoomError as error:
+        why = f"what cannot be looked at ({reason(error)})"
     at = Timing(queued=0.0, started=0.0, first_token=None, ended=0.0)
     error = f"server {server} gave {why} (sample {sample}): the answer is not recorded"
     return Response(key=given.key, text="", finish="error", n_in=0, n_out=0, timing=at, error=error)

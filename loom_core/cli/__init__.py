@@ -58,7 +58,7 @@ class LazyGroup(click.Group):
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """The command list, without importing any command."""
         self._load_plugins()
-        rows = list(COMMANDS.items())
+        rows = [*COMMANDS.items()]  # `list` is a command's module here
         rows += [(name, command.get_short_help_str()) for name, command in sorted(self.commands.items())]
         with formatter.section("Commands"):
             formatter.write_dl(rows)

@@ -33,7 +33,7 @@ from loom_core.testing.conformance_server import check_server
 from loom_core.testing.conformance_strategy import check_strategy
 from loom_core.testing.protocols import implements
 from loom_core.testing.rows import Row as Row
-from loom_core.testing.rows import attempt, reason
+from loom_core.testing.rows import attempt, contained, reason, rows_told
 from loom_core.types import Sample, Task
 
 HEAVY = ("torch", "numpy", "transformers", "datasets")
@@ -78,7 +78,8 @@ def check_package(distribution: str, given: Given = Given()) -> Iterator[Row]:
     for point in [*points, *commands]:
         yield _import_weight(point.value.partition(":")[0])
     for point in commands:
-        yield from check_commands(point.name, partial(_add_commands, point), given.commands)
+        rows = check_commands(point.name, partial(_add_commands, point), given.commands)
+        yield from rows_told(rows, point.name)
     for broken in catalog.broken:
         if broken.distribution == distribution:
             yield Row(broken.name, "registers", False, broken.why)
@@ -101,7 +102,11 @@ def _import_weight(module: str) -> Row:
 
 
 def check_spec(found: Found[Any], catalog: Catalog, given: Given = Given()) -> Iterator[Row]:
-    """Every check of one registered thing."""
+    """Every check of one registered thing; whatever it raises is a failed row."""
+    return rows_told(_checked(found, catalog, given), found.spec.name)
+
+
+def _checked(found: Found[Any], catalog: Catalog, given: Given) -> Iterator[Row]:
     name = found.spec.name
     loaded = attempt(name, "factory can be imported", partial(catalog.load, found))
     yield loaded
@@ -148,13 +153,15 @@ def _samples_for(metric: str, catalog: Catalog) -> tuple[tuple[Sample, ...], str
     why = ""
     for found in catalog.benchmarks:
         try:
-            benchmark = _opened(found, catalog)
-            tasks = [task for task in benchmark.tasks(()) if metric in task.metrics]
+            with contained():
+                benchmark = _opened(found, catalog)
+                tasks = [task for task in benchmark.tasks(()) if metric in task.metrics]
         except Exception:  # noqa: BLE001 - another plugin's fault is not this metric's
             continue
         for task in tasks:
             try:
-                return tuple(some_samples(benchmark, task)[:SAMPLES_OF_A_METRIC]), ""
+                with contained():
+                    return tuple(some_samples(benchmark, task)[:SAMPLES_OF_A_METRIC]), ""
             except Exception as error:  # noqa: BLE001 - as above
                 why = why or f"{found.spec.name}:{task.name}: {reason(error)}"
     return (), why

@@ -16,6 +16,7 @@ from typing import Any
 
 from loom_core.contracts import MOST_CALLS
 from loom_core.errors import LoomError
+from loom_core.guard import described
 from loom_core.keys import plain
 from loom_core.parity import answer, answer_variants
 from loom_core.prompt import segment
@@ -132,7 +133,7 @@ def _scored(metric: Any, text: str, sample: Sample, shape: str) -> Any:
         raise AssertionError(f"{reason(error)}, for an answer ({shape})") from error
     except Exception as error:
         raise AssertionError(
-            f"raised {type(error).__name__}: {str(error)[:200]} for an answer ({shape}): models say anything, so score "
+            f"raised {described(error)} for an answer ({shape}): models say anything, so score "
             "it or return Scored(value=None) with a reason"
         ) from error
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from loom_core.contracts import MOST_CALLS, ModelCard
 from loom_core.errors import LoomError
+from loom_core.guard import described
 from loom_core.options import build
 from loom_core.parity import answer
 from loom_core.specs import AugmentationSpec
@@ -94,7 +95,7 @@ def _guarded(strategy: Any, what: str, prompt: Prompt, reply: str) -> list[tuple
         raise AssertionError(f"{what}: {error}") from error
     except Exception as error:
         raise AssertionError(
-            f"{what}: raised {type(error).__name__}: {str(error)[:200]} when the model says {reply[:20]!r}: models say "
+            f"{what}: raised {described(error)} when the model says {reply[:20]!r}: models say "
             "anything"
         ) from error
 
