@@ -110,8 +110,8 @@ def answered(given: Response, server: str, sample: str) -> Response:
     except LoomError as error:
         why = f"what cannot be looked at ({reason(error)})"
     at = Timing(queued=0.0, started=0.0, first_token=None, ended=0.0)
-    error = f"server {server} gave {why} (sample {sample}): the answer is not recorded"
-    return Response(key=given.key, text="", finish="error", n_in=0, n_out=0, timing=at, error=error)
+    told = f"server {server} gave {why} (sample {sample}): the answer is not recorded"
+    return Response(key=given.key, text="", finish="error", n_in=0, n_out=0, timing=at, error=told)
 
 
 COUNTS = ("n_in", "n_out", "n_cached", "n_dropped")
@@ -215,8 +215,8 @@ def _task(task: Task) -> str | None:
     if len(set(task.metrics)) < len(task.metrics):
         return "metrics: one is named twice"
     limit = task.truncation.limit
-    if limit is not None and limit < 1:
-        return f"truncation: limit: {limit} is below 1"
+    if limit is not None and not 1 <= limit <= MOST_TOKENS:
+        return f"truncation: limit: {shown(limit)} is not between 1 and {MOST_TOKENS}"
     return _generation(task.generation)
 
 
@@ -225,6 +225,8 @@ def _generation(given: Generation) -> str | None:
     for name, least in (("max_tokens", 1), ("min_tokens", 0), ("repeats", 1), ("temperature", 0)):
         if (value := getattr(given, name)) < least:
             return f"generation: {name}: {value} is below {least}"
+        if value > MOST_TOKENS:
+            return f"generation: {name}: {shown(value)} is above {MOST_TOKENS}"
     return None if 0 < given.top_p <= 1 else f"generation: top_p: {given.top_p} is no share above 0"
 
 

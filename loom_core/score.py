@@ -233,7 +233,8 @@ def answers_of(records: Iterable[Mapping[str, Json]]) -> list[Response]:
 def answer_of(record: Mapping[str, Json]) -> Response:
     """The response as scored: with the strategy's answer where one was made of it."""
     response = response_from(record)
-    return response if record["answer"] is None else replace(response, text=record["answer"])
+    answer = record.get("answer")
+    return response if answer is None else replace(response, text=answer)
 
 
 def scores_alone(

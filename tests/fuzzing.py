@@ -6,6 +6,7 @@ The seed is printed and may be set: LOOM_FUZZ_SEED.
 from __future__ import annotations
 
 import contextlib
+import copy
 import gzip
 import io
 import json
@@ -45,13 +46,18 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(item, (*path, key))
 
 
+def odd(random_: random.Random) -> Any:
+    """An odd value, the caller's own."""
+    return copy.deepcopy(random_.choice(ODD))
+
+
 def mutated(value: Any, random_: random.Random) -> Any:
     """The value with one to three places replaced, taken out, or doubled."""
     value = json.loads(json.dumps(value))
     for _ in range(random_.randint(1, 3)):
         path = random_.choice(list(places(value)))
         if not path:
-            return random_.choice(ODD)
+            return odd(random_)
         *way, last = path
         holder = value
         for key in way:
@@ -62,9 +68,9 @@ def mutated(value: Any, random_: random.Random) -> Any:
         elif how < 0.3 and isinstance(holder, list):
             holder.append(holder[last])
         elif how < 0.35 and isinstance(holder, dict):
-            holder[random_.choice(["x", "", "name", "error"])] = random_.choice(ODD)
+            holder[random_.choice(["x", "", "name", "error"])] = odd(random_)
         else:
-            holder[last] = random_.choice(ODD)
+            holder[last] = odd(random_)
     return value
 
 
@@ -174,7 +180,7 @@ class WorkerInThread:
                 worker._serve(SimpleNamespace(send=self._said, orders=self.orders, stopping=self.stopping))
         except LoomError as error:
             self._said({"op": "failed", "error": error.to_json(), "permanent": not isinstance(error, Accident)})
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - a thread has nobody to raise to
             self.last_lines.append(repr(error))
         self._events.put((self, {"op": "gone"}))
 
@@ -195,7 +201,6 @@ class WorkerInThread:
     def death(self) -> str:
         """How it ended."""
         return "the thread ended" + "; ".join(["", *self.last_lines])
-
 
 
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:

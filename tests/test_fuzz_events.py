@@ -1,4 +1,4 @@
-"""What a worker may say over its pipe, mutated: an event is refused or obeyed, nothing foreign is recorded, no traceback."""
+"""What a worker may say over its pipe, mutated: an event is refused or obeyed, and nothing foreign is recorded."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Files that users and strangers hand over, mutated: configs of runs and studies, described benchmarks and their records,
-pins, and whole run folders and bundles through the commands that continue, score and repeat them. Never a traceback,
-never exit code 0 with nothing done.
+"""Files that users and strangers hand over, mutated: configs of runs and studies, described benchmarks and their
+records, pins, and whole run folders and bundles through the commands that continue, score and repeat them. Never a
+traceback, never exit code 0 with nothing done.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ DESCRIBED = {
     "tasks": {"ask": TASK},
     "table": [{"name": "all", "average": "macro", "over": ["task", "level"], "scale": 100, "digits": 1}],
 }
-RECORDS = [{"number": f"r{i}", "text": "a b c", "asked": "which?", "answers": ["b", "c"], "pages": "1"} for i in range(3)]
+RECORDS = [
+    {"number": f"r{i}", "text": "a b c", "asked": "which?", "answers": ["b", "c"], "pages": "1"} for i in range(3)
+]
 RUN = {
     "benchmarks": ["passkey@words=8,depths=2,repeats=1"],
     "model": "toy",
@@ -70,7 +72,8 @@ PINS = {
         "repo": "o/r",
         "commit": "c0ffee",
         "licence": "MIT",
-        "files": [{"path": "a.txt", "sha256": "", "bytes": 1, "git_blob": "", "places": ["x"]}, {"path": "z.zip#m", "sha256": "", "bytes": -1}],
+        "files": [{"path": "a.txt", "sha256": "", "bytes": 1, "git_blob": "", "places": ["x"]},
+                  {"path": "z.zip#m", "sha256": "", "bytes": -1}],
         "archives": [{"path": "z.zip", "sha256": "", "bytes": 3}],
     },
     "hub": {"dataset": "d/s", "revision": "main", "files": [{"path": "b", "sha256": "0" * 64, "bytes": 5}]},
@@ -96,7 +99,9 @@ def file_of(value: Any, random_: random.Random) -> bytes:
     text = "".join(f"{json.dumps(key)} = {toml(item)}\n" for key, item in rows).encode("utf-8", "surrogatepass")
     if random_.random() < 0.12:
         at = random_.randrange(len(text) + 1)
-        text = random_.choice((text[:at], text[:at] + b"\xff" + text[at:], text + b"[", b"[" * 50_000, b"", b"\xef\xbb\xbf" + text))
+        text = random_.choice(
+            (text[:at], text[:at] + b"\xff" + text[at:], text + b"[", b"[" * 50_000, b"", b"\xef\xbb\xbf" + text)
+        )
     return text
 
 
@@ -180,13 +185,20 @@ def bundled(folder: Path, target: Path, random_: random.Random) -> None:
             if path.is_file() and path.suffix in (".json", ".jsonl", ".gz"):
                 archive.add(path, path.name)
         if random_.random() < 0.2:
-            entry = tarfile.TarInfo(random_.choice(("../x", "/x", "plan.json", "scores-x@1.jsonl", "a" * 200, "x/plan.json")))
-            entry.size, entry.type = 5, random_.choice((tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.REGTYPE))
+            entry = tarfile.TarInfo(
+                random_.choice(("../x", "/x", "plan.json", "scores-x@1.jsonl", "a" * 200, "x/plan.json"))
+            )
+            entry.size, entry.type = (
+                5,
+                random_.choice((tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE, tarfile.REGTYPE)),
+            )
             archive.addfile(entry, io.BytesIO(b"hello") if entry.isreg() else None)
     content = target.read_bytes()
     if random_.random() < 0.15:
         at = random_.randrange(len(content))
-        target.write_bytes(random_.choice((content[:at], content[:at] + b"\0" + content[at + 1 :], b"", content + b"x")))
+        target.write_bytes(
+            random_.choice((content[:at], content[:at] + b"\0" + content[at + 1 :], b"", content + b"x"))
+        )
 
 
 def mutated_runs(n: int, base: Path, random_: random.Random, use: Callable[[Path, str, int], None]) -> None:

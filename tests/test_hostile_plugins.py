@@ -11,7 +11,6 @@ import dataclasses
 import errno
 import importlib.metadata
 import json
-import os
 import random
 import sys
 import time
@@ -25,7 +24,7 @@ import click
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fuzzing import SEED, WorkerInThread, ask, quick
+from fuzzing import SEED, ask, quick
 
 from loom_core.cli import cli
 from loom_core.contracts import BenchmarkBase, Line, ModelCard
@@ -281,7 +280,9 @@ def sound() -> dict[str, Any]:
             AugmentationSpec(name="hp", factory=f"{MODULE}:P", kind="prompt", **arm),  # type: ignore[arg-type]
             AugmentationSpec(name="hs", factory=f"{MODULE}:S", kind="strategy", **arm),  # type: ignore[arg-type]
         ),
-        "loom_servers": (ServerSpec(name="hv", factory=f"{MODULE}:V", capabilities=frozenset({"token_ids"}), **common),),
+        "loom_servers": (
+            ServerSpec(name="hv", factory=f"{MODULE}:V", capabilities=frozenset({"token_ids"}), **common),
+        ),
         "loom_models": (ModelSpec(name="hmodel", factory=f"{MODULE}:model", server="hv", **common),),
         "loom_suites": (SuiteSpec(name="hsuite", factory=f"{MODULE}:suite", **common),),
         "loom_reports": (ReportSpec(name="hreport", factory=f"{MODULE}:report", **common),),
@@ -315,6 +316,8 @@ def sound() -> dict[str, Any]:
 
 
 HOOKS = ("benchmarks", "metrics", "augmentations", "servers", "models", "suites", "reports")
+
+
 class Point:
     """An entry point of a plugin that is spoilt."""
 
@@ -384,7 +387,9 @@ def test_a_spoilt_plugin_ends_in_a_message(place: str, tmp_path: Path, monkeypat
     (tmp_path / "suite.toml").write_text('benchmarks = ["hb"]\nmodel = "hmodel"\n')
     for number in range(PER_PLACE):
         parts = sound()
-        told, parts[place] = spoilt(random_, parts[place]) if number % 3 or not hook else with_odd_spec(random_, parts[place])
+        told, parts[place] = (
+            spoilt(random_, parts[place]) if number % 3 or not hook else with_odd_spec(random_, parts[place])
+        )
         monkeypatch.setitem(sys.modules, MODULE, kit(parts))
 
         def load(parts: dict[str, Any] = parts) -> Any:

@@ -95,8 +95,7 @@ def _guarded(strategy: Any, what: str, prompt: Prompt, reply: str) -> list[tuple
         raise AssertionError(f"{what}: {error}") from error
     except Exception as error:
         raise AssertionError(
-            f"{what}: raised {described(error)} when the model says {reply[:20]!r}: models say "
-            "anything"
+            f"{what}: raised {described(error)} when the model says {reply[:20]!r}: models say anything"
         ) from error
 
 
