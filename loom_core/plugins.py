@@ -75,7 +75,7 @@ class Kind(Generic[S]):
     def add(self, found: Found[S]) -> None:
         """Register; raises PluginError where the name is taken or the spec is of another type."""
         if not issubclass(type(found.spec), self.spec_type):
-            raise PluginError(f"{self.hook} returned {shown(found.spec)}, not a {self.spec_type.__name__}")
+            raise PluginError(f"{self.hook} returned {found.spec!r:.100}, not a {self.spec_type.__name__}")
         if why := _fault(found.spec):
             raise PluginError(f"{self.hook} returned a {self.spec_type.__name__} that cannot be used: {why}")
         if other := self._found.get(found.spec.name):
