@@ -27,6 +27,8 @@ def list_(what: str | None, form: str) -> int:
     if form == "json":
         say_json(rows)
         return 0
+    if not rows:
+        say(f"no {what or 'plugins'} are installed")
     width = max((len(row["name"]) for row in rows), default=0)
     kind = None
     for row in rows:

@@ -14,8 +14,9 @@ from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
-from loom_core.contract.errors import PluginError
+from loom_core.contract.errors import LoomError, PluginError
 from loom_core.contract.evidence import Rewritten
+from loom_core.contract.guard import guarded, reason
 from loom_core.contract.keys import plain
 from loom_core.contract.protocols import Line, ModelCard
 from loom_core.contract.shapes import misfit, shown
@@ -53,6 +54,14 @@ def scored(given: object, metric: str) -> Scored:
     numpy's scalars are numbers. Numbers in text, lists, complex and non-finite numbers are not; a detail that is no
     JSON costs the value as well.
     """
+    try:
+        with guarded(f"metric {metric}"):
+            return _scored(given, metric)
+    except LoomError as error:  # to look at it raised
+        return _refused(f"metric {metric} gave what cannot be looked at: {reason(error)}")
+
+
+def _scored(given: object, metric: str) -> Scored:
     if not isinstance(given, Scored):
         return _refused(f"metric {metric} gave {shown(given)} where a Scored is expected")
     value, why = _number(given.value)
@@ -89,7 +98,9 @@ def in_range(given: Scored, metric: str, low: float | None, high: float | None, 
 
 def request_of(given: object, server: str, asked: Container[str]) -> str:
     """The key of the request that a server answers. Raises PluginError where that is none of those `asked`."""
-    if not isinstance(given, Response):
+    with guarded(f"server {server}", "generate()"):
+        right = isinstance(given, Response)
+    if not right or not isinstance(given, Response):
         raise PluginError(f"server {server} gave {shown(given)} where a Response is expected")
     if not isinstance(given.key, str) or given.key not in asked:
         why = "each request is answered once, under its own key"
@@ -103,13 +114,17 @@ def answered(given: Response, server: str, sample: str) -> Response:
     One that is none (a text that is no text, an unknown finish, a count or a time below zero, times that run backwards,
     an answer with an error) becomes an error that names server and sample.
     """
-    clean = replace(given, **{name: _scalar(getattr(given, name)) for name in COUNTS + OPTIONAL_COUNTS})
-    why = _fault(clean)
-    if why is None:
-        return clean
+    try:
+        with guarded(f"server {server}"):
+            clean = replace(given, **{name: _scalar(getattr(given, name)) for name in COUNTS + OPTIONAL_COUNTS})
+            why = _fault(clean)
+        if why is None:
+            return clean
+    except LoomError as error:
+        why = f"what cannot be looked at ({reason(error)})"
     at = Timing(queued=0.0, started=0.0, first_token=None, ended=0.0)
-    error = f"server {server} gave {why} (sample {sample}): the answer is not recorded"
-    return Response(key=given.key, text="", finish="error", n_in=0, n_out=0, timing=at, error=error)
+    told = f"server {server} gave {why} (sample {sample}): the answer is not recorded"
+    return Response(key=given.key, text="", finish="error", n_in=0, n_out=0, timing=at, error=told)
 
 
 COUNTS = ("n_in", "n_out", "n_cached", "n_dropped")
@@ -213,8 +228,8 @@ def _task(task: Task) -> str | None:
     if len(set(task.metrics)) < len(task.metrics):
         return "metrics: one is named twice"
     limit = task.truncation.limit
-    if limit is not None and limit < 1:
-        return f"truncation: limit: {limit} is below 1"
+    if limit is not None and not 1 <= limit <= MOST_TOKENS:
+        return f"truncation: limit: {shown(limit)} is not between 1 and {MOST_TOKENS}"
     return _generation(task.generation)
 
 
@@ -223,6 +238,8 @@ def _generation(given: Generation) -> str | None:
     for name, least in (("max_tokens", 1), ("min_tokens", 0), ("repeats", 1), ("temperature", 0)):
         if (value := getattr(given, name)) < least:
             return f"generation: {name}: {value} is below {least}"
+        if value > MOST_TOKENS:
+            return f"generation: {name}: {shown(value)} is above {MOST_TOKENS}"
     return None if 0 < given.top_p <= 1 else f"generation: top_p: {given.top_p} is no share above 0"
 
 

@@ -32,10 +32,11 @@ def misfit(value: Any, kind: Any) -> str | None:
 def shown(value: object) -> str:
     """A value for a message; its repr may be anything, endless, or raise."""
     kind = type(value).__name__
-    if isinstance(value, (str, int, float, complex, list, tuple, dict, type(None))):
+    # By its type alone: what a plugin gave may raise whatever else is asked of it.
+    if issubclass(type(value), (str, int, float, complex, list, tuple, dict, type(None))):
         try:
             text = repr(value)
-        except (ValueError, RecursionError):
+        except Exception:  # noqa: BLE001 - of what it holds, or a subclass of a plugin
             return kind
         return f"{text[:LONGEST]}{'…' if len(text) > LONGEST else ''} ({kind})"
     return kind
@@ -54,6 +55,8 @@ def _check(kind: Any) -> Check:
         return _choice(arguments)
     if origin is tuple:
         return _items(arguments[0])
+    if origin is frozenset:
+        return _names
     if origin is not None and issubclass(origin, Mapping):
         return _mapping(arguments[1])
     if is_dataclass(kind):
@@ -123,6 +126,11 @@ def _items(kind: Any) -> Check:
         return None
 
     return check
+
+
+def _names(value: Any) -> str | None:
+    fits = isinstance(value, (set, frozenset)) and all(isinstance(item, str) for item in value)
+    return None if fits else _expected("a set of names", value)
 
 
 def _mapping(kind: Any) -> Check:

@@ -1,6 +1,7 @@
 """A benchmark and a server as the rest of loom sees them: every call of the plugin guarded, every value checked once.
 
-Nothing behind these needs to doubt what a plugin gave, or to catch what it raises. Knows contracts; no plugin.
+Nothing behind these needs to doubt what a plugin gave, or to catch what it raises: looking at a value is guarded like
+making it, for it may raise whatever is asked of it. Knows contracts; no plugin.
 """
 
 from __future__ import annotations
@@ -44,8 +45,7 @@ class HostedBenchmark:
     def tasks(self, lengths: tuple[int, ...]) -> Sequence[Task]:
         """See `Benchmark`."""
         with guarded(self._owner, "tasks()"):
-            given = self.plugin.tasks(lengths)
-        return border.tasks(given, self._owner, self._declared)
+            return border.tasks(self.plugin.tasks(lengths), self._owner, self._declared)
 
     def samples(
         self, task: Task, data: Data, tokenizer: Tokenizer | None, lengths: tuple[int, ...]
@@ -54,13 +54,15 @@ class HostedBenchmark:
         with guarded(self._owner, "samples()"):
             given = self.plugin.samples(task, data, tokenizer, lengths)
         for sample in each(given, self._owner, "samples()"):
-            yield border.sample(sample, self._owner, task.name)
+            with guarded(self._owner, "samples()"):
+                checked = border.sample(sample, self._owner, task.name)
+            yield checked
 
     def follow_up(self, sample: Sample, responses: Sequence[Response]) -> Turn | None:
         """See `Benchmark`."""
         with guarded(self._owner, "follow_up()"):
             given = self.plugin.follow_up(sample, responses)
-        return None if given is None else border.turn(given, self._owner)
+            return None if given is None else border.turn(given, self._owner)
 
     def score(
         self, sample: Sample, responses: Sequence[Response], metrics: Mapping[str, Metric]
@@ -77,8 +79,7 @@ class HostedBenchmark:
     def aggregate(self, rows: Sequence[Graded]) -> Sequence[Line]:
         """See `Benchmark`."""
         with guarded(self._owner, "aggregate()"):
-            given = self.plugin.aggregate(rows)
-        return border.lines(given, self._owner)
+            return border.lines(self.plugin.aggregate(rows), self._owner)
 
 
 class HostedServer:
@@ -95,8 +96,7 @@ class HostedServer:
     def describe(self, model: str, options: Any) -> ModelCard:
         """See `Server`."""
         with guarded(self._owner, "describe()"):
-            given = self.plugin.describe(model, options)
-        return border.card(given, self._owner)
+            return border.card(self.plugin.describe(model, options), self._owner)
 
     def open(self, model: str, options: Any) -> AbstractContextManager[Session]:
         """See `Server`."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import math
 import os
 import sys
+import typing
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Generic, TypeVar
 
 import pluggy
@@ -22,6 +24,7 @@ from loom_core.contract import hookspecs
 from loom_core.contract.errors import LoomError, PluginError, UsageError, nearest
 from loom_core.contract.foreign import visible
 from loom_core.contract.guard import described, guarded
+from loom_core.contract.shapes import misfit, shown
 from loom_core.contract.specs import (
     AugmentationSpec,
     BenchmarkSpec,
@@ -74,8 +77,10 @@ class Kind(Generic[S]):
 
     def add(self, found: Found[S]) -> None:
         """Register; raises PluginError where the name is taken or the spec is of another type."""
-        if not isinstance(found.spec, self.spec_type):
-            raise PluginError(f"{self.hook} returned {found.spec!r}, not a {self.spec_type.__name__}")
+        if not issubclass(type(found.spec), self.spec_type):
+            raise PluginError(f"{self.hook} returned {found.spec!r:.100}, not a {self.spec_type.__name__}")
+        if why := _fault(found.spec):
+            raise PluginError(f"{self.hook} returned a {self.spec_type.__name__} that cannot be used: {why}")
         if other := self._found.get(found.spec.name):
             raise PluginError(
                 f"{self.noun} {found.spec.name!r} is already registered by {other.distribution}",
@@ -91,6 +96,26 @@ class Kind(Generic[S]):
                 hint=nearest(name, self._found) + f" (loom list {self.noun}s)",
             )
         return self._found[name]
+
+
+def _fault(spec: Any) -> str:
+    """What a spec says that it may not say; "" where all is well."""
+    for name, kind in typing.get_type_hints(type(spec)).items():
+        value = getattr(spec, name)
+        if kind is float:  # a range without an end is infinite there
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+            why = None if number else f"expected a number, got {shown(value)}"
+        else:
+            why = misfit(value, kind)
+        if why is None and name in ("name", "version", "factory") and not value.strip():
+            why = "it is empty"
+        if why is None and kind is type and not is_dataclass(value):
+            why = f"expected a dataclass, got {shown(value)}"
+        if why:
+            return f"{name}: {why}"
+    if not spec.name.isprintable():
+        return f"name: {spec.name!r} does not print"
+    return "low: it is not below high" if isinstance(spec, MetricSpec) and spec.low >= spec.high else ""
 
 
 @dataclass
@@ -153,6 +178,9 @@ class Catalog:
             made = factory(*arguments)
         if isinstance(found.spec, BenchmarkSpec):
             return HostedBenchmark(made, name, found.spec.tasks)
+        if isinstance(found.spec, (ModelSpec, SuiteSpec)) and not issubclass(type(made), (str, os.PathLike)):
+            noun = self._noun(found)
+            raise PluginError(f"{noun} {name} gave {shown(made)} where a path is expected", where=found.distribution)
         return HostedServer(made, name) if isinstance(found.spec, ServerSpec) else made
 
     def _noun(self, found: Found[Any]) -> str:
@@ -165,6 +193,9 @@ class Catalog:
             with guarded(f"plugin {name}"):
                 if hasattr(plugin, "loom_commands"):  # found nowhere else, so that `loom --help` loads no plugin
                     raise PluginError(f"commands are registered in the entry-point group {COMMANDS_GROUP!r}")
+                hash(plugin)
+                if not any(self.manager.parse_hookimpl_opts(plugin, one) for one in dir(plugin)):
+                    raise PluginError("it implements no hook of loom (loom_core.contract.hookspecs.hookimpl marks one)")
                 self.manager.register(plugin, name=full_name)
                 self.manager.check_pending()
         except LoomError as error:  # a plugin that breaks the hook contract must stop nobody
@@ -178,10 +209,15 @@ class Catalog:
                 caller = self.manager.subset_hook_caller(kind.hook, remove_plugins=others)
                 with guarded(f"plugin {name}", kind.hook):
                     specs = [spec for specs in caller() for spec in specs]
-                for spec in specs:
-                    kind.add(Found(spec, distribution, version))
             except LoomError as error:  # as above
                 self._break(name, distribution, error)
+                continue
+            for spec in specs:
+                try:
+                    with guarded(f"plugin {name}", kind.hook):
+                        kind.add(Found(spec, distribution, version))
+                except LoomError as error:  # the others stay
+                    self._break(name, distribution, error)
 
     def _break(self, name: str, distribution: str, error: LoomError) -> None:
         cause = error.__cause__

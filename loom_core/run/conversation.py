@@ -357,8 +357,8 @@ def response_from(record: Mapping[str, Json]) -> Response:
     fields = {name: record[name] for name in Response.__dataclass_fields__ if name in record}
     fields["notes"] = tuple(fields.get("notes", ()))
     fields["timing"] = Timing(**fields["timing"])
-    if fields["kv"] is not None:
-        fields["kv"] = KVUse(**{**fields["kv"], "notes": tuple(fields["kv"]["notes"])})
-    if fields["token_ids"] is not None:
+    if (use := fields.get("kv")) is not None:
+        fields["kv"] = KVUse(**{**use, "notes": tuple(use.get("notes", ()))})
+    if fields.get("token_ids") is not None:
         fields["token_ids"] = tuple(fields["token_ids"])
     return Response(**fields)

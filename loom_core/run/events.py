@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from loom_core.contract.shapes import misfit as differs, shown
+from loom_core.run.runfiles import CALL
 
 FIELDS: Mapping[str, Mapping[str, Any]] = {
     "beat": {},
     "gone": {},
     "ready": {"info": Mapping[str, Any]},
-    "response": {"bundle": int, "record": Mapping[str, Any]},
+    "response": {"bundle": int, "record": CALL},
     "done": {"bundle": int},
-    "failed": {"error": Mapping[str, str]},
+    "failed": {"error": Mapping[str, str], "permanent": bool},
 }
 
 
@@ -30,6 +31,8 @@ def misfit(event: Any, ready: bool) -> str:
             return f"{op}, {name}: {why}"
     if op in ("response", "done") and not ready:
         return f"{op} before it was ready"
+    if op == "ready" and ready:
+        return "ready for the second time"
     if op == "failed" and "what" not in event["error"]:
         return "failed, without a reason"
     return ""

@@ -23,6 +23,8 @@ from loom_core.run.manifest import redact
 from loom_core.run.writing import to_line
 
 LAST_LINES = 20
+LONGEST_LINE = 1 << 28
+"""Characters of one event: what is longer is none."""
 
 
 class WorkerProcess:
@@ -103,11 +105,12 @@ class WorkerProcess:
 
     def _read(self, events: Events) -> None:
         assert self._child.stdout is not None
-        for line in self._child.stdout:
+        pipe = self._child.stdout
+        for line in iter(lambda: pipe.readline(LONGEST_LINE), ""):
             self.last_sign = time.monotonic()
             try:
                 event = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 break
             if not isinstance(event, dict) or not isinstance(event.get("op"), str):
                 break

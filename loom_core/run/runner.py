@@ -179,7 +179,7 @@ class Runner:
             return
         if worker not in self._busy:
             return
-        if problem := event_misfit(event, worker.ready):
+        if problem := event_misfit(event, worker.ready) or self._unasked(worker, event):
             self._misbehaved(worker, problem)
             return
         op = event["op"]
@@ -253,6 +253,21 @@ class Runner:
         self._remark(record)
         self._progress.response(record)
         self._selection.catalog.observe("loom_response", record=record)
+
+    def _unasked(self, worker: WorkerProcess, event: Mapping[str, Json]) -> str:
+        """Why an event is no answer to what its worker was handed; "" where it is, or answers nothing."""
+        if event["op"] not in ("response", "done"):
+            return ""
+        bundle = self._busy[worker]
+        if bundle is None or event["bundle"] != bundle.id:
+            return f"{event['op']} for bundle {event['bundle']}, which it does not have"
+        record = event.get("record")
+        if record is None:
+            return ""
+        job = bundle.left.get(record["job"])
+        names = ("sample", "task", "arm", "repeat")
+        right = job is not None and all(record.get(name) == getattr(job, name) for name in names)
+        return "" if right else "response to a question that is not open"
 
     def _misbehaved(self, worker: WorkerProcess, problem: str) -> None:
         """What came over a worker's pipe is no event: nothing it says can be relied on, and it is replaced."""

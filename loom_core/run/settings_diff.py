@@ -83,7 +83,9 @@ def _overlength(plan: Mapping[str, Any]) -> Json:
 
 def _task(task: Mapping[str, Any]) -> dict[str, Json]:
     names = ("version", "benchmark_version", "distribution", "options", "generation", "truncation", "chat", "extract")
-    levels = {row["level"]: [row["n"], row["tokens_min"], row["tokens_max"]] for row in task.get("levels") or []}
+    levels = {
+        row["level"]: [row["n"], row.get("tokens_min"), row.get("tokens_max")] for row in task.get("levels") or []
+    }
     metrics = {row["name"]: row["version"] for row in task.get("metrics") or []}
     known = {name: task.get(name) for name in names}
     return known | {"metrics": metrics, "n_samples": task.get("n_samples"), "levels": levels}

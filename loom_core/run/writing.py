@@ -47,7 +47,8 @@ def whole_file(path: Path, *, encoding: str = "utf-8") -> Iterator[TextIO]:
     partial = path.with_name(path.name + ".partial")
     try:
         with recording(path):
-            with partial.open("w", encoding=encoding, newline="\n") as file:
+            # A lone surrogate, which no encoding of files has, is spelt out as JSON spells it.
+            with partial.open("w", encoding=encoding, errors="backslashreplace", newline="\n") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

@@ -171,7 +171,7 @@ class Judge:
                 except StopIteration as end:
                     self._end(case, border.scored(end.value, case.metric))
                     return
-            turn = border.turn(turn, owner)
+                turn = border.turn(turn, owner)
         except LoomError as error:  # what a metric raises over one answer is that answer's missing value
             self._end(case, _missing(redact(_line(error), self._hidden)))
             return

@@ -10,11 +10,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO, TypeAlias
+from typing import TextIO, TypeAlias, cast
 
 from loom_core.contract import border
 from loom_core.contract.errors import LoomError, PluginError, RunError
-from loom_core.contract.guard import reason
+from loom_core.contract.guard import guarded, reason
 from loom_core.contract.keys import plain
 from loom_core.contract.prompt import without_contexts
 from loom_core.contract.protocols import Benchmark, Graded, Judging, Metric
@@ -28,6 +28,7 @@ from loom_core.run.writing import to_line, whole_file, write_json
 from loom_core.score.judging import Case, Judge
 
 LONGEST_REASON = 300
+MISSING = Scored(value=None, detail={"error": "the benchmark gave no value for this metric"})
 JUDGED_AT_ONCE = 64
 """Judged values in the making at a time; each may hold a whole context."""
 
@@ -195,7 +196,10 @@ def scores_together(benchmark: Benchmark, rows: list[Graded], hidden: list[str])
     """The scores of a group; where its scorer raises, each sample loses its values and says why."""
     try:
         given = list(benchmark.score_group(rows))
-        if len(given) != len(rows) or not all(isinstance(one, Mapping) for one in given):
+        with guarded("score_group()"):
+            fits = len(given) == len(rows) and all(isinstance(one, Mapping) for one in given)
+            own = [dict(one) for one in given] if fits else []
+        if not fits:
             raise PluginError(f"score_group gave {len(given)} results for {len(rows)} samples, or other than mappings")
     except LoomError as error:  # as for a single sample
         without = Scored(value=None, detail={"error": redact(reason(error), hidden)})
@@ -203,7 +207,7 @@ def scores_together(benchmark: Benchmark, rows: list[Graded], hidden: list[str])
     # A metric that the group's rule does not touch keeps the value of the sample alone.
     return [
         {name: border.scored(value, name) for name, value in {**row.scored, **one}.items()}
-        for row, one in zip(rows, given, strict=True)
+        for row, one in zip(rows, own, strict=True)
     ]
 
 
@@ -229,7 +233,8 @@ def answers_of(records: Iterable[Mapping[str, Json]]) -> list[Response]:
 def answer_of(record: Mapping[str, Json]) -> Response:
     """The response as scored: with the strategy's answer where one was made of it."""
     response = response_from(record)
-    return response if record["answer"] is None else replace(response, text=record["answer"])
+    answer = record.get("answer")
+    return response if answer is None else replace(response, text=answer)
 
 
 def scores_alone(
@@ -237,12 +242,19 @@ def scores_alone(
 ) -> dict[str, Scored | Judging]:
     try:
         given = chosen.benchmark.score(sample, answers, metrics)
+        with guarded(f"benchmark {chosen.name}", "score()"):  # what it gave may raise when it is looked at
+            if not isinstance(given, Mapping):
+                raise PluginError(
+                    f"benchmark {chosen.name} gave {type(given).__name__} where scores by metric are expected"
+                )
+            found: dict[str, object] = {name: given.get(name, MISSING) for name in metrics}
     except LoomError as error:  # a scorer's failure is a fact about this sample, recorded with it
         without = Scored(value=None, detail={"error": redact(reason(error), hidden)})
         return dict.fromkeys(metrics, without)
-    missing = Scored(value=None, detail={"error": "the benchmark gave no value for this metric"})
-    if not isinstance(given, Mapping):
-        why = f"benchmark {chosen.name} gave {type(given).__name__} where scores by metric are expected"
-        return dict.fromkeys(metrics, Scored(value=None, detail={"error": why}))
-    found: dict[str, object] = {name: given.get(name, missing) for name in metrics}
-    return {name: one if isinstance(one, Generator) else border.scored(one, name) for name, one in found.items()}
+    # By its type alone: a value may raise whatever else is asked of it.
+    return {n: cast(Judging, one) if _judging(one) else border.scored(one, n) for n, one in found.items()}
+
+
+def _judging(given: object) -> bool:
+    """True for what a judge must settle."""
+    return issubclass(type(given), Generator)

@@ -31,7 +31,7 @@ from loom_kit.conformance_report import check_report
 from loom_kit.conformance_server import check_server
 from loom_kit.conformance_strategy import check_strategy
 from loom_kit.protocols import implements
-from loom_kit.rows import Row as Row, attempt, reason
+from loom_kit.rows import Row as Row, attempt, contained, reason, rows_told
 
 HEAVY = ("torch", "numpy", "transformers", "datasets")
 SAMPLES_OF_A_METRIC = 2
@@ -74,7 +74,8 @@ def check_package(distribution: str, given: Given = Given()) -> Iterator[Row]:
     for point in [*points, *commands]:
         yield _import_weight(point.value.partition(":")[0])
     for point in commands:
-        yield from check_commands(point.name, partial(_commands_of, point), given.commands)
+        rows = check_commands(point.name, partial(_commands_of, point), given.commands)
+        yield from rows_told(rows, point.name)
     for broken in catalog.broken:
         if broken.distribution == distribution:
             yield Row(broken.name, "registers", False, broken.why)
@@ -98,7 +99,11 @@ def _import_weight(module: str) -> Row:
 
 
 def check_spec(found: Found[Any], catalog: Catalog, given: Given = Given()) -> Iterator[Row]:
-    """Every check of one registered thing."""
+    """Every check of one registered thing; whatever it raises is a failed row."""
+    return rows_told(_checked(found, catalog, given), found.spec.name)
+
+
+def _checked(found: Found[Any], catalog: Catalog, given: Given) -> Iterator[Row]:
     name = found.spec.name
     loaded = attempt(name, "factory can be imported", partial(catalog.load, found))
     yield loaded
@@ -145,13 +150,15 @@ def _samples_for(metric: str, catalog: Catalog) -> tuple[tuple[Sample, ...], str
     why = ""
     for found in catalog.benchmarks:
         try:
-            benchmark = _opened(found, catalog)
-            tasks = [task for task in benchmark.tasks(()) if metric in task.metrics]
+            with contained():
+                benchmark = _opened(found, catalog)
+                tasks = [task for task in benchmark.tasks(()) if metric in task.metrics]
         except Exception:  # noqa: BLE001 - another plugin's fault is not this metric's
             continue
         for task in tasks:
             try:
-                return tuple(some_samples(benchmark, task)[:SAMPLES_OF_A_METRIC]), ""
+                with contained():
+                    return tuple(some_samples(benchmark, task)[:SAMPLES_OF_A_METRIC]), ""
             except Exception as error:  # noqa: BLE001 - as above
                 why = why or f"{found.spec.name}:{task.name}: {reason(error)}"
     return (), why

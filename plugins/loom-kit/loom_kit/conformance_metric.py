@@ -14,9 +14,10 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from loom_parity import answer, answer_variants
+from loom_parity.contract import answer, answer_variants
 
 from loom_core.contract.errors import LoomError
+from loom_core.contract.guard import described
 from loom_core.contract.keys import plain
 from loom_core.contract.prompt import segment
 from loom_core.contract.protocols import MOST_CALLS
@@ -133,7 +134,7 @@ def _scored(metric: Any, text: str, sample: Sample, shape: str) -> Any:
         raise AssertionError(f"{reason(error)}, for an answer ({shape})") from error
     except Exception as error:
         raise AssertionError(
-            f"raised {type(error).__name__}: {str(error)[:200]} for an answer ({shape}): models say anything, so score "
+            f"raised {described(error)} for an answer ({shape}): models say anything, so score "
             "it or return Scored(value=None) with a reason"
         ) from error
 

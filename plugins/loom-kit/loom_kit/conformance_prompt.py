@@ -93,6 +93,8 @@ class Method:
             made = method.rewrite(prompt, self.tokenizer, chat="completion")
         except LoomError:
             return None
+        except TooSlow:
+            raise
         except Exception as error:
             why = f"raised {reason(error)} for {what}: give the prompt back, or raise ModelError"
             raise AssertionError(why) from error

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from loom_parity import answer
+from loom_parity.contract import answer
 
 from loom_core.contract.errors import LoomError
+from loom_core.contract.guard import described
 from loom_core.contract.options import build
 from loom_core.contract.protocols import MOST_CALLS, ModelCard
 from loom_core.contract.specs import AugmentationSpec
@@ -95,8 +96,7 @@ def _guarded(strategy: Any, what: str, prompt: Prompt, reply: str) -> list[tuple
         raise AssertionError(f"{what}: {error}") from error
     except Exception as error:
         raise AssertionError(
-            f"{what}: raised {type(error).__name__}: {str(error)[:200]} when the model says {reply[:20]!r}: models say "
-            "anything"
+            f"{what}: raised {described(error)} when the model says {reply[:20]!r}: models say anything"
         ) from error
 
 

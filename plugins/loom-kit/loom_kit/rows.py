@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loom_core.contract.errors import LoomError
+from loom_core.contract.guard import described
 from loom_core.data.access import Unavailable
 
 
@@ -41,7 +42,8 @@ class TooSlow(Exception):
 def attempt(subject: str, check: str, trial: Callable[[], Any]) -> Row:
     """The row of a trial: whatever a plugin raises is its result, never a traceback."""
     try:
-        trial()
+        with contained():
+            trial()
     except Unavailable as error:
         return Row(subject, check, True, str(error.what) + (f" ({error.hint})" if error.hint else ""), checked=False)
     except NotChecked as error:
@@ -53,11 +55,40 @@ def attempt(subject: str, check: str, trial: Callable[[], Any]) -> Row:
 
 def reason(error: BaseException) -> str:
     """What went wrong, in one line."""
-    if isinstance(error, AssertionError) and str(error):
-        return str(error).partition("\n")[0]
+    if isinstance(error, AssertionError) and error.args and isinstance(text := error.args[0], str) and text:
+        return text.partition("\n")[0]
     if isinstance(error, LoomError):
         return "; ".join([error.what, *(text for _, text in error.parts() if text)]).replace("\n", " ")
-    return f"{type(error).__name__}: {error}".partition("\n")[0]
+    return described(error)
+
+
+class Ended(Exception):
+    """A plugin raised what would end the program."""
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Let what would end the program (SystemExit, a stray GeneratorExit) be a fault like others; Ctrl-C passes."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise Ended(f"raised {described(error)}: a plugin may not end the program") from error
+
+
+def rows_told(rows: Iterator[Row], subject: str) -> Iterator[Row]:
+    """The rows of a kit; what a plugin raises between them is a failed row, and the last."""
+    while True:
+        try:
+            with contained():
+                row = next(rows, None)
+        except Exception as error:  # noqa: BLE001 - as in `attempt`
+            yield Row(subject, "can be checked", False, reason(error))
+            return
+        if row is None:
+            return
+        yield row
 
 
 @contextmanager

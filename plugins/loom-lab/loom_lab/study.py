@@ -83,7 +83,8 @@ def read_study(path: Path, given: Mapping[str, Any]) -> Study | None:
         return None
     if not isinstance(tables, Mapping) or not tables:
         raise UsageError("systems is no table of tables", where=str(path), hint="write [systems.NAME] for each system")
-    out = Path(given.get("out") or values.pop("out", None) or pipeline.RUNS / path.stem)
+    named = RunConfig().merged({"out": values.pop("out", None)}, str(path)).out
+    out = Path(given.get("out") or named or pipeline.RUNS / path.stem)
     systems = {}
     for name, table in tables.items():
         where = f"{path} [systems.{name}]"

@@ -36,7 +36,11 @@ class BambooOrder:
         """0 to 1."""
         if not sample.references:
             return no_reference()
-        found, wanted = whole_numbers(prediction), [int(x) for x in sample.references]
+        try:
+            wanted = [int(x) for x in sample.references]
+        except (TypeError, ValueError):
+            return Scored(value=None, detail={"why": "the references are no whole numbers"})
+        found = whole_numbers(prediction)
         error = len(found) != len(wanted)
         return Scored(value=concordance(found, wanted), extracted=found, detail={"format_error": error})
 
