@@ -23,6 +23,7 @@ from loom_parity import certificate, published_cells as tables
 
 from loom_core.api import Catalog, Found, NoOptions, installed
 from loom_core.cli import cli
+from loom_core.cli.commands import own_commands as core_commands
 from loom_core.contract import errors, hookspecs, specs
 from loom_core.contract.options import describe
 from loom_core.registry.commands import installed_commands
@@ -141,7 +142,11 @@ def _commands() -> Iterator[str]:
 def own_commands() -> list[str]:
     """The commands of this repository's distributions, as `loom --help` lists them."""
     own = own_distributions()
-    return [name for name, command in installed_commands(lambda name, why: None).items() if command.distribution in own]
+    return [
+        name
+        for name, command in installed_commands(core_commands(), lambda name, why: None).items()
+        if command.distribution in own
+    ]
 
 
 def _command(command: click.Command, name: str, parent: click.Context) -> Iterator[str]:

@@ -13,6 +13,7 @@ import pytest
 
 from loom_core.api import AugmentationSpec, BenchmarkSpec, Catalog, ModelSpec, ServerSpec, SuiteSpec, installed, resolve
 from loom_core.cli import cli
+from loom_core.cli.commands import own_commands
 from loom_core.registry.commands import installed_commands
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,7 +94,11 @@ def broken(name: str, why: str) -> None:
 def test_plugin_registers_something_that_works(plugin: Path, catalog: Catalog) -> None:
     assert [row for row in catalog.broken if row.distribution == plugin.name] == []
     specs = specs_of(plugin, catalog)
-    added = [name for name, command in installed_commands(broken).items() if command.distribution == plugin.name]
+    added = [
+        name
+        for name, command in installed_commands(own_commands(), broken).items()
+        if command.distribution == plugin.name
+    ]
     for name in added:
         assert cli.get_command(click.Context(cli), name) is not None, f"pip install -e plugins/{plugin.name}"
     hooks = any(found.startswith(f"{plugin.name}:") for found, _ in catalog.manager.list_name_plugin())

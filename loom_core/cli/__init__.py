@@ -15,6 +15,7 @@ import click
 
 from loom_core import __version__
 from loom_core.cli import exits
+from loom_core.cli.commands import own_commands
 from loom_core.contract.errors import LoomError, PluginError, UsageError, nearest, refusal
 from loom_core.contract.guard import guarded
 from loom_core.registry.commands import Command, installed_commands
@@ -26,7 +27,9 @@ class LazyGroup(click.Group):
 
     @functools.cached_property
     def _installed(self) -> dict[str, Command]:
-        return installed_commands(lambda name, why: exits.say(f"loom: plugin {name} is broken: {why}", err=True))
+        return installed_commands(
+            own_commands(), lambda name, why: exits.say(f"loom: plugin {name} is broken: {why}", err=True)
+        )
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Core's own commands in the order of a run, then those of plugins."""

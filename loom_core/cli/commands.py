@@ -1,10 +1,9 @@
-"""Registers core's own commands, in the order of a run."""
+"""Core's own commands, in the order of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loom_core.contract.hookspecs import hookimpl
 from loom_core.contract.specs import CommandSpec
 
 SUMMARIES = {
@@ -19,8 +18,7 @@ SUMMARIES = {
 }
 
 
-@hookimpl
-def loom_commands() -> Sequence[CommandSpec]:
+def own_commands() -> Sequence[CommandSpec]:
     """One module a command, of its name."""
     return [
         CommandSpec(name=name, summary=summary, factory=f"loom_core.cli.{name}:{name}{'_' if name == 'list' else ''}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from loom_core.contract.errors import LoomError, PluginError
@@ -21,20 +21,19 @@ class Command(NamedTuple):
     distribution: str
 
 
-def installed_commands(broken: Callable[[str, str], None]) -> dict[str, Command]:
-    """Core's own in the order of a run, then those of other distributions by name. broken: told the name of a plugin
-    that cannot be used, and why; it takes no other command away.
+def installed_commands(own: Iterable[CommandSpec], broken: Callable[[str, str], None]) -> dict[str, Command]:
+    """Core's own, then those of other distributions by name. broken: told the name of a plugin that cannot be used, and
+    why; it takes no other command away.
     """
-    found: dict[str, Command] = {}
-    points = importlib.metadata.entry_points(group=COMMANDS_GROUP)
-    for point in sorted(points, key=lambda p: ((p.dist.name if p.dist else "") != OWN, p.name, p.value)):
+    found = {spec.name: Command(spec, OWN) for spec in own}
+    n_own = len(found)
+    for point in sorted(importlib.metadata.entry_points(group=COMMANDS_GROUP), key=lambda p: (p.name, p.value)):
         try:
             with guarded(f"plugin {point.name}"):
                 _add(found, point)
         except LoomError as error:
             broken(point.name, described(error.__cause__) if error.__cause__ is not None else error.what)
-    own = {name: command for name, command in found.items() if command.distribution == OWN}
-    return {**own, **dict(sorted((name, command) for name, command in found.items() if name not in own))}
+    return dict([*[*found.items()][:n_own], *sorted([*found.items()][n_own:])])
 
 
 def _add(found: dict[str, Command], point: importlib.metadata.EntryPoint) -> None:
