@@ -235,9 +235,8 @@ def test_the_architecture_page_names_every_room_and_only_files_that_are_there() 
     assert [name for name in sorted(present) if f"loom_core/{name}/" not in text] == []
     for name in re.findall(r"(?<![\w/])((?:loom_report|loom_core|[a-z]+)/[a-z_/]+\.py)", text):
         package = name.split("/")[0]
-        folder = (
-            ROOT if package == "loom_core" else ROOT / "plugins" / "loom-report" if package == "loom_report" else CORE
-        )
+        roots = {"loom_report": ROOT / "plugins" / "loom-report", "loom_core": ROOT, "tests": ROOT, "docs": ROOT}
+        folder = roots.get(package, CORE)
         assert (folder / name).is_file(), name
 
 

@@ -6,7 +6,6 @@ limit, a name too long); anything else is a bug and keeps its traceback.
 
 from __future__ import annotations
 
-import functools
 import signal
 import sys
 from contextlib import suppress
@@ -21,25 +20,30 @@ from loom_core.contract.guard import guarded
 from loom_core.registry.commands import Command, installed_commands
 from loom_core.registry.plugins import resolve
 
+KNOWN = "loom.commands"
+"""Where a command line keeps the commands that it found."""
+
 
 class LazyGroup(click.Group):
     """Commands by name; a command's module is imported when the command is used."""
 
-    @functools.cached_property
-    def _installed(self) -> dict[str, Command]:
-        return installed_commands(
-            own_commands(), lambda name, why: exits.say(f"loom: plugin {name} is broken: {why}", err=True)
-        )
+    def _installed(self, context: click.Context) -> dict[str, Command]:
+        """What is installed, looked up once for a command line."""
+        if KNOWN not in context.meta:
+            say = lambda name, why: exits.say(f"loom: plugin {name} is broken: {why}", err=True)  # noqa: E731
+            context.meta[KNOWN] = installed_commands(own_commands(), say)
+        found: dict[str, Command] = context.meta[KNOWN]
+        return found
 
     def list_commands(self, context: click.Context) -> list[str]:
         """Core's own commands in the order of a run, then those of plugins."""
-        return [*self._installed]  # `list` is here the module of that command, once it was imported
+        return [*self._installed(context)]  # `list` is here the module of that command, once it was imported
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """The command, imported now. Raises PluginError where a plugin's cannot be."""
-        if name not in self._installed:
+        if name not in self._installed(context):
             return None
-        spec, distribution = self._installed[name]
+        spec, distribution = self._installed(context)[name]
         with guarded(f"command {name} of {distribution}"):
             command = resolve(spec.factory)
         if not isinstance(command, click.Command):
@@ -49,14 +53,14 @@ class LazyGroup(click.Group):
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """The command list, without importing any command."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, command.spec.summary) for name, command in self._installed.items()])
+            formatter.write_dl([(name, command.spec.summary) for name, command in self._installed(context).items()])
 
     def resolve_command(
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that the arguments begin with; an unknown one names its near neighbours."""
         name = arguments[0]
-        if not name.startswith("-") and name not in self._installed:
+        if not name.startswith("-") and name not in self._installed(context):
             raise UsageError(f"unknown command {name!r}", hint=nearest(name, self.list_commands(context)))
         return super().resolve_command(context, arguments)
 
