@@ -13,7 +13,7 @@ from typing import Any
 
 from loom_core import identity, report
 from loom_core import manifest as manifests
-from loom_core.absent import refused
+from loom_core.absent import refusals, refused_arm
 from loom_core.config import RunConfig, difference
 from loom_core.data import DataDir
 from loom_core.errors import RunError, nearest
@@ -43,13 +43,13 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0 when every planned job ended and no task was refused, else 3."""
+        """0 when every planned job ended and no task or arm was refused, else 3."""
         return 0 if self.outcome.complete and not self.refused else 3
 
     @property
     def refused(self) -> list[str]:
-        """The tasks that were refused, each with its reason."""
-        return [f"{task['name']}: {task['unavailable']}" for task in refused(self.report.get("tasks", ()))]
+        """The arms and tasks that were refused, each with its reason."""
+        return refusals(self.report)
 
 
 def run(config: RunConfig, catalog: Catalog, command: list[str], progress: Progress) -> Result:
@@ -190,4 +190,6 @@ def _remember(folder: RunFolder, outcome: Outcome, environment: dict[str, Json] 
     if environment is not None:
         record["environments"] = [*record.get("environments", []), environment]
     record["events"] = [*record.get("events", []), *outcome.events]
+    rows = [refused_arm(name, error) for name, error in outcome.refused.items()]
+    record["refused_arms"] = manifests.redacted(rows, manifests.secrets())
     write_json(folder.manifest, record)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import islice
 from math import isfinite
 
-from loom_core.absent import absence, drop, reason
+from loom_core.absent import absence, drop, reason, refused_arm
 from loom_core.config import RunConfig
 from loom_core.contracts import ModelCard
 from loom_core.data import DataDir, Unavailable
@@ -284,6 +284,7 @@ def _as_json(selection: Selection, card: ModelCard, tally: Tally) -> dict[str, J
         "protocol": config.protocol,
         "tasks": [_task_json(selection, chosen, task, name, tally) for chosen, task, name in selection.tasks()],
         "arms": [plan_arm(arm, selection.catalog, config.protocol) for arm in selection.arms],
+        "refused_arms": [refused_arm(name, error) for name, error in selection.refused.items()],
         "overlength": {
             "policy": config.overlength,
             "n_over": tally.n_over,
@@ -381,7 +382,7 @@ def _notes(selection: Selection, card: ModelCard, tally: Tally) -> list[str]:
             notes.append(f"{name} asks with the user's own prompt: no score of it compares with the authors'")
     for name, why in tally.unavailable.items():
         notes.append(f"{name} is unavailable here: {why}")
-    for name, error in tally.refused.items():
+    for name, error in (*tally.refused.items(), *((f"arm {n}", e) for n, e in selection.refused.items())):
         hint = f" (next: {error.hint})" if error.hint else ""
         notes.append(f"{name} is refused and does not run: {reason(error)}{hint}")
     notes += _without_retrieval(selection)

@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from loom_core.absent import reason
 from loom_core.agenda import Agenda, Bundle
+from loom_core.cells import BASELINE
 from loom_core.errors import LoomError, ModelError
 from loom_core.events import misfit as event_misfit
 from loom_core.keys import call_key, plain
@@ -56,12 +58,16 @@ class Progress(Protocol):
 
 @dataclass
 class Outcome:
-    """How generation went. interrupted: the user asked to stop."""
+    """How generation went. interrupted: the user asked to stop. refused: arms that the server refused, with its error;
+    n_refused: the answers that this leaves out.
+    """
 
     planned: int = 0
     ended: int = 0
     failed: int = 0
     interrupted: bool = False
+    n_refused: int = 0
+    refused: dict[str, LoomError] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
     workers: list[Json] = field(default_factory=list)
 
@@ -129,7 +135,10 @@ class Runner:
 
     def _count(self) -> None:
         """How many jobs were asked for so far, and what became of them."""
-        keys = [job.key for job in self._supply.asked()]
+        jobs = self._supply.asked()
+        keys = [job.key for job in jobs]
+        refused = self.outcome.refused
+        self.outcome.n_refused = sum(job.arm in refused and not self._recorded.ended(job.key) for job in jobs)
         self.outcome.planned = len(keys)
         self.outcome.ended = sum(map(self._recorded.ended, keys))
         self.outcome.failed = sum(map(self._recorded.failed, keys))
@@ -192,6 +201,8 @@ class Runner:
         elif op == "done":
             self._busy[worker] = None
             self._hand_out(worker)
+        elif op == "refused":
+            self._refuse(worker, LoomError.from_json(event["error"]))
         elif op == "failed":
             self._failed(worker, LoomError.from_json(event["error"]), bool(event.get("permanent")))
         elif op == "gone":
@@ -205,7 +216,8 @@ class Runner:
         if not len(self._agenda) and self._supply.more and not self._interrupts:
             if any(self._busy.values()):
                 return
-            self._agenda = Agenda(self._supply.next(self._recorded), size=self._bundle_size(), workers=workers)
+            left = [job for job in self._supply.next(self._recorded) if job.arm not in self.outcome.refused]
+            self._agenda = Agenda(left, size=self._bundle_size(), workers=workers)
         idle, self._idle = self._idle, []
         for worker in idle:
             if worker in self._busy:
@@ -256,7 +268,7 @@ class Runner:
 
     def _unasked(self, worker: WorkerProcess, event: Mapping[str, Json]) -> str:
         """Why an event is no answer to what its worker was handed; "" where it is, or answers nothing."""
-        if event["op"] not in ("response", "done"):
+        if event["op"] not in ("response", "done", "refused"):
             return ""
         bundle = self._busy[worker]
         if bundle is None or event["bundle"] != bundle.id:
@@ -268,6 +280,17 @@ class Runner:
         names = ("sample", "task", "arm", "repeat")
         right = job is not None and all(record.get(name) == getattr(job, name) for name in names)
         return "" if right else "response to a question that is not open"
+
+    def _refuse(self, worker: WorkerProcess, error: LoomError) -> None:
+        """The server refuses the arm in hand: the others go on. Refusing the baseline is the run's failure."""
+        bundle = self._busy[worker]
+        if bundle is None or bundle.arm == BASELINE:
+            raise error
+        if bundle.arm not in self.outcome.refused:
+            self.outcome.refused[bundle.arm] = error
+            self._note(redact(f"arm {bundle.arm} is refused and does not run: {reason(error)}", self._hidden))
+        self._agenda.drop(bundle.arm)
+        self._hand_out(worker)
 
     def _misbehaved(self, worker: WorkerProcess, problem: str) -> None:
         """What came over a worker's pipe is no event: nothing it says can be relied on, and it is replaced."""

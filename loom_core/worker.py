@@ -110,8 +110,14 @@ def _serve(channel: Channel) -> None:
 def _answer(channel: Channel, selection: Selection, conversations: Conversations, order: dict[str, Any]) -> None:
     arm = arm_from_json(order["arm"], selection.catalog)
     records: Iterator[dict[str, Any]] = conversations.run(arm, order["jobs"], channel.stopping)
-    for record in records:
-        channel.send({"op": "response", "bundle": order["id"], "record": record})
+    try:
+        for record in records:
+            channel.send({"op": "response", "bundle": order["id"], "record": record})
+    except Accident:
+        raise
+    except LoomError as error:  # what it refuses of one arm it may do for the others
+        channel.send({"op": "refused", "bundle": order["id"], "error": error.to_json()})
+        return
     channel.send({"op": "done", "bundle": order["id"]})
 
 

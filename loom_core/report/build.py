@@ -58,6 +58,7 @@ def build(folder: RunFolder) -> tuple[dict[str, Json], Ledger]:
         "model": {key: value for key, value in plan["model"].items() if key != "path"},
         "server": plan["server"],
         "systems": list(plan.get("systems") or ()),
+        "refused_arms": [*(plan.get("refused_arms") or ()), *(manifest.get("refused_arms") or ())],
         "protocol": plan["protocol"],
         "overlength": plan.get("overlength"),
         "bos": plan.get("bos"),
