@@ -1,8 +1,8 @@
 """Writes docs/reference.md from the code (hooks, specs, commands with their help, options of this repository's plugins)
 docs/reproduced.md from the recomputed tables beside the benchmarks, and what the README says of certificates.
 
-Run `python docs/generate.py` after a change; a test runs it with --check. Only plugins of this repository are described,
-whatever else is installed. Knows plugins by their specs.
+Run `python docs/generate.py` after a change; a test runs it with --check. Only plugins of this repository are
+described, whatever else is installed. Knows plugins by their specs.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import click
+from loom_parity import certificate, published_cells as tables
 
-from loom_core import certificate, errors, hookspecs, specs
-from loom_core import reproduced as tables
-from loom_core.cli import COMMANDS, cli
-from loom_core.options import NoOptions, describe
-from loom_core.plugins import Catalog, Found, installed
+from loom_core.api import Catalog, Found, NoOptions, installed
+from loom_core.cli import cli
+from loom_core.cli.commands import own_commands as core_commands
+from loom_core.contract import errors, hookspecs, specs
+from loom_core.contract.options import describe
+from loom_core.registry.commands import installed_commands
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference.md"
@@ -83,7 +84,7 @@ def _after_first_cells(said: str, found: re.Match[str]) -> str:
 
 def _hooks() -> Iterator[str]:
     yield "## Hooks"
-    yield "A plugin implements them with `loom_core.hookspecs.hookimpl`; each may be left out."
+    yield "A plugin implements them with `loom_core.contract.hookspecs.hookimpl`; each may be left out."
     for name, hook in inspect.getmembers(hookspecs, inspect.isfunction):
         if name.startswith("loom_"):
             yield f"### `{name}`"
@@ -93,7 +94,7 @@ def _hooks() -> Iterator[str]:
 
 def _signature(function: Any) -> str:
     text = str(inspect.signature(function))
-    return re.sub(r"'([^']*)'", r"\1", text).replace("loom_core.types.", "")
+    return re.sub(r"'([^']*)'", r"\1", text).replace("loom_core.contract.types.", "")
 
 
 def _prose(text: str | None) -> str:
@@ -102,7 +103,7 @@ def _prose(text: str | None) -> str:
 
 def _specs() -> Iterator[str]:
     yield "## Specs"
-    yield "What the hooks return: frozen dataclasses of `loom_core.specs`. A field without a default is required."
+    yield "What the hooks return: frozen dataclasses of `loom_core.api`. A field without a default is required."
     for kind in (
         specs.BenchmarkSpec,
         specs.ServerSpec,
@@ -132,17 +133,20 @@ def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def _commands() -> Iterator[str]:
     yield "## Commands"
     root = click.Context(cli, info_name="loom", terminal_width=WIDTH, max_content_width=WIDTH)
-    for name in (*COMMANDS, *_plugin_commands()):
+    for name in own_commands():
         command = cli.get_command(root, name)
         if command is not None:
             yield from _command(command, f"loom {name}", root)
 
 
-def _plugin_commands() -> list[str]:
-    """The commands that plugins of this repository add."""
+def own_commands() -> list[str]:
+    """The commands of this repository's distributions, as `loom --help` lists them."""
     own = own_distributions()
-    points = entry_points(group="loom.commands")
-    return sorted(point.name for point in points if point.dist is not None and point.dist.name in own)
+    return [
+        name
+        for name, command in installed_commands(core_commands(), lambda name, why: None).items()
+        if command.distribution in own
+    ]
 
 
 def _command(command: click.Command, name: str, parent: click.Context) -> Iterator[str]:

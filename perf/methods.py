@@ -28,8 +28,7 @@ from loom_server_hf.kv.codec import compose
 from loom_server_hf.kv.host import Session, attached
 from torch import Tensor
 
-from loom_core.names import parse_arms
-from loom_core.plugins import installed
+from loom_core.api import installed, parse_arms
 
 Arms = dict[str, Any]
 

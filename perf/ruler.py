@@ -19,13 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from loom_core.config import RunConfig
-from loom_core.contracts import Tokenizer
-from loom_core.data import DataDir
-from loom_core.plugins import installed
-from loom_core.render import render
-from loom_core.selection import Chosen, select
-from loom_core.types import Sample, Task
+from loom_core.api import DataDir, Sample, Task, Tokenizer, installed
+from loom_core.api.serving import render
+from loom_core.run.config import RunConfig
+from loom_core.run.selection import Chosen, select
 
 GOAL_MILLISECONDS = 20.0
 

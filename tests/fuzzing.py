@@ -23,13 +23,14 @@ from typing import Any
 
 import click
 import pytest
+from loom_kit.runs import MadeTask, make_run, retrieves
 
-from loom_core import manifest, runner, worker
+from loom_core.api import LoomError
 from loom_core.cli import cli, exits
-from loom_core.errors import LoomError, refusal
-from loom_core.guard import Accident, guarded
-from loom_core.testing.runs import MadeTask, make_run, retrieves
-from loom_core.writing import to_line
+from loom_core.contract.errors import refusal
+from loom_core.contract.guard import Accident, guarded
+from loom_core.run import manifest, runner, worker
+from loom_core.run.writing import to_line
 
 SEED = int(os.environ.get("LOOM_FUZZ_SEED", "20260"))
 ODD: tuple[Any, ...] = (

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
+from loom_core.api import RunError, UsageError
 from loom_core.cli.settings import config_from
-from loom_core.config import RunConfig, difference, from_toml
-from loom_core.errors import RunError, UsageError
+from loom_core.run.config import RunConfig, difference, from_toml
 
 STUDY = """
 benchmarks = ["passkey", "fable@n=3:tell"]

@@ -15,10 +15,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from fuzzing import ODD, SEED, WorkerInThread, ask, mutated, quick
 
-from loom_core import process, runner
-from loom_core.events import misfit
-from loom_core.process import WorkerProcess
-from loom_core.store import Damage, Responses, RunFolder, read_lines
+from loom_core.run import process, runner
+from loom_core.run.events import misfit
+from loom_core.run.process import WorkerProcess
+from loom_core.run.store import Damage, Responses, RunFolder, read_lines
 
 N_EVENTS, N_RUNS = 2000, 60
 LINE = ("run", "passkey@words=8,depths=2,repeats=2", "--model", "toy", "--accel", "truncate:budget=256", "-q")

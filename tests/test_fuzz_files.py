@@ -22,8 +22,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from fuzzing import ODD, SEED, ask, mutate, mutated, quick
 
-from loom_core.errors import LoomError
-from loom_core.pins import read_pins
+from loom_core.api import LoomError
+from loom_core.data.pins import read_pins
 
 N_CONFIGS, N_PINS, N_FOLDERS, N_BUNDLES = 500, 200, 120, 60
 TASK = {

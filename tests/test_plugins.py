@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 REGISTERS = """
-from loom_core.hookspecs import hookimpl
-from loom_core.specs import MetricSpec
-from loom_core.testing.doubles import ToyTokenizer
+from loom_core.api import MetricSpec, hookimpl
+from loom_core.api.doubles import ToyTokenizer
 
 @hookimpl
 def loom_metrics():
@@ -85,7 +84,7 @@ def test_info_describes_a_benchmark_and_its_options(loom: Any) -> None:
     assert {option["name"] for option in row["options"]} >= {"n", "turns", "mood"}
 
 
-HOOK = "from loom_core.hookspecs import hookimpl\n@hookimpl\ndef "
+HOOK = "from loom_core.contract.hookspecs import hookimpl\n@hookimpl\ndef "
 BROKEN = {
     "raises": ("raise RuntimeError('my CUDA is too old\\nsecond line')", "RuntimeError: my CUDA is too old"),
     "needs": ("import not_installed", "ModuleNotFoundError: No module named 'not_installed'"),
@@ -147,7 +146,7 @@ def test_observers_see_the_run_may_take_fewer_arguments_and_may_raise(loom: Any,
     site.add(
         "watcher",
         "import json, pathlib\n"
-        "from loom_core.hookspecs import hookimpl\n"
+        "from loom_core.contract.hookspecs import hookimpl\n"
         "@hookimpl\ndef loom_run_started(folder): pathlib.Path('started').write_text(str(folder))\n"
         "@hookimpl\ndef loom_response(record): raise KeyError('observer ' + record['sample'])\n"
         "@hookimpl\ndef loom_run_ended(summary): pathlib.Path('ended').write_text(json.dumps(summary))\n",
@@ -161,14 +160,26 @@ def test_observers_see_the_run_may_take_fewer_arguments_and_may_raise(loom: Any,
 def test_commands_of_plugins_are_added_and_a_broken_one_is_named(loom: Any, site: Site) -> None:
     site.add(
         "more_commands",
-        "import click\ndef loom_commands(cli):\n"
-        "    @cli.command('greet', short_help='Greets.')\n    def greet():\n        click.echo('hello')\n",
+        "from loom_core.api import CommandSpec, hookimpl\nimport click\n"
+        "@click.command()\ndef greet():\n    click.echo('hello')\n"
+        "@hookimpl\ndef loom_commands():\n"
+        "    return [CommandSpec(name='greet', summary='Greets.', factory='more_commands:greet')]\n",
         group="loom.commands",
     )
+    site.add(
+        "old_commands",
+        "from loom_core.api import hookimpl\n@hookimpl\ndef loom_commands(cli): ...\n",
+        group="loom.commands",
+    )
+    site.add("hidden_commands", "from loom_core.api import hookimpl\n@hookimpl\ndef loom_commands(): ...\n")
     site.add("bad_commands", "raise ImportError('gone')", group="loom.commands")
     done = loom("--help", env=site.env)
     assert "greet" in done.out and "Greets." in done.out and "bad_commands is broken: ImportError: gone" in done.err
+    assert "old_commands is broken" in done.err and "cli" in done.err
     assert loom("greet", env=site.env).out == "hello\n"
+    rows = json.loads(loom("list", "--format", "json", env=site.env).out)
+    (row,) = [row for row in rows if row["name"] == "hidden_commands"]
+    assert "entry-point group 'loom.commands'" in row["status"]
 
 
 def test_tracing_shows_every_hook_call(loom: Any) -> None:
@@ -180,7 +191,7 @@ def test_tracing_shows_every_hook_call(loom: Any) -> None:
 def test_a_factory_that_cannot_be_imported_names_its_distribution(loom: Any, site: Site) -> None:
     site.add("ghost", REGISTERS.format(module="ghost", metric="ghost", version="1"))
     source = (
-        "from loom_core.hookspecs import hookimpl\nfrom loom_core.specs import BenchmarkSpec\n"
+        "from loom_core.contract.hookspecs import hookimpl\nfrom loom_core.contract.specs import BenchmarkSpec\n"
         "@hookimpl\ndef loom_benchmarks():\n"
         "    return [BenchmarkSpec(name='haunt', version='1', summary='', factory='haunted:Gone', tasks=('t',))]\n"
     )

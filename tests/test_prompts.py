@@ -14,12 +14,10 @@ from typing import Any
 
 import pytest
 
-from loom_core.config import RunConfig
-from loom_core.data import DataDir
-from loom_core.errors import LoomError
-from loom_core.plugins import installed
-from loom_core.prompts import prompts
-from loom_core.selection import described, opened
+from loom_core.api import DataDir, LoomError, installed
+from loom_core.run.config import RunConfig
+from loom_core.run.prompts import prompts
+from loom_core.run.selection import described, opened
 
 
 def rows(text: str) -> list[dict[str, Any]]:

@@ -15,11 +15,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from fuzzing import ask, quick
 
-from loom_core.errors import ModelError
-from loom_core.hookspecs import hookimpl
-from loom_core.plugins import load_all
-from loom_core.specs import ServerSpec
-from loom_core.testing.doubles import DoubleServer, DoubleSession
+from loom_core.api import ModelError, ServerSpec, hookimpl
+from loom_core.doubles.server import DoubleServer, DoubleSession
+from loom_core.registry.plugins import load_all
 
 TOY = ("--model", "toy", "-q")
 
@@ -64,7 +62,7 @@ class Picky(DoubleServer):
 
 @pytest.fixture
 def picky(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toy_plugin: Path) -> Iterator[Path]:
-    from loom_core.testing.plugin import DoubleOptions, ToyModelOptions
+    from loom_core.doubles.plugin import DoubleOptions, ToyModelOptions
 
     quick(monkeypatch)
     catalog = load_all()
@@ -85,7 +83,7 @@ def picky(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toy_plugin: Path) -> 
     module = types.ModuleType("picky")
     module.loom_servers = loom_servers  # type: ignore[attr-defined]
     catalog.register(module, "picky", "loom-picky", "1")
-    for place in ("loom_core.plugins", "loom_core.worker"):
+    for place in ("loom_core.registry.plugins", "loom_core.run.worker"):
         monkeypatch.setattr(f"{place}.installed", lambda: catalog)
     with chdir(tmp_path):
         yield tmp_path

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loom_report.bundles import opened
 
-from loom_core.config import RunConfig
-from loom_core.errors import RunError
-from loom_core.plugins import Catalog
-from loom_core.reproduce import opened
-from loom_core.trust import is_own, reaching_when_asking, reaching_when_scoring, seal
+from loom_core.api import Catalog, RunError
+from loom_core.run.config import RunConfig
+from loom_core.run.trust import is_own, reaching_when_asking, reaching_when_scoring, seal
 
 DOUBLE = ("--server", "double", "--model", "toy", "-q")
 
@@ -216,11 +215,9 @@ import gc
 import time
 from contextlib import contextmanager
 
-from loom_core.contracts import ModelCard
-from loom_core.hookspecs import hookimpl
-from loom_core.specs import ServerSpec
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.types import Response, Sample, Timing
+from loom_core.api import ModelCard, ServerSpec, hookimpl
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api import Response, Sample, Timing
 
 
 class Cheat:

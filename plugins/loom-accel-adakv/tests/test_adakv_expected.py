@@ -14,7 +14,7 @@ from loom_server_hf.conformance import Subject, toy_model, toy_prompts
 from loom_server_hf.kv import LayerView, QueryChunk
 from torch import Tensor
 
-from loom_core.types import Budget
+from loom_core.api import Budget
 
 PROMPTS = toy_prompts((60, 41), 128)
 FUTURE, SINKS, EPSILON = 20, 4, 0.01

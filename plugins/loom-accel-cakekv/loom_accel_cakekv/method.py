@@ -26,7 +26,7 @@ from loom_server_hf.kv import Allotment, Geometry, LayerView, Need, Policy, grou
 from torch import Tensor
 from torch.nn import functional
 
-from loom_core.types import Json
+from loom_core.api import Json
 
 
 def allocate(preferences: Sequence[float], total: int, most: int) -> list[int]:

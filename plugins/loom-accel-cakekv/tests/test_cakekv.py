@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_accel_cakekv.method import CakeKV, allocate
 from loom_accel_cakekv.oracle import options as oracle_options
 from loom_accel_cakekv.plugin import CakeKVOptions, loom_augmentations
@@ -19,9 +18,7 @@ from loom_server_hf.kv.cascade import Cascade
 from loom_server_hf.toy import toy_view
 from torch import Tensor
 
-from loom_core.errors import UsageError
-from loom_core.options import build
-from loom_core.types import Budget
+from loom_core.api import Budget, UsageError, build
 
 WINDOW = 8
 

@@ -15,9 +15,7 @@ from loom_server_hf.kv import Allotment, StepView
 from loom_server_hf.toy import toy_view
 from torch import Tensor
 
-from loom_core.errors import UsageError
-from loom_core.options import build
-from loom_core.types import Budget
+from loom_core.api import Budget, UsageError, build
 
 
 def options(tokens: int = 12, **values: Any) -> CaMOptions:

@@ -15,8 +15,7 @@ from loom_server_hf.kv import HeldView
 from loom_server_hf.kv.codec import compose
 from loom_server_hf.kv.host import attached
 
-from loom_core.errors import ModelError, UsageError
-from loom_core.options import build
+from loom_core.api import ModelError, UsageError, build
 
 
 def engine() -> Engine:

@@ -14,9 +14,7 @@ from loom_server_hf.conformance import STEPS, Subject, fixed_tokens, toy_model, 
 from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from loom_core.errors import UsageError
-from loom_core.options import build
-from loom_core.types import Budget
+from loom_core.api import Budget, UsageError, build
 
 PROMPTS = toy_prompts((50, 33, 12), 128)
 SINKS, BUDGET = 3, 16

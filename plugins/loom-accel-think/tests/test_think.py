@@ -15,8 +15,7 @@ from loom_server_hf.kv import HeldView
 from torch import Tensor
 from torch.nn import functional
 
-from loom_core.errors import UsageError
-from loom_core.options import build
+from loom_core.api import UsageError, build
 
 N, DIM = 40, 16
 

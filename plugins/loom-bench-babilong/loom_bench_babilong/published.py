@@ -13,13 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+from loom_parity import Cell, ParityContext
+
 from loom_bench_babilong.benchmark import METRIC, Babilong
 from loom_bench_babilong.plugin import EVALUATED, BabilongOptions
-from loom_core.contracts import Graded
-from loom_core.parity import ParityContext
-from loom_core.prompt import segment
-from loom_core.reproduced import Cell
-from loom_core.types import Prompt, Sample
+from loom_core.api import Graded, Prompt, Sample, segment
 
 PICTURE = "github:booydar/babilong@7a6efee29f5cac03c3c410e6799c80fd2ffe3610:images/babilong_evals_all.png"
 TABLE = "Mean accuracy of qa1 to qa5"

@@ -16,13 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from loom_parity import Case, ParityContext, answer_variants, upstream
+
 from loom_bench_counting_stars.benchmark import KEYS, METRICS, NOMINAL, CountingStars, star_lines
 from loom_bench_counting_stars.plugin import FORMS, CountingStarsOptions
-from loom_core import upstream
-from loom_core.contracts import Graded
-from loom_core.data import Unavailable
-from loom_core.parity import Case, ParityContext, answer_variants
-from loom_core.types import Json, Prompt, Sample
+from loom_core.api import Graded, Json, Prompt, Sample, Unavailable
 
 SCORING, MAKING = "viz.ipynb", "gen_test_data.ipynb"
 SIZES, STARS, LONGEST = 32, 32, 128_000

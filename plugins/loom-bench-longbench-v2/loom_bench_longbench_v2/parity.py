@@ -15,6 +15,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from loom_parity import Case, ParityContext, answer, answer_variants, upstream
+
 from loom_bench_longbench_v2.benchmark import (
     ACCURACY,
     COMPENSATED,
@@ -30,13 +32,9 @@ from loom_bench_longbench_v2.benchmark import (
     sample_of,
 )
 from loom_bench_longbench_v2.plugin import AUTHORS_LENGTH, LongBenchV2Options
-from loom_core import records, upstream
-from loom_core.contracts import Graded
-from loom_core.data import Unavailable
-from loom_core.parity import Case, ParityContext, answer, answer_variants
-from loom_core.testing.doubles import ToyTokenizer, WordTokenizer
-from loom_core.truncate import fit
-from loom_core.types import Json, Prompt, Sample
+from loom_core.api import Graded, Json, Prompt, Sample, Unavailable, records
+from loom_core.api.doubles import ToyTokenizer, WordTokenizer
+from loom_core.api.serving import fit
 
 PREDICTING, COUNTING = "pred.py", "result.py"
 MODEL = "GLM-4-9B-Chat"

@@ -13,11 +13,10 @@ import pytest
 from loom_bench_longbench_v2.benchmark import ACCURACY, COMPENSATED, FOLDER, LongBenchV2
 from loom_bench_longbench_v2.parity import MODEL, TOKENIZERS, Parity, _asked, _table
 from loom_bench_longbench_v2.plugin import LongBenchV2Options
+from loom_parity.contract import Case, ParityContext
 
-from loom_core.data import DataDir
-from loom_core.parity import Case, ParityContext
-from loom_core.plugins import installed
-from loom_core.testing.doubles import WordTokenizer
+from loom_core.api import DataDir, installed
+from loom_core.api.doubles import WordTokenizer
 
 TEMPLATE = "Read.\n$DOC$\nAsked: $Q$ A $C_A$ B $C_B$ C $C_C$ D $C_D$\n"
 

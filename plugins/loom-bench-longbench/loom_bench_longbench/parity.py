@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from loom_parity import Case, ParityContext, answer_variants, upstream
+
 from loom_bench_longbench.benchmark import LongBench
 from loom_bench_longbench.plugin import TASKS
 from loom_bench_longbench.settings import SETTINGS
-from loom_core import upstream
-from loom_core.parity import Case, ParityContext, answer_variants
-from loom_core.types import Json
+from loom_core.api import Json
 
 FOLDER = "LongBench"
 CLASSES = ("Food", "Date", "Other location", "Definition of something", "Individual", "Date and time")

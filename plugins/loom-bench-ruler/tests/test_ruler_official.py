@@ -20,12 +20,10 @@ from loom_bench_ruler.questions import read_hotpot, read_squad
 from loom_bench_ruler.settings import LOOM_SETTINGS, MAX_TOKENS, read_noise, read_settings, read_wording
 from loom_bench_ruler.words import WordBook
 
-from loom_core.data import DataDir, Unavailable, read_pins
-from loom_core.errors import DataError, UsageError
-from loom_core.literals import constants
-from loom_core.render import messages
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.types import Sample
+from loom_core.api import DataDir, DataError, Sample, Unavailable, UsageError, read_pins
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.records import constants
+from loom_core.api.serving import messages
 
 ROOT = Path(__file__).resolve().parents[3]
 MIRROR = Path(os.environ.get("LOOM_SHARED", ROOT.parent / "shared")) / "data"

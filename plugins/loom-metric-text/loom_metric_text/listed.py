@@ -8,8 +8,7 @@ import re
 from dataclasses import dataclass
 from itertools import combinations, permutations
 
-from loom_core.contracts import Metric
-from loom_core.types import Json, Sample, Scored
+from loom_core.api import Json, Metric, Sample, Scored
 from loom_metric_text.reference import as_text, failed, hit, no_reference, whole_numbers
 
 _INTEGER = re.compile(r"\d+")

@@ -9,20 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from loom_core import __version__, certificate
-from loom_core.certificate import Certificate
-from loom_core.config import RunConfig
-from loom_core.data import DataDir
-from loom_core.errors import PluginError, UsageError, nearest
-from loom_core.keys import plain
-from loom_core.parity import Parity, ParityContext
-from loom_core.plugins import Catalog, installed, resolve
-from loom_core.selection import Chosen, described, opened
-from loom_core.specs import BenchmarkSpec
-from loom_parity import checkout
+from loom_core import __version__
+from loom_core.contract.errors import PluginError, UsageError, nearest
+from loom_core.contract.keys import plain
+from loom_core.contract.specs import BenchmarkSpec
+from loom_core.data.access import DataDir
+from loom_core.registry.plugins import Catalog, installed, resolve
+from loom_core.run.config import RunConfig
+from loom_core.run.selection import Chosen, described, opened
+from loom_parity import certificate, checkout
 from loom_parity.authors import Authors
-from loom_parity.comparing import Comparison, Disagreement, compare, limited
-from loom_parity.comparing import described as differing
+from loom_parity.certificate import Certificate
+from loom_parity.comparing import Comparison, Disagreement, compare, described as differing, limited
+from loom_parity.contract import Parity, ParityContext
 from loom_parity.told import Teller
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
-from loom_core.types import Budget
+from loom_core.api import Budget
 from loom_server_hf.conformance_noise import assert_noise, largest, recorded_scores, spread
 from loom_server_hf.engine import Engine, Pass, Row
 from loom_server_hf.kv import Merge, Policy, StepView

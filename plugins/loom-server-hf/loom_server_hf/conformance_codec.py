@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loom_core.types import Budget
+from loom_core.api import Budget
 from loom_server_hf.conformance import (
     STEPS,
     Kept,

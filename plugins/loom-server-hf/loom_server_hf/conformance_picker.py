@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from loom_core.testing.rows import Row
-from loom_core.types import Budget
+from loom_kit import Row
+
+from loom_core.api import Budget
 from loom_server_hf.conformance import toy_prompts
-from loom_server_hf.engine import Engine
-from loom_server_hf.engine import Row as Prompt
+from loom_server_hf.engine import Engine, Row as Prompt
 from loom_server_hf.kv.picker import Picker
 from loom_server_hf.picking import PickingEngine, pick
 

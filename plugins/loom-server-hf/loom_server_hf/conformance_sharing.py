@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from loom_core.specs import AugmentationSpec
+from loom_core.api import AugmentationSpec
 from loom_server_hf.conformance import Subject, assert_kept, kept_slots
 from loom_server_hf.kv.host import attached
 from loom_server_hf.shared import may_share, read

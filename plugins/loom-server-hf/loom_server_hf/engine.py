@@ -14,8 +14,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from loom_core.errors import LoomError, UsageError
-from loom_core.types import KVUse
+from loom_core.api import KVUse, LoomError, UsageError
 from loom_server_hf.kv.check import Examined, examine, examine_rope
 from loom_server_hf.kv.host import Session, attached, forward
 from loom_server_hf.kv.policy import Geometry, Policy

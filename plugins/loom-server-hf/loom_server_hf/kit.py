@@ -11,14 +11,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from loom_kit import NotChecked, Row
 from transformers import AutoModelForCausalLM
 
-from loom_core.errors import LoomError, ModelError, UsageError
-from loom_core.options import build
-from loom_core.plugins import Found, installed
-from loom_core.specs import AugmentationSpec
-from loom_core.testing.rows import NotChecked, Row
-from loom_core.types import Budget
+from loom_core.api import AugmentationSpec, Budget, Found, LoomError, ModelError, UsageError, build, installed
 from loom_server_hf.conformance import CHECKS, Subject, toy_model, toy_prompts, u7_groups
 from loom_server_hf.conformance_codec import CODEC_CHECKS, CodecSubject, c7_groups
 from loom_server_hf.conformance_picker import check_picker

@@ -17,11 +17,19 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from loom_core.errors import DataError, LoomError, UsageError
-from loom_core.names import parse_arms
-from loom_core.plugins import Catalog, Found, installed, resolve
-from loom_core.specs import AugmentationSpec
-from loom_core.types import Budget, Json
+from loom_core.api import (
+    AugmentationSpec,
+    Budget,
+    Catalog,
+    DataError,
+    Found,
+    Json,
+    LoomError,
+    UsageError,
+    installed,
+    parse_arms,
+    resolve,
+)
 from loom_server_hf.engine import Engine, Pass
 from loom_server_hf.kv import Allotment, Geometry, LayerView, Picker, Policy
 from loom_server_hf.kv.codec import compose

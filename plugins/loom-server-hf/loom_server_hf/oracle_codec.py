@@ -13,8 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from loom_core.errors import DataError
-from loom_core.types import Json
+from loom_core.api import DataError, Json
 from loom_server_hf.kv.codec import Codec
 from loom_server_hf.kv.grouped import GroupedStore
 from loom_server_hf.kv.pruned import ChannelPrunedStore

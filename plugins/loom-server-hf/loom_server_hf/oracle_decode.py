@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loom_core.types import Json
+from loom_core.api import Json
 from loom_server_hf.engine import Pass
 from loom_server_hf.kv import Geometry, LayerView, Policy, StepView
 from loom_server_hf.kv.choose import drop

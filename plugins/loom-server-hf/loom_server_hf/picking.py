@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loom_core.errors import LoomError, ModelError, UsageError
-from loom_core.types import KVUse
+from loom_core.api import KVUse, LoomError, ModelError, UsageError
 from loom_server_hf.engine import Engine, Pass, Row, RowResult, failure
 from loom_server_hf.kv.host import attached
 from loom_server_hf.kv.picker import Picker

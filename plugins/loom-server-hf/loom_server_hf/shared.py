@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from loom_core.errors import LoomError
-from loom_core.types import KVUse
+from loom_core.api import KVUse, LoomError
 from loom_server_hf.engine import STREAM_CHUNK, Engine, Pass, Row, RowResult, decode, failure, result
 from loom_server_hf.kv.host import attached
 from loom_server_hf.kv.policy import Policy

@@ -23,7 +23,7 @@ from loom_server_hf.kv.codec import compose
 from loom_server_hf.kv.grouped import Part
 from torch import Tensor
 
-from loom_core.types import Budget
+from loom_core.api import Budget
 
 PROMPTS = toy_prompts((97, 150, 64), 128)
 

@@ -13,9 +13,7 @@ from loom_server_hf.conformance_codec import CODEC_CHECKS, CodecSubject, c7_grou
 from loom_server_hf.kv import Policy
 from loom_server_hf.session import load_policy
 
-from loom_core.names import parse_arms
-from loom_core.plugins import installed
-from loom_core.types import Budget
+from loom_core.api import Budget, installed, parse_arms
 
 ARMS = (
     "kivi:bits=2,group=16,window=32",

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_server_hf import kv
 from loom_server_hf.conformance import Subject, fixed_tokens, kept_slots, toy_model, toy_prompts
 from loom_server_hf.engine import Engine, Row
@@ -22,7 +21,7 @@ from loom_server_hf.kv.store import DenseStore
 from loom_server_hf.masked import masked_dense
 from torch import Tensor
 
-from loom_core.types import Budget
+from loom_core.api import Budget
 
 PROMPTS = toy_prompts((60, 41, 25), 128)
 

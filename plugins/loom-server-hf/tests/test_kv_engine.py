@@ -19,8 +19,7 @@ from loom_server_hf.memory import PeakMemory
 from loom_server_hf.options import RandomOptions
 from torch import Tensor
 
-from loom_core.errors import ModelError
-from loom_core.types import Budget
+from loom_core.api import Budget, ModelError
 
 PROMPTS = toy_prompts((60, 45, 70), 128)
 

@@ -14,10 +14,7 @@ from loom_server_hf.engine import Engine
 from loom_server_hf.kv import Policy
 from loom_server_hf.session import load_policy
 
-from loom_core.errors import ModelError
-from loom_core.names import parse_arms
-from loom_core.plugins import installed
-from loom_core.types import Budget
+from loom_core.api import Budget, ModelError, installed, parse_arms
 
 TINY: dict[str, Any] = {
     "vocab_size": 256,

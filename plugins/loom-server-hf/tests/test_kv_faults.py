@@ -25,7 +25,7 @@ from loom_server_hf.kv.store import DenseStore
 from torch import Tensor
 from torch.nn import functional
 
-from loom_core.types import Budget
+from loom_core.api import Budget
 
 PROMPTS = toy_prompts((97, 150, 64), 128)
 BUDGET = Budget(tokens=40)

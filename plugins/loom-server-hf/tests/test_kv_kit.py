@@ -12,8 +12,17 @@ import pytest
 import torch
 from loom_server_hf import kit
 from loom_server_hf.conformance import toy_model
-from loom_server_hf.kv import Allotment, LayerView, Need, Policy, QueryChunk, group_reduce, host, window_attention
-from loom_server_hf.kv import choose as choose_module
+from loom_server_hf.kv import (
+    Allotment,
+    LayerView,
+    Need,
+    Policy,
+    QueryChunk,
+    choose as choose_module,
+    group_reduce,
+    host,
+    window_attention,
+)
 from loom_server_hf.kv.choose import Choice
 from loom_server_hf.kv.grouped import Part
 from loom_server_hf.kv.host import Session
@@ -21,10 +30,7 @@ from loom_server_hf.kv.store import DenseStore
 from torch import Tensor
 from torch.nn import functional
 
-from loom_core.options import option
-from loom_core.plugins import Found, installed
-from loom_core.specs import AugmentationSpec
-from loom_core.types import Budget
+from loom_core.api import AugmentationSpec, Budget, Found, installed, option
 
 WINDOW = 8
 MODULE = "loom_test_methods"

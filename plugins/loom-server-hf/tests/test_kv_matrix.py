@@ -16,9 +16,7 @@ from loom_server_hf.conformance_sharing import u9_context_only, u9_prefix
 from loom_server_hf.kv import Picker, Policy
 from transformers import AutoModelForCausalLM
 
-from loom_core.plugins import Found, installed
-from loom_core.specs import AugmentationSpec
-from loom_core.types import Budget
+from loom_core.api import AugmentationSpec, Budget, Found, installed
 
 SHARED = Path(os.environ.get("LOOM_SHARED", Path(__file__).parents[4] / "shared"))
 BUDGET = Budget(tokens=48)

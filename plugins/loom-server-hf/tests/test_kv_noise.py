@@ -10,7 +10,7 @@ from loom_server_hf.conformance import Subject, toy_model, toy_prompts, u4_batch
 from loom_server_hf.kv import LayerView, Need, Policy, window_attention
 from torch import Tensor
 
-from loom_core.types import Budget
+from loom_core.api import Budget
 
 
 @dataclass(frozen=True)

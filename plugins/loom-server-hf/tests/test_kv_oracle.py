@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from loom_server_hf.oracle import check
 
-from loom_core.errors import DataError
+from loom_core.api import DataError
 
 SHARED = Path(os.environ.get("LOOM_SHARED", Path(__file__).parents[4] / "shared"))
 ORACLE = SHARED / "oracle"

@@ -6,8 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_server_hf.kv import Allotment
 from loom_server_hf.kv.attention import attend_many, attend_masked, attend_one
 from loom_server_hf.kv.choose import choose

@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_server_hf.baselines import RandomEviction
 from loom_server_hf.conformance import toy_model, toy_prompts
 from loom_server_hf.engine import Engine, Row
@@ -18,8 +17,7 @@ from loom_server_hf.kv.quantise import Packed
 from loom_server_hf.options import RandomOptions
 from torch import Tensor
 
-from loom_core.errors import ModelError
-from loom_core.types import Budget
+from loom_core.api import Budget, ModelError
 
 
 @st.composite

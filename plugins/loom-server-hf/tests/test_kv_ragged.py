@@ -17,7 +17,7 @@ from loom_server_hf.kv.store import DenseStore
 from loom_server_hf.masked import masked_dense
 from torch import Tensor
 
-from loom_core.types import Budget
+from loom_core.api import Budget
 
 PROMPTS = toy_prompts((97, 150, 64), 128)
 

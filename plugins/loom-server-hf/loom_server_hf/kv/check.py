@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loom_core.errors import ModelError
+from loom_core.api import ModelError
 from loom_server_hf.kv.attention import attend_many
 from loom_server_hf.kv.host import PassThrough, Session, attached, forward
 from loom_server_hf.kv.policy import Geometry, Policy, Stream

@@ -14,8 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from loom_core.errors import ModelError
-from loom_core.types import Budget, Saves
+from loom_core.api import Budget, ModelError, Saves
 from loom_server_hf.kv.choose import Choice, protect
 from loom_server_hf.kv.policy import Allotment, Geometry, LayerView, Need, Policy
 from loom_server_hf.kv.store import DenseStore, Store

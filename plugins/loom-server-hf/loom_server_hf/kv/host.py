@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache
 
-from loom_core.errors import LoomError, ModelError
-from loom_core.types import KVUse
+from loom_core.api import KVUse, LoomError, ModelError
 from loom_server_hf.kv.cascade import Cascade
 from loom_server_hf.kv.choose import choose
 from loom_server_hf.kv.codec import held_scores, held_view, newest_of, ranks_slots

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from loom_core.types import Budget
+from loom_core.api import Budget
 from loom_server_hf.kv.policy import Geometry
 
 

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from loom_core.errors import UsageError
-from loom_core.types import Budget, Json, Saves
+from loom_core.api import Budget, Json, Saves, UsageError
 from loom_server_hf.kv.rope import Rope
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loom_core.errors import ModelError
+from loom_core.api import ModelError
 
 Tables = tuple[Tensor, Tensor]
 

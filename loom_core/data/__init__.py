@@ -1,0 +1,1 @@
+"""Pinned files of others: where they lie, how they come here, how they are read."""
