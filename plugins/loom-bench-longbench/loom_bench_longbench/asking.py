@@ -33,7 +33,7 @@ MADE = 8
 
 def asked(root: Path) -> Callable[[Json], Json]:
     """What their get_pred asks for one record, and how."""
-    made = upstream.module(root, PREDICTING, name="longbench_pred", absent=AWAY)
+    made: Any = upstream.module(root, PREDICTING, name="longbench_pred", absent=AWAY)
     made.tqdm = iter
     return partial(_asked, made, root)
 
@@ -170,7 +170,8 @@ def _asked(made: Any, root: Path, payload: Json) -> Json:
     )
     found = _tokenizer(name)
     assert found is not None
-    reader, heard = _Reader(found), {"chat": False}
+    reader = _Reader(found)
+    heard: dict[str, Json] = {"chat": False}
 
     def generate(*, input_ids: Any, **given: Any) -> Any:
         line_feed = found.encode("\n")[-1] in given.get("eos_token_id", [])
