@@ -79,12 +79,19 @@ class Loom:
     env: Mapping[str, str]
 
     def __call__(
-        self, *arguments: object, code: int | None = 0, env: Mapping[str, str] | None = None, seconds: float = SECONDS
+        self,
+        *arguments: object,
+        code: int | None = 0,
+        env: Mapping[str, str] | None = None,
+        seconds: float = SECONDS,
+        input: str | None = None,
     ) -> Done:
-        """Run to the end. A user's mistake never shows a traceback. code: the exit code to expect; None = any."""
-        child = self.start(*arguments, env=env)
+        """Run to the end. A user's mistake never shows a traceback. code: the exit code to expect; None = any. input:
+        what stands on standard input; None = nothing is there.
+        """
+        child = self.start(*arguments, env=env, stdin=subprocess.DEVNULL if input is None else subprocess.PIPE)
         try:
-            out, err = child.communicate(timeout=seconds)
+            out, err = child.communicate(input, timeout=seconds)
         except subprocess.TimeoutExpired:
             child.kill()
             out, err = child.communicate()
@@ -94,13 +101,15 @@ class Loom:
         assert code is None or child.returncode == code, f"exit code {child.returncode}:\n{out}\n{err}"
         return Done(child.returncode, out, err)
 
-    def start(self, *arguments: object, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: object, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[str]:
         """Start it and do not wait."""
         return subprocess.Popen(
             [sys.executable, "-m", "loom_core", *map(str, arguments)],
             cwd=self.cwd,
             env={**os.environ, **self.env, **(env or {})},
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -19,6 +19,7 @@ from loom_core.registry.plugins import Catalog
 from loom_core.run import identity, manifest as manifests
 from loom_core.run.absent import refused
 from loom_core.run.config import RunConfig, difference
+from loom_core.run.executors import Executor
 from loom_core.run.job_source import job_source
 from loom_core.run.placement import check, place
 from loom_core.run.plan import make_plan
@@ -86,6 +87,8 @@ def run(config: RunConfig, catalog: Catalog, command: list[str], progress: Progr
     """Start or continue the run that this config asks for, up to its report."""
     selection = select(config, catalog)
     placement = place(config)
+    executor: Executor = catalog.make(catalog.executors.get(config.executor))
+    executor.check(placement)
     environment = check(selection, placement)
     folder = RunFolder(Path(config.out)) if config.out else default_folder(selection, progress.note)
     with folder.writing():
@@ -94,7 +97,7 @@ def run(config: RunConfig, catalog: Catalog, command: list[str], progress: Progr
             progress.note(f"a torn last line of {torn} bytes was set aside; its question is asked again")
         catalog.observe("loom_run_started", folder=folder.path, manifest=read_json(folder.manifest))
         jobs = job_source(folder, selection, progress.note)
-        outcome = Runner(folder, selection, plan["model"]["digest"], progress, jobs, placement).run()
+        outcome = Runner(folder, selection, plan["model"]["digest"], progress, jobs, placement, executor).run()
         _remember(folder, outcome, environment)
         score_run(folder, selection, note=progress.note)
         result = Result(folder, outcome, reporter(catalog).write(folder))

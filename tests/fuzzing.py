@@ -29,7 +29,7 @@ from loom_core.api import LoomError
 from loom_core.cli import cli, exits
 from loom_core.contract.errors import refusal
 from loom_core.contract.guard import Accident, guarded
-from loom_core.run import manifest, runner, worker
+from loom_core.run import executors, manifest, worker
 from loom_core.run.writing import to_line
 
 SEED = int(os.environ.get("LOOM_FUZZ_SEED", "20260"))
@@ -206,7 +206,7 @@ class WorkerInThread:
 
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs in this process: workers are threads, and what a run asks the machine (versions, git, disk) is left out."""
-    monkeypatch.setattr(runner, "WorkerProcess", WorkerInThread)
+    monkeypatch.setattr(executors, "WorkerProcess", WorkerInThread)
     monkeypatch.setattr(manifest, "versions", lambda *_: {})
     monkeypatch.setattr(manifest, "git_state", lambda *_: None)
     monkeypatch.setattr(os, "fsync", lambda _: None)

@@ -15,7 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from fuzzing import ODD, SEED, WorkerInThread, ask, mutated, quick
 
-from loom_core.run import process, runner
+from loom_core.run import executors, process
 from loom_core.run.events import misfit
 from loom_core.run.process import WorkerProcess
 from loom_core.run.store import Damage, Responses, RunFolder, read_lines
@@ -69,7 +69,7 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, 
             super()._said(event)
 
     quick(monkeypatch)
-    monkeypatch.setattr(runner, "WorkerProcess", Heard)
+    monkeypatch.setattr(executors, "WorkerProcess", Heard)
     with chdir(tmp_path):
         code, said = ask(*LINE, "--out", "sound")
     assert code == 0, said
@@ -93,7 +93,7 @@ def test_an_event_is_right_or_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_run_with_meddling_workers_records_answers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick(monkeypatch)
-    monkeypatch.setattr(runner, "WorkerProcess", Meddler)
+    monkeypatch.setattr(executors, "WorkerProcess", Meddler)
     Meddler.random = random.Random(f"{SEED} meddling")
     ends = []
     with chdir(tmp_path):

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         AugmentationSpec as AugmentationSpec,
         BenchmarkSpec as BenchmarkSpec,
         CommandSpec as CommandSpec,
+        ExecutorSpec as ExecutorSpec,
         JobSourceSpec as JobSourceSpec,
         MetricSpec as MetricSpec,
         ModelSpec as ModelSpec,
@@ -118,6 +119,7 @@ if TYPE_CHECKING:
         installed as installed,
         resolve as resolve,
     )
+    from loom_core.run.executors import Executor as Executor, Worker as Worker
     from loom_core.run.reporting import RunReport as RunReport
     from loom_core.score.defusing import Defused as Defused, defused as defused
     from loom_core.score.gold import gold_scored as gold_scored
@@ -144,8 +146,8 @@ _HOMES = {
         "Strategy Tokenizer"
     ),
     "loom_core.contract.specs": (
-        "AugmentationSpec BenchmarkSpec CommandSpec JobSourceSpec MetricSpec ModelSpec ReportSpec "
-        "RunReportSpec ServerSpec Spec SuiteSpec"
+        "AugmentationSpec BenchmarkSpec CommandSpec ExecutorSpec JobSourceSpec MetricSpec ModelSpec "
+        "ReportSpec RunReportSpec ServerSpec Spec SuiteSpec"
     ),
     "loom_core.contract.tomlfile": "read_toml",
     "loom_core.contract.types": (
@@ -158,6 +160,7 @@ _HOMES = {
     "loom_core.registry.names": "is_description parse_arms",
     "loom_core.registry.plugins": "Catalog Found installed resolve",
     "loom_core.run.reporting": "RunReport",
+    "loom_core.run.executors": "Executor Worker",
     "loom_core.score.defusing": "Defused defused",
     "loom_core.score.gold": "gold_scored",
     "loom_core.score.tables": "by_task macro_line mean_line pass_at_k_line rows_of",

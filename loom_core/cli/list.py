@@ -10,7 +10,7 @@ from loom_core.cli.exits import paint, say, say_json
 
 NOUNS = (
     *("benchmarks", "servers", "augmentations", "metrics", "models", "suites", "reports"),
-    *("run reports", "job sources"),
+    *("run reports", "job sources", "executors"),
 )
 SHOWN = ("kind", "name", "version", "status", "summary", "distribution")
 """What every row has; whatever else it has are facts of plugins."""

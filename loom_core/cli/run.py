@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 @click.option("--workers", "-w", help="Worker processes, one model each.  [default: 1, or one for each device group]")
 @click.option("--devices", metavar="0,1|0+1,2+3", help="Devices for workers, in turns; + joins those of one worker.")
 @click.option("--python", metavar="PATH", help="The Python (or its environment's folder) that workers run under.")
+@click.option(
+    "--executor",
+    metavar="local|inline",
+    help="inline: answer in this process, where breakpoints stop.  [default: local]",
+)
 @click.option("--out", "-o", help="The run folder.  [default: runs/NAME, named by what is asked]")
 @click.option("--quiet", "-q", is_flag=True, help="No progress, only the result.")
 def run(what: tuple[str, ...], quiet: bool, **flags: Any) -> int:

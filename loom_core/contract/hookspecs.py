@@ -16,6 +16,7 @@ from loom_core.contract.specs import (
     AugmentationSpec,
     BenchmarkSpec,
     CommandSpec,
+    ExecutorSpec,
     JobSourceSpec,
     MetricSpec,
     ModelSpec,
@@ -89,6 +90,12 @@ def loom_run_reports() -> Sequence[RunReportSpec]:
 @hookspec
 def loom_job_sources() -> Sequence[JobSourceSpec]:
     """Rules by which a run's jobs are asked; without one, all of them at once."""
+    return ()
+
+
+@hookspec
+def loom_executors() -> Sequence[ExecutorSpec]:
+    """Where jobs are answered: in worker processes, in this process, on other machines."""
     return ()
 
 

@@ -168,6 +168,17 @@ class JobSourceSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorSpec:
+    """Where jobs are answered. factory: "package.module:Class" of a `run.executors.Executor`, which takes nothing."""
+
+    name: str
+    version: str
+    summary: str
+    factory: str
+    status: str = "ok"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CommandSpec:
     """A command of `loom`. factory: "package.module:command" of a click command, imported when it is called. summary:
     its line in `loom --help`.
@@ -188,4 +199,5 @@ Spec: TypeAlias = (
     | ReportSpec
     | RunReportSpec
     | JobSourceSpec
+    | ExecutorSpec
 )

@@ -28,6 +28,7 @@ from loom_core.contract.shapes import misfit, shown
 from loom_core.contract.specs import (
     AugmentationSpec,
     BenchmarkSpec,
+    ExecutorSpec,
     JobSourceSpec,
     MetricSpec,
     ModelSpec,
@@ -137,6 +138,7 @@ class Catalog:
     job_sources: Kind[JobSourceSpec] = field(
         default_factory=lambda: Kind("job source", "loom_job_sources", JobSourceSpec)
     )
+    executors: Kind[ExecutorSpec] = field(default_factory=lambda: Kind("executor", "loom_executors", ExecutorSpec))
     broken: list[Broken] = field(default_factory=list)
     manager: pluggy.PluginManager = field(default_factory=lambda: new_manager())
 
@@ -153,6 +155,7 @@ class Catalog:
             self.reports,
             self.run_reports,
             self.job_sources,
+            self.executors,
         )
 
     def load(self, found: Found[Any]) -> Any:

@@ -31,6 +31,7 @@ HOW = frozenset(
         "until",
         "workers",
         "devices",
+        "executor",
         "python",
         "out",
         "data_dir",
@@ -84,6 +85,7 @@ class RunConfig:
     until: float | None = None
     workers: int = 1
     devices: tuple[str, ...] = ()
+    executor: str = "local"
     python: str | None = None
     out: str | None = None
     data_dir: str | None = None
@@ -187,6 +189,8 @@ def _value(name: str, value: Any) -> Any:
         return value
     if name in ("budget", "until"):
         return (_seconds if name == "budget" else _half_width)(value)
+    if name == "executor":
+        return _text(value)
     choices: dict[str, tuple[str, ...]] = {"overlength": OVERLENGTH, "protocol": PROTOCOLS}
     if name in choices and value not in choices[name]:
         raise ValueError(f"{value!r} is none of {', '.join(choices[name])}")

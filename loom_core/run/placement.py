@@ -40,6 +40,11 @@ class Placement:
     workers: int
     groups: tuple[tuple[str, ...], ...] = ()
 
+    @property
+    def own(self) -> bool:
+        """True where workers run under loom's own interpreter."""
+        return self.python == sys.executable
+
     def environment(self, number: int, workers: int) -> dict[str, str]:
         """What worker `number` (from 1, of `workers`) gets beside loom's own environment."""
         threads = str(max(1, (os.cpu_count() or 1) // workers))
@@ -77,7 +82,7 @@ def check(selection: Selection, placement: Placement) -> dict[str, Json] | None:
     Raises UsageError where loom or a plugin of this run is missing there, or has another version: the workers would
     ask other questions than were planned.
     """
-    if placement.python == sys.executable:
+    if placement.own:
         return None
     found = probe(placement.python)
     there: Mapping[str, str] = found["versions"]

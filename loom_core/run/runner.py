@@ -19,10 +19,10 @@ from loom_core.contract.types import Job, Json, Response, Sample, Timing
 from loom_core.registry.names import arm_to_json
 from loom_core.run.agenda import Agenda, Bundle
 from loom_core.run.events import misfit as event_misfit
+from loom_core.run.executors import Executor, Local, Worker
 from loom_core.run.job_source import Everything, JobSource
 from loom_core.run.manifest import redact, redacted, secrets_of
 from loom_core.run.placement import Placement, place
-from loom_core.run.process import Events, WorkerProcess
 from loom_core.run.selection import Selection
 from loom_core.run.store import Responses, RunFolder
 from loom_core.run.writing import Appender, recording
@@ -82,15 +82,16 @@ class Runner:
         progress: Progress,
         source: JobSource | None = None,
         placement: Placement | None = None,
+        executor: Executor | None = None,
     ) -> None:
         self._folder, self._selection, self._progress = folder, selection, progress
         self._source = source or Everything(folder)
         self._placement = placement or place(selection.config)
         self._model_digest, self._hidden = model_digest, secrets_of(selection.config)
         self._arms = {arm.name: arm for arm in selection.arms}
-        self._events: Events = queue.SimpleQueue()
-        self._busy: dict[WorkerProcess, Bundle | None] = {}
-        self._idle: list[WorkerProcess] = []
+        self._executor = executor or Local()
+        self._busy: dict[Worker, Bundle | None] = {}
+        self._idle: list[Worker] = []
         self._recorded = Responses(folder.responses)
         self._samples = folder.read_samples()
         self._interrupts, self._deaths, self._started = 0, 0, 0
@@ -144,27 +145,20 @@ class Runner:
         self._started += 1
         order = {"op": "open", "config": self._selection.config.to_json(), "model_digest": self._model_digest}
         log = self._folder.logs / f"worker-{number}.log"
-        where = self._placement
-        worker = WorkerProcess(
-            number,
-            order,
-            self._events,
-            log,
-            hidden=self._hidden,
-            python=where.python,
-            environment=where.environment(number, workers),
+        worker = self._executor.start(
+            number, order, log, hidden=self._hidden, placement=self._placement, workers=workers
         )
         self._busy[worker] = None
 
     def _interrupt(self, *_: object) -> None:
         """A signal handler: takes note only, for it may run in the middle of a write to a worker."""
         self._interrupts += 1
-        self._events.put((None, {"op": "interrupt"}))
+        self._executor.interrupt()
 
     def _step(self, workers: int) -> None:
         """Handle one event, or look for workers that fell silent."""
         try:
-            worker, event = self._events.get(timeout=1.0)
+            worker, event = self._executor.next(1.0)
         except queue.Empty:
             for worker in list(self._busy):
                 if time.monotonic() - worker.last_sign > SILENCE_SECONDS:
@@ -211,7 +205,7 @@ class Runner:
             if worker in self._busy:
                 self._hand_out(worker)
 
-    def _hand_out(self, worker: WorkerProcess) -> None:
+    def _hand_out(self, worker: Worker) -> None:
         bundle = None if self._interrupts else self._agenda.take()
         self._busy[worker] = bundle
         if bundle is None and self._source.more and not self._interrupts:
@@ -239,7 +233,7 @@ class Runner:
         meta = {name: value for name, value in sample.meta.items() if name not in ("oracle", "oracle_turns")}
         return replace(sample, references=(), negatives=(), meta=meta)
 
-    def _record(self, worker: WorkerProcess | None, record: dict[str, Json]) -> None:
+    def _record(self, worker: Worker | None, record: dict[str, Json]) -> None:
         for name in TEXTS:
             if record.get(name):
                 record[name] = redacted(record[name], self._hidden)
@@ -254,7 +248,7 @@ class Runner:
         self._progress.response(record)
         self._selection.catalog.observe("loom_response", record=record)
 
-    def _unasked(self, worker: WorkerProcess, event: Mapping[str, Json]) -> str:
+    def _unasked(self, worker: Worker, event: Mapping[str, Json]) -> str:
         """Why an event is no answer to what its worker was handed; "" where it is, or answers nothing."""
         if event["op"] not in ("response", "done"):
             return ""
@@ -269,12 +263,12 @@ class Runner:
         right = job is not None and all(record.get(name) == getattr(job, name) for name in names)
         return "" if right else "response to a question that is not open"
 
-    def _misbehaved(self, worker: WorkerProcess, problem: str) -> None:
+    def _misbehaved(self, worker: Worker, problem: str) -> None:
         """What came over a worker's pipe is no event: nothing it says can be relied on, and it is replaced."""
         worker.last_lines.append(f"it wrote what is no event: {problem}")
         worker.kill()
 
-    def _failed(self, worker: WorkerProcess, error: LoomError, permanent: bool) -> None:
+    def _failed(self, worker: Worker, error: LoomError, permanent: bool) -> None:
         """A worker says why it ends: before it was ready, or where it would be refused again, that is the run's
         failure; an accident later is a death like any other.
         """
@@ -282,7 +276,7 @@ class Runner:
             raise error
         worker.last_lines.append(str(error).replace("\n", " "))
 
-    def _gone(self, worker: WorkerProcess, workers: int) -> None:
+    def _gone(self, worker: Worker, workers: int) -> None:
         bundle = self._busy.pop(worker)
         if self._interrupts or (bundle is None and not len(self._agenda)):
             return

@@ -26,6 +26,8 @@ from loom_core.run.config import RunConfig
 
 REACHING = ("python", "data_dir")
 """Settings of a run, beside the options of plugins, that reach beyond it."""
+OWN_EXECUTORS = ("local", "inline")
+"""Executors that stay on this machine; any other, of a plugin, may not."""
 
 
 def seal(config: Json) -> str | None:
@@ -92,6 +94,8 @@ def reaching_when_asking(config: RunConfig, said: Collection[str], catalog: Cata
     for name in REACHING:
         if name not in said and (value := getattr(config, name)) is not None:
             yield f"{name}={value}"
+    if "executor" not in said and config.executor not in OWN_EXECUTORS:
+        yield f"executor={config.executor}"
     server = catalog.servers.get(_server(config, catalog)).spec
     if "server_options" not in said:
         yield from _given(config.server_options, (server.options,), "server option")

@@ -15,7 +15,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from loom_core.contract.errors import LoomError, ModelError
@@ -67,9 +68,38 @@ class Channel:
                 self.send({"op": "beat"})
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A worker with its model. info: what the session knows of its hardware, for the manifest."""
+
+    selection: Selection
+    conversations: Conversations
+    info: dict[str, Any]
+
+
+@contextlib.contextmanager
+def opened(order: Mapping[str, Any]) -> Iterator[Opened]:
+    """Open the model of an order `{"op": "open", "config": …}`. Raises ModelError where it is not the planned one."""
+    selection = select(RunConfig.from_json(order["config"]), installed())
+    with selection.open_server().open(selection.model, selection.model_options) as session:
+        if (digest := order.get("model_digest")) and session.card.digest != digest:
+            raise ModelError("the model changed while the run was prepared", where=selection.model)
+        with Conversations(selection, session) as conversations:
+            yield Opened(selection, conversations, _info(session))
+
+
+def answers(worker: Opened, order: Mapping[str, Any], stopping: threading.Event) -> Iterator[dict[str, Any]]:
+    """The events of an order `{"op": "bundle", …}`: each response as it comes, then that it is done."""
+    arm = arm_from_json(order["arm"], worker.selection.catalog)
+    for record in worker.conversations.run(arm, order["jobs"], stopping):
+        yield {"op": "response", "bundle": order["id"], "record": record}
+    yield {"op": "done", "bundle": order["id"]}
+
+
 def main() -> None:
     """Serve orders until told to stop."""
-    channel = Channel(sys.stdin, _private_stdout())
+    channel = Channel(_private_stdin(), _private_stdout())
+    sys.breakpointhook = _no_terminal
     try:
         with guarded("a worker"):
             _serve(channel)
@@ -83,6 +113,23 @@ def main() -> None:
         sys.exit(1)
 
 
+def _no_terminal(*_: object, **__: object) -> None:
+    """What `breakpoint()` does in a worker process: it has no terminal, and would wait for ever."""
+    raise ModelError(
+        "a breakpoint was reached in a worker process, which has no terminal",
+        hint="loom run … --executor inline answers in loom's own process, where breakpoints stop",
+    )
+
+
+def _private_stdin() -> TextIO:
+    """The protocol's own descriptor; descriptor 0 becomes empty, so that nothing that reads it takes an order away."""
+    private = os.fdopen(os.dup(0), "r", encoding="utf-8")
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    return private
+
+
 def _private_stdout() -> TextIO:
     """The protocol's own descriptor; descriptor 1 becomes standard error, so that no print breaks a line."""
     private = os.fdopen(os.dup(1), "w", encoding="ascii")
@@ -94,25 +141,14 @@ def _serve(channel: Channel) -> None:
     order = channel.orders.get()
     if order["op"] != "open":
         return
-    selection = select(RunConfig.from_json(order["config"]), installed())
-    with selection.open_server().open(selection.model, selection.model_options) as session:
-        if (digest := order.get("model_digest")) and session.card.digest != digest:
-            raise ModelError("the model changed while the run was prepared", where=selection.model)
-        with Conversations(selection, session) as conversations:
-            channel.send({"op": "ready", "info": _info(session)})
-            while not channel.stopping.is_set():
-                order = channel.orders.get()
-                if order["op"] != "bundle":
-                    return
-                _answer(channel, selection, conversations, order)
-
-
-def _answer(channel: Channel, selection: Selection, conversations: Conversations, order: dict[str, Any]) -> None:
-    arm = arm_from_json(order["arm"], selection.catalog)
-    records: Iterator[dict[str, Any]] = conversations.run(arm, order["jobs"], channel.stopping)
-    for record in records:
-        channel.send({"op": "response", "bundle": order["id"], "record": record})
-    channel.send({"op": "done", "bundle": order["id"]})
+    with opened(order) as worker:
+        channel.send({"op": "ready", "info": worker.info})
+        while not channel.stopping.is_set():
+            order = channel.orders.get()
+            if order["op"] != "bundle":
+                return
+            for event in answers(worker, order, channel.stopping):
+                channel.send(event)
 
 
 def _info(session: Any) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def reproduce(
     return Again(run(config, catalog, command, progress), [knob for knob in knobs if not knob.asked])
 
 
-HERE: Mapping[str, Any] = {"python": None, "devices": (), "data_dir": None, "offline": False}
+HERE: Mapping[str, Any] = {"python": None, "devices": (), "executor": "local", "data_dir": None, "offline": False}
 """How a run is carried out belongs to this machine, whatever the first one was."""
 
 
