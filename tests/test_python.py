@@ -59,7 +59,9 @@ def test_a_plan_and_a_run(here: Path) -> None:
 
 
 def test_what_is_missing_is_told(here: Path) -> None:
-    done = run("fable@n=20:tell", server="double", server_options={"errors": 0.5}, executor="inline", out="half", **LINE)
+    done = run(
+        "fable@n=20:tell", server="double", server_options={"errors": 0.5}, executor="inline", out="half", **LINE
+    )
     states = [answer.state for answer in done.answers()]
     assert {"answered", "error"} <= set(states)
     broken = next(answer for answer in done.answers() if answer.state == "error")

@@ -12,6 +12,7 @@ from loom_core.contract.errors import UsageError
 from loom_core.contract.types import Json
 from loom_core.registry.own import PLAIN
 from loom_core.registry.plugins import Catalog
+from loom_core.run.absent import refused_arms
 from loom_core.run.opened import Run
 from loom_core.run.store import RunFolder, read_json
 from loom_core.run.writing import whole_file
@@ -52,10 +53,12 @@ class PlainReport:
     def write(self, folder: RunFolder) -> dict[str, Json]:
         """See `RunReport`; the table is written as report.txt."""
         plan = read_json(folder.plan)
+        manifest = read_json(folder.manifest) if folder.manifest.exists() else {}
         report = {
             "name": folder.path.resolve().name,
             "server": plan["server"],
             "tasks": plan["tasks"],
+            "refused_arms": refused_arms(plan, manifest),
             "rows": [list(mean) for mean in Run(folder).means()],
         }
         with whole_file(folder.path / "report.txt") as file:
@@ -72,6 +75,8 @@ class PlainReport:
         if report["server"].get("sees_references"):
             server = report["server"]["name"]
             yield f"warning: server {server} is shown the reference answers: its scores are of no model"
+        for row in report["refused_arms"]:
+            yield f"arm {row['name']} is refused and did not run: {row['why']}"
         yield from aligned([heads, *rows], right=3)
         yield "means of the answers that have a score; loom-report adds intervals, paired tests and cost"
 

@@ -9,10 +9,10 @@ import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 
-from loom_core.contract.options import build
-from loom_core.contract.protocols import Server, Tokenizer
+from loom_parity.tokenizers import embedded_tokenizer as embedded_tokenizer
+
+from loom_core.contract.protocols import Tokenizer
 from loom_core.doubles.server import ToyTokenizer
-from loom_core.registry.plugins import installed
 
 PIECE = re.compile(r"\s?\w{1,12}|\s?[^\w\s]|\s")
 
@@ -54,14 +54,3 @@ def tokenizer_of(grain: str) -> Tokenizer | None:
         "embedded": embedded_tokenizer,
     }
     return made[grain]()
-
-
-def embedded_tokenizer() -> Tokenizer | None:
-    """The tokenizer of loom-tiny; None where it or the server that reads it is not installed."""
-    catalog = installed()
-    if "loom-tiny" not in catalog.models or "hf" not in catalog.servers:
-        return None
-    spec = catalog.servers.get("hf")
-    folder = str(catalog.load(catalog.models.get("loom-tiny"))())
-    server: Server = catalog.load(spec)(build(spec.spec.options, {}, owner="server hf"))
-    return server.describe(folder, build(spec.spec.model_options, {}, owner="server hf")).tokenizer

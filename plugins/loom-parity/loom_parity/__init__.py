@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         answer_variants as answer_variants,
     )
     from loom_parity.published_cells import Cell as Cell
+    from loom_parity.tokenizers import TOKENIZERS as TOKENIZERS
     from loom_parity.upstream import module as module, stand_ins as stand_ins
 
 __getattr__, __dir__, __all__ = lazily(
@@ -23,6 +24,7 @@ __getattr__, __dir__, __all__ = lazily(
         "loom_core.serving.answering": "answer",
         "loom_parity.contract": "Case Parity ParityContext answer_variants",
         "loom_parity.published_cells": "Cell",
+        "loom_parity.tokenizers": "TOKENIZERS",
         "loom_parity.upstream": "module stand_ins",
     },
 )

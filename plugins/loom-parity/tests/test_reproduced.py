@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,21 +75,36 @@ def test_published_exam_answers_become_cells(loom: Any, tmp_path: Path) -> None:
     assert cells["Turbo-16k-0613"]["value"] is None
 
 
+def babilong_outputs(folder: Path, prompt: str, answers: Mapping[str, str]) -> None:
+    """Two answers a task at 0k: a right one, and the one given, in which {} stands for the right one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for task, answer in answers.items():
+        label = "milk" if task == "qa5" else "garden"
+        text = f'target,output,question\n{label},"{answer.format(label)}",Where?\n{label},{label},Where?\n'
+        (folder / f"{task}_0k_{prompt}.csv").write_text(text, "utf-8")
+
+
 def test_published_babilong_outputs_become_cells(loom: Any, tmp_path: Path) -> None:
-    """Without outputs every cell says so; with a length of five tasks its mean is there, by both rules."""
-    done = loom("reproduced", "babilong", "--upstream", tmp_path)
-    assert "20 no outputs" in done.out
-    folder = tmp_path / "babilong_evals" / "microsoft" / "Phi-3-mini-128k-instruct"
-    folder.mkdir(parents=True)
-    labels = {"qa5": "milk"}
-    for task in ("qa1", "qa2", "qa3", "qa4", "qa5"):
-        label = labels.get(task, "garden")
-        text = f'target,output,question\n{label},"It is. In: {label}",Where?\n{label},{label},Where?\n'
-        name = f"{task}_0k_instruction_yes_examples_yes_post_prompt_yes.csv"
-        (folder / name).write_text(text, "utf-8")
-    done = loom("reproduced", "babilong", "--upstream", tmp_path, "--format", "json", code=1)
-    at = {row["table"]: row["value"] for row in json.loads(done.out)["cells"] if row["column"] == "0k"}
-    assert list(at.values()) == [50.0, 100.0]
+    """Without outputs every cell says so; with a length of five tasks its mean is there, by both rules; each task has
+    the better of its prompts, and the branch's folder is taken where it is there."""
+    done = loom("reproduced", "babilong", "--upstream", tmp_path, "--format", "json")
+    rows = json.loads(done.out)["cells"]
+    assert len(rows) > 200 and all(row["value"] is None and not row["outputs"] for row in rows)
+    model, names = "microsoft/Phi-3-mini-128k-instruct", [f"qa{n}" for n in range(1, 6)]
+    full, bare = "instruction_yes_examples_yes_post_prompt_yes", "instruction_no_examples_no_post_prompt_no"
+    folder = tmp_path / "babilong_evals" / model
+    babilong_outputs(folder, full, dict.fromkeys(names, "{}\noffice and apple"))
+    assert babilong_cells(loom, tmp_path, model) == [50.0, 100.0]
+    babilong_outputs(folder, f"{bare}_chat_template_no", {"qa1": "{}", "qa5": "none"})
+    assert babilong_cells(loom, tmp_path, model) == [60.0, 100.0]
+    babilong_outputs(tmp_path / "predictions_06_2024" / "babilong_evals" / model, full, dict.fromkeys(names, "none"))
+    assert babilong_cells(loom, tmp_path, model) == [50.0, 50.0]
+
+
+def babilong_cells(loom: Any, folder: Path, model: str) -> list[float]:
+    """The model's figures at 0k in both tables."""
+    done = loom("reproduced", "babilong", "--upstream", folder, "--format", "json", code=None)
+    return [row["value"] for row in json.loads(done.out)["cells"] if (row["row"], row["column"]) == (model, "0k")]
 
 
 def test_a_benchmark_without_published_tables_is_refused(loom: Any, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from loom_core.contract.errors import RunError
 from loom_core.contract.types import Json
 from loom_core.prompting.thinking import UNFINISHED
+from loom_core.run.absent import refused_arms
 from loom_core.run.store import RunFolder, read_json
 from loom_report import cells as cell_module, ledger as ledger_module, length_depth as views
 from loom_report.ledger import Ledger
@@ -57,6 +58,7 @@ def build(folder: RunFolder) -> tuple[dict[str, Json], Ledger]:
         "model": {key: value for key, value in plan["model"].items() if key != "path"},
         "server": plan["server"],
         "systems": list(plan.get("systems") or ()),
+        "refused_arms": refused_arms(plan, manifest),
         "protocol": plan["protocol"],
         "overlength": plan.get("overlength"),
         "bos": plan.get("bos"),
