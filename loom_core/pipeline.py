@@ -17,7 +17,7 @@ from loom_core.contract.types import Json
 from loom_core.data.access import DataDir
 from loom_core.registry.plugins import Catalog
 from loom_core.run import identity, manifest as manifests
-from loom_core.run.absent import refused
+from loom_core.run.absent import refusals, refused_arm
 from loom_core.run.config import RunConfig, difference
 from loom_core.run.executors import Executor
 from loom_core.run.job_source import job_source
@@ -44,13 +44,13 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0 when every planned job ended and no task was refused, else 3."""
+        """0 when every planned job ended and no task or arm was refused, else 3."""
         return 0 if self.outcome.complete and not self.refused else 3
 
     @property
     def refused(self) -> list[str]:
-        """The tasks that were refused, each with its reason."""
-        return [f"{task['name']}: {task['unavailable']}" for task in refused(self.report.get("tasks", ()))]
+        """The arms and tasks that were refused, each with its reason."""
+        return refusals(self.report)
 
 
 class Outcomes(Protocol):
@@ -62,11 +62,11 @@ class Outcomes(Protocol):
 
     @property
     def exit_code(self) -> int:
-        """0 when every planned job ended and no task was refused, else 3."""
+        """0 when every planned job ended and no task or arm was refused, else 3."""
 
     @property
     def refused(self) -> list[str]:
-        """The tasks that were refused, each with its reason."""
+        """The arms and tasks that were refused, each with its reason."""
 
 
 class RunFile(Protocol):
@@ -223,4 +223,6 @@ def _remember(folder: RunFolder, outcome: Outcome, environment: dict[str, Json] 
     if environment is not None:
         record["environments"] = [*record.get("environments", []), environment]
     record["events"] = [*record.get("events", []), *outcome.events]
+    rows = [refused_arm(name, error) for name, error in outcome.refused.items()]
+    record["refused_arms"] = manifests.redacted(rows, manifests.secrets())
     write_json(folder.manifest, record)

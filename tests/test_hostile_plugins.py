@@ -32,6 +32,7 @@ from loom_core.api import (
     BenchmarkBase,
     BenchmarkSpec,
     Catalog,
+    CommandSpec,
     Generation,
     Line,
     MetricSpec,
@@ -52,7 +53,6 @@ from loom_core.api import (
     with_texts,
 )
 from loom_core.api.doubles import ToyTokenizer
-from loom_core.cli import cli
 from loom_core.registry.plugins import load_all
 
 PER_PLACE = 6
@@ -235,10 +235,6 @@ def suite_file() -> Path:
     return Path("suite.toml")
 
 
-def a_command(group: click.Group) -> None:
-    group.add_command(click.Command("hostile-command", help="x", callback=lambda: click.echo("done")))
-
-
 def observes(**_: Any) -> None: ...
 
 
@@ -272,11 +268,8 @@ def kit(parts: dict[str, Any]) -> types.ModuleType:
     module.P = a_class(object, open="prompt opens", rewrite="rewrite")  # type: ignore[attr-defined]
     module.S = a_class(object, open="strategy opens", solve="solve")  # type: ignore[attr-defined]
     module.V = a_class(object, describe="describe", open="server opens")  # type: ignore[attr-defined]
-    module.report, module.model, module.suite = (  # type: ignore[attr-defined]
-        parts["report"],
-        parts["model"],
-        parts["suite"],
-    )
+    for name in ("report", "model", "suite", "command"):
+        setattr(module, name, parts[name])
     return module
 
 
@@ -318,10 +311,13 @@ def sound() -> dict[str, Any]:
         "report": write_report,
         "model": model_folder,
         "suite": suite_file,
-        "loom_commands": a_command,
+        "command": click.Command("hostile-command", help="x", callback=lambda: click.echo("done")),
+        "loom_commands": lambda: (CommandSpec(name="hostile-command", summary="x", factory=f"{MODULE}:command"),),
         "import": lambda: None,
         **{hook: lambda given=given: given for hook, given in hooks.items()},
         **dict.fromkeys(("loom_run_started", "loom_response", "loom_run_ended"), observes),
+        **dict.fromkeys(("loom_resolve_benchmark", "loom_run_file", "loom_forecast", "loom_graded"), observes),
+        "loom_facts": lambda: {"fact": "x"},
     }
     return parts
 
@@ -351,6 +347,14 @@ def plugin(parts: dict[str, Any]) -> types.ModuleType:
         "loom_response": lambda record: response(),
         "loom_run_ended": lambda folder, summary: ended(),
     }
+    asked = {name: parts[f"loom_{name}"] for name in ("resolve_benchmark", "run_file", "forecast", "graded", "facts")}
+    watching |= {
+        "loom_resolve_benchmark": lambda name, catalog: asked["resolve_benchmark"](),
+        "loom_run_file": lambda path, settings: asked["run_file"](),
+        "loom_forecast": lambda plan, runs, workers: asked["forecast"](),
+        "loom_graded": lambda folder, selection, graded: asked["graded"](),
+        "loom_facts": lambda spec: asked["facts"](),
+    }
     for name, one in watching.items():
         setattr(made, name, hookimpl(one))
     return made
@@ -366,10 +370,23 @@ CHECKED = {
 }
 
 
+def commands(parts: dict[str, Any]) -> types.ModuleType:
+    """The module of the other entry point."""
+    made = types.ModuleType("loom_hostile_commands")
+    setattr(made, "loom_commands", hookimpl(lambda: parts["loom_commands"]()))  # noqa: B010 - as in `plugin`
+    return made
+
+
 def lines(place: str) -> list[tuple[str, ...]]:
     """The commands that reach a place."""
-    if place == "loom_commands":
+    if place in ("loom_commands", "command"):
         return [("hostile-command",), ("--help",), ("list",)]
+    if place == "loom_resolve_benchmark":
+        return [("plan", "nosuch", "--model", "hmodel")]
+    if place == "loom_run_file":
+        return [("plan", "./suite.toml"), ("run", "./suite.toml", "--out", "out", "-q")]
+    if place == "loom_forecast":
+        return [("plan", "hb", "--model", "hmodel")]
     if place == "suite":
         return [("run", "--suite", "hsuite", "--out", "out", "-q")]
     run = ("run", "hb", "--model", "hmodel", "--accel", "hp", "--accel", "hs", "--out", "out", "-q")
@@ -394,6 +411,7 @@ def test_a_spoilt_plugin_ends_in_a_message(place: str, tmp_path: Path, monkeypat
     random_ = random.Random(f"{SEED} {place}")
     hook = place.removeprefix("loom_") in HOOKS
     quick(monkeypatch)
+    real = {group: list(importlib.metadata.entry_points(group=group)) for group in ("loom", "loom.commands")}
     monkeypatch.setattr(conformance_benchmark, "_elsewhere", lambda *_: None)
     (tmp_path / "suite.toml").write_text('benchmarks = ["hb"]\nmodel = "hmodel"\n')
     for number in range(PER_PLACE):
@@ -408,11 +426,10 @@ def test_a_spoilt_plugin_ends_in_a_message(place: str, tmp_path: Path, monkeypat
 
         points = {
             "loom": [Point("hostile", load)],
-            "loom.commands": [Point("hostile", lambda parts=parts: types.SimpleNamespace(**parts))],
+            "loom.commands": [Point("hostile", lambda parts=parts: commands(parts))],
         }
         with monkeypatch.context() as patch, chdir(tmp_path):
-            patch.setattr(cli, "commands", {})
-            patch.setattr(importlib.metadata, "entry_points", lambda group, points=points: points.get(group, []))
+            patch.setattr(importlib.metadata, "entry_points", lambda group, p=points: [*real[group], *p[group]])
             catalog: Catalog = load_all()
             for module in ("loom_core.registry.plugins", "loom_core.run.worker", "loom_kit.conformance"):
                 patch.setattr(f"{module}.installed", lambda catalog=catalog: catalog)

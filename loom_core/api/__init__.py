@@ -112,6 +112,7 @@ if TYPE_CHECKING:
     )
     from loom_core.data.access import DataDir as DataDir, Unavailable as Unavailable, read_pins as read_pins
     from loom_core.data.pins import Pinned as Pinned
+    from loom_core.python import plan as plan, run as run
     from loom_core.registry.names import is_description as is_description, parse_arms as parse_arms
     from loom_core.registry.plugins import (
         Catalog as Catalog,
@@ -120,6 +121,7 @@ if TYPE_CHECKING:
         resolve as resolve,
     )
     from loom_core.run.executors import Executor as Executor, Worker as Worker
+    from loom_core.run.opened import Answer as Answer, Mean as Mean, Run as Run, open_run as open_run
     from loom_core.run.reporting import RunReport as RunReport
     from loom_core.score.defusing import Defused as Defused, defused as defused
     from loom_core.score.gold import gold_scored as gold_scored
@@ -160,7 +162,9 @@ _HOMES = {
     "loom_core.registry.names": "is_description parse_arms",
     "loom_core.registry.plugins": "Catalog Found installed resolve",
     "loom_core.run.reporting": "RunReport",
+    "loom_core.python": "plan run",
     "loom_core.run.executors": "Executor Worker",
+    "loom_core.run.opened": "Answer Mean Run open_run",
     "loom_core.score.defusing": "Defused defused",
     "loom_core.score.gold": "gold_scored",
     "loom_core.score.tables": "by_task macro_line mean_line pass_at_k_line rows_of",

@@ -30,8 +30,8 @@ def run(what: tuple[str, ...], quiet: bool, **flags: Any) -> int:
     """Run benchmarks on a model with and without accelerations, and report quality and cost.
 
     The same command again continues the same run: what is recorded is not asked again. Exit code 0: every
-    planned question was answered; 3: some were not (run again to retry them), or a task was refused and the others
-    ran; 1 and 2: an error.
+    planned question was answered; 3: some were not (run again to retry them), or a task or an arm was refused and
+    the others ran; 1 and 2: an error.
     """
     from loom_core.cli.progress import progress_for
     from loom_core.pipeline import run as start
@@ -59,7 +59,9 @@ def _closing(result: Outcomes, *, again: str) -> None:
         say(f"refused, did not run: {why}")
     if outcome.complete:
         return
-    left = outcome.planned - outcome.ended
+    left = outcome.planned - outcome.ended - outcome.n_refused
+    if not left:
+        return  # what is refused once is refused again
     why = "stopped" if outcome.interrupted else f"{outcome.failed} failed"
     say(
         f"incomplete: {left} of {outcome.planned} answers are missing ({why}); what was answered is stored.\n"

@@ -13,7 +13,7 @@ import math
 import os
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Generic, TypeVar
@@ -238,7 +238,7 @@ class Catalog:
         caller: pluggy.HookCaller = getattr(self.manager.hook, hook)
         for one in reversed(caller.get_hookimpls()):
             with guarded(f"plugin {one.plugin_name}", hook):
-                answer = one.function(**{name: arguments[name] for name in one.argnames})
+                answer = _answer(hook, one.function(**{name: arguments[name] for name in one.argnames}))
             if answer is not None:
                 return answer
         return None
@@ -249,7 +249,7 @@ class Catalog:
         answers = []
         for one in reversed(caller.get_hookimpls()):
             with guarded(f"plugin {one.plugin_name}", hook):
-                answers.append(one.function(**{name: arguments[name] for name in one.argnames}))
+                answers.append(_answer(hook, one.function(**{name: arguments[name] for name in one.argnames})))
         return answers
 
     def observe(self, hook: str, **arguments: Any) -> None:
@@ -261,6 +261,19 @@ class Catalog:
                     one.function(**{name: deepcopy(arguments[name]) for name in one.argnames})
             except LoomError as error:  # observers may not stop a run
                 print(f"loom: {visible(error.what)}", file=sys.stderr)
+
+
+def _answer(hook: str, given: Any) -> Any:
+    """What a plugin answered to a hook. Raises PluginError where it is nothing of the kind that the hook asks for."""
+    right: dict[str, Callable[[Any], bool]] = {
+        "loom_resolve_benchmark": lambda one: one is None or (isinstance(one, Found) and not _fault(one.spec)),
+        "loom_run_file": lambda one: one is None or all(hasattr(one, name) for name in ("systems", "check", "run")),
+        "loom_forecast": lambda one: one is None or isinstance(one, Mapping),
+        "loom_facts": lambda one: isinstance(one, Mapping) and all(isinstance(name, str) for name in one),
+    }
+    if hook in right and not right[hook](given):
+        raise PluginError(f"{hook} answered {shown(given)}, which is not what it asks for")
+    return given
 
 
 def new_manager() -> pluggy.PluginManager:

@@ -1,7 +1,8 @@
-"""Tasks of a run that are not asked: the words for it, and taking out what a refused task had already written.
+"""Tasks and arms of a run that are not asked: the words for it, and taking out what a refused task had already written.
 
-Two reasons: its data is *unavailable here*, or it is *refused* (its making, its prompts or the chat template raised).
-Knows records of plans and the run folder.
+Of a task two reasons: its data is *unavailable here*, or it is *refused* (its making, its prompts or the chat template
+raised). An arm is refused by the server, when it is planned or when it is asked. Knows records of plans and the run
+folder.
 """
 
 from __future__ import annotations
@@ -30,6 +31,22 @@ def reason(error: LoomError) -> str:
 def refused(tasks: Sequence[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
     """The refused tasks of a plan or report: a run with one is not complete."""
     return [task for task in tasks if task.get("refused")]
+
+
+def refused_arm(name: str, error: LoomError) -> dict[str, Json]:
+    """The row of a refused arm in a plan, a manifest or a report."""
+    return {"name": name, "why": reason(error), "refused": error.to_json()}
+
+
+def refused_arms(plan: Mapping[str, Json], manifest: Mapping[str, Json]) -> list[Json]:
+    """The arms of a run that were refused when it was planned, and when it was last asked."""
+    return [*(plan.get("refused_arms") or ()), *(manifest.get("refused_arms") or ())]
+
+
+def refusals(report: Mapping[str, Json]) -> list[str]:
+    """The arms and tasks of a report that were refused, each with its reason: a run with one is not complete."""
+    arms = [f"arm {row['name']}: {row['why']}" for row in report.get("refused_arms", ())]
+    return arms + [f"{task['name']}: {task['unavailable']}" for task in refused(report.get("tasks", ()))]
 
 
 def drop(folder: RunFolder, tasks: Collection[str]) -> None:

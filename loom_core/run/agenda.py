@@ -69,6 +69,13 @@ class Agenda:
             self._ready.appendleft(Bundle(next(self._ids), bundle.arm, part, attempts))
         self._left += len(jobs)
 
+    def drop(self, arm: str) -> None:
+        """Take out every job of an arm."""
+        self._ready = deque(bundle for bundle in self._ready if bundle.arm != arm)
+        groups = ([job for job in group if job.arm != arm] for group in self._groups)
+        self._groups = deque(group for group in groups if group)
+        self._left = sum(len(bundle.left) for bundle in self._ready) + sum(map(len, self._groups))
+
     def _fill(self) -> None:
         """Make bundles of the next chunk of groups: one for each arm, split where a share would be unfair."""
         by_arm: dict[str, list[Job]] = {}

@@ -17,6 +17,7 @@ FIELDS: Mapping[str, Mapping[str, Any]] = {
     "ready": {"info": Mapping[str, Any]},
     "response": {"bundle": int, "record": CALL},
     "done": {"bundle": int},
+    "refused": {"bundle": int, "error": Mapping[str, str]},
     "failed": {"error": Mapping[str, str], "permanent": bool},
 }
 
@@ -29,10 +30,10 @@ def misfit(event: Any, ready: bool) -> str:
     for name, kind in FIELDS[op].items():
         if why := differs(event.get(name), kind):
             return f"{op}, {name}: {why}"
-    if op in ("response", "done") and not ready:
+    if op in ("response", "done", "refused") and not ready:
         return f"{op} before it was ready"
     if op == "ready" and ready:
         return "ready for the second time"
-    if op == "failed" and "what" not in event["error"]:
-        return "failed, without a reason"
+    if op in ("failed", "refused") and "what" not in event["error"]:
+        return f"{op}, without a reason"
     return ""

@@ -21,7 +21,7 @@ from loom_core.data.access import DataDir, Unavailable
 from loom_core.prompting.render import CHARACTERS_PER_TOKEN, render
 from loom_core.registry.names import arm_identity
 from loom_core.registry.plugins import Found
-from loom_core.run.absent import absence, drop, reason
+from loom_core.run.absent import absence, drop, reason, refused_arm
 from loom_core.run.config import RunConfig
 from loom_core.run.manifest import redacted, secrets_of
 from loom_core.run.selection import Chosen, Selection, plan_arm
@@ -284,6 +284,7 @@ def _as_json(selection: Selection, card: ModelCard, tally: Tally) -> dict[str, J
         "protocol": config.protocol,
         "tasks": [_task_json(selection, chosen, task, name, tally) for chosen, task, name in selection.tasks()],
         "arms": [plan_arm(arm, selection.catalog, config.protocol) for arm in selection.arms],
+        "refused_arms": [refused_arm(name, error) for name, error in selection.refused.items()],
         "overlength": {
             "policy": config.overlength,
             "n_over": tally.n_over,
@@ -381,7 +382,7 @@ def _notes(selection: Selection, card: ModelCard, tally: Tally) -> list[str]:
             notes.append(f"{name} asks with the user's own prompt: no score of it compares with the authors'")
     for name, why in tally.unavailable.items():
         notes.append(f"{name} is unavailable here: {why}")
-    for name, error in tally.refused.items():
+    for name, error in (*tally.refused.items(), *((f"arm {n}", e) for n, e in selection.refused.items())):
         hint = f" (next: {error.hint})" if error.hint else ""
         notes.append(f"{name} is refused and does not run: {reason(error)}{hint}")
     notes += _without_retrieval(selection)

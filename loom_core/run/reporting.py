@@ -5,7 +5,6 @@ Knows the run folder; knows no statistics. Intervals, tests and pages come with 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -13,7 +12,9 @@ from loom_core.contract.errors import UsageError
 from loom_core.contract.types import Json
 from loom_core.registry.own import PLAIN
 from loom_core.registry.plugins import Catalog
-from loom_core.run.store import Responses, RunFolder, read_json, read_lines
+from loom_core.run.absent import refused_arms
+from loom_core.run.opened import Run
+from loom_core.run.store import RunFolder, read_json
 from loom_core.run.writing import whole_file
 
 
@@ -52,11 +53,13 @@ class PlainReport:
     def write(self, folder: RunFolder) -> dict[str, Json]:
         """See `RunReport`; the table is written as report.txt."""
         plan = read_json(folder.plan)
+        manifest = read_json(folder.manifest) if folder.manifest.exists() else {}
         report = {
             "name": folder.path.resolve().name,
             "server": plan["server"],
             "tasks": plan["tasks"],
-            "rows": list(_rows(folder, plan)),
+            "refused_arms": refused_arms(plan, manifest),
+            "rows": [list(mean) for mean in Run(folder).means()],
         }
         with whole_file(folder.path / "report.txt") as file:
             file.writelines(f"{line}\n" for line in self.show(report))
@@ -72,6 +75,8 @@ class PlainReport:
         if report["server"].get("sees_references"):
             server = report["server"]["name"]
             yield f"warning: server {server} is shown the reference answers: its scores are of no model"
+        for row in report["refused_arms"]:
+            yield f"arm {row['name']} is refused and did not run: {row['why']}"
         yield from aligned([heads, *rows], right=3)
         yield "means of the answers that have a score; loom-report adds intervals, paired tests and cost"
 
@@ -89,31 +94,3 @@ def aligned(rows: Sequence[Sequence[str]], *, right: int) -> Iterator[str]:
             for i, (text, size) in enumerate(zip(row, widths, strict=True))
         )
         yield "  ".join(cells).rstrip()
-
-
-def _rows(folder: RunFolder, plan: Mapping[str, Json]) -> Iterator[tuple[str, str, str, float | None, int, int]]:
-    """(task, arm, metric, mean, n of scored answers, n of planned ones), in the order of the plan."""
-    planned: dict[tuple[str, str], list[str]] = {}
-    for job in folder.read_jobs():
-        planned.setdefault((job.task, job.arm), []).append(job.key)
-    ended = Responses(folder.responses)
-    for task in plan["tasks"]:
-        for metric in task["metrics"]:
-            values = _values(folder, metric["name"], metric["version"])
-            for arm in plan["arms"]:
-                keys = planned.get((task["name"], arm["name"]), [])
-                known = [values[key] for key in keys if key in values and ended.ended(key)]
-                mean = math.fsum(known) / len(known) if known else None
-                yield task["name"], arm["name"], metric["name"], mean, len(known), len(keys)
-
-
-def _values(folder: RunFolder, metric: str, version: str) -> dict[str, float]:
-    """The values of a metric by job key, the newest of each; those that are none or not finite are left out."""
-    found: dict[str, float] = {}
-    for _, row in read_lines(folder.scores(metric, version)):
-        value = row.get("value")
-        if isinstance(value, (int, float)) and math.isfinite(value):
-            found[row["key"]] = float(value)
-        else:
-            found.pop(row["key"], None)
-    return found

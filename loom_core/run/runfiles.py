@@ -131,6 +131,8 @@ TASK = record(
         "scored_version": str,
     },
 )
+REFUSAL = record({"what": str}, {"type": str, "where": str, "why": str, "hint": str})
+REFUSED_ARMS = listed(record({"name": str, "why": str}, {"refused": REFUSAL}))
 PART = record(
     {"name": str, "version": str, "kind": str, "options": TABLE, "text": str},
     {"saves": str, "query_aware": bool, "phase": str, "extends_context": bool},
@@ -168,6 +170,7 @@ _PLAN = record(
         ),
         "bos": listed(record({"found": count, "expected": count, "n": count}, {})),
         "sizes": SIZES,
+        "refused_arms": REFUSED_ARMS,
         "longest_kv_bytes": maybe(count),
         "told": TEXTS,
         "notes": TEXTS,
@@ -233,6 +236,7 @@ MANIFEST = record(
         "workers": listed(TABLE),
         "environments": listed(TABLE),
         "events": TEXTS,
+        "refused_arms": REFUSED_ARMS,
         "anytime": maybe(anytime),
         "systems": table(record({"folder": name}, {"config_digest": str})),
     },

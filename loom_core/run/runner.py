@@ -16,7 +16,8 @@ from typing import Protocol
 from loom_core.contract.errors import LoomError, ModelError
 from loom_core.contract.keys import call_key, plain
 from loom_core.contract.types import Job, Json, Response, Sample, Timing
-from loom_core.registry.names import arm_to_json
+from loom_core.registry.names import DENSE, arm_to_json
+from loom_core.run.absent import reason
 from loom_core.run.agenda import Agenda, Bundle
 from loom_core.run.events import misfit as event_misfit
 from loom_core.run.executors import Executor, Local, Worker
@@ -56,12 +57,16 @@ class Progress(Protocol):
 
 @dataclass
 class Outcome:
-    """How generation went. interrupted: the user asked to stop."""
+    """How generation went. interrupted: the user asked to stop. refused: arms that the server refused, with its error;
+    n_refused: the answers that this leaves out.
+    """
 
     planned: int = 0
     ended: int = 0
     failed: int = 0
     interrupted: bool = False
+    n_refused: int = 0
+    refused: dict[str, LoomError] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
     workers: list[Json] = field(default_factory=list)
 
@@ -130,7 +135,10 @@ class Runner:
 
     def _count(self) -> None:
         """How many jobs were asked for so far, and what became of them."""
-        keys = [job.key for job in self._source.asked()]
+        jobs = self._source.asked()
+        keys = [job.key for job in jobs]
+        refused = self.outcome.refused
+        self.outcome.n_refused = sum(job.arm in refused and not self._recorded.ended(job.key) for job in jobs)
         self.outcome.planned = len(keys)
         self.outcome.ended = sum(map(self._recorded.ended, keys))
         self.outcome.failed = sum(map(self._recorded.failed, keys))
@@ -186,6 +194,8 @@ class Runner:
         elif op == "done":
             self._busy[worker] = None
             self._hand_out(worker)
+        elif op == "refused":
+            self._refuse(worker, LoomError.from_json(event["error"]))
         elif op == "failed":
             self._failed(worker, LoomError.from_json(event["error"]), bool(event.get("permanent")))
         elif op == "gone":
@@ -199,7 +209,8 @@ class Runner:
         if not len(self._agenda) and self._source.more and not self._interrupts:
             if any(self._busy.values()):
                 return
-            self._agenda = Agenda(self._source.next(self._recorded), size=self._bundle_size(), workers=workers)
+            left = [job for job in self._source.next(self._recorded) if job.arm not in self.outcome.refused]
+            self._agenda = Agenda(left, size=self._bundle_size(), workers=workers)
         idle, self._idle = self._idle, []
         for worker in idle:
             if worker in self._busy:
@@ -250,7 +261,7 @@ class Runner:
 
     def _unasked(self, worker: Worker, event: Mapping[str, Json]) -> str:
         """Why an event is no answer to what its worker was handed; "" where it is, or answers nothing."""
-        if event["op"] not in ("response", "done"):
+        if event["op"] not in ("response", "done", "refused"):
             return ""
         bundle = self._busy[worker]
         if bundle is None or event["bundle"] != bundle.id:
@@ -262,6 +273,17 @@ class Runner:
         names = ("sample", "task", "arm", "repeat")
         right = job is not None and all(record.get(name) == getattr(job, name) for name in names)
         return "" if right else "response to a question that is not open"
+
+    def _refuse(self, worker: Worker, error: LoomError) -> None:
+        """The server refuses the arm in hand: the others go on. Refusing the baseline is the run's failure."""
+        bundle = self._busy[worker]
+        if bundle is None or bundle.arm == DENSE.name:
+            raise error
+        if bundle.arm not in self.outcome.refused:
+            self.outcome.refused[bundle.arm] = error
+            self._note(redact(f"arm {bundle.arm} is refused and does not run: {reason(error)}", self._hidden))
+        self._agenda.drop(bundle.arm)
+        self._hand_out(worker)
 
     def _misbehaved(self, worker: Worker, problem: str) -> None:
         """What came over a worker's pipe is no event: nothing it says can be relied on, and it is replaced."""

@@ -62,7 +62,7 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A config with every name resolved."""
+    """A config with every name resolved. refused: arms that this server cannot do, which do not run."""
 
     config: RunConfig
     catalog: Catalog
@@ -73,6 +73,7 @@ class Selection:
     model: str
     arms: tuple[Arm, ...]
     judge: JudgeChoice | None = None
+    refused: Mapping[str, LoomError] = field(default_factory=dict)
 
     @property
     def model_name(self) -> str:
@@ -146,14 +147,15 @@ def select(config: RunConfig, catalog: Catalog) -> Selection:
             hint="servers that can: " + (", ".join(able) or "none is installed") + "; or use protocol query-aware",
         )
     arms = parse_arms(config.accel, catalog)
-    for arm in arms:
-        if problem := refusal(arm, server.spec.capabilities, server_name, catalog):
-            raise problem
+    problems = {arm.name: refusal(arm, server.spec.capabilities, server_name, catalog) for arm in arms}
+    refused: dict[str, LoomError] = {name: problem for name, problem in problems.items() if problem is not None}
+    _refuse_all(refused, arms)
     chosen = opened(config, catalog)
     _refuse_unknown_metrics(config, catalog)
     server_options = build(server.spec.options, config.server_options, owner=f"server {server_name}")
-    if stacked := [arm for arm in arms if len(arm.of_kind("model")) > 1]:
-        _refuse_stacks(stacked, catalog.make(server, server_options))
+    if stacked := [arm for arm in arms if len(arm.of_kind("model")) > 1 and arm.name not in refused]:
+        refused |= _refused_stacks(stacked, catalog.make(server, server_options))
+        _refuse_all(refused, arms)
     return Selection(
         config=config,
         catalog=catalog,
@@ -162,7 +164,8 @@ def select(config: RunConfig, catalog: Catalog) -> Selection:
         server_options=server_options,
         model_options=build(server.spec.model_options, config.model_options, owner=f"model on server {server_name}"),
         model=model,
-        arms=arms,
+        arms=tuple(arm for arm in arms if arm.name not in refused),
+        refused=refused,
         judge=parse_judge(config.judge, config.judge_options, catalog),
     )
 
@@ -186,12 +189,23 @@ def described(config: RunConfig, catalog: Catalog) -> ModelCard:
     )
 
 
-def _refuse_stacks(arms: Sequence[Arm], server: Any) -> None:
-    """Ask a server that has rules for it (`check_arm`) about arms with several methods for the model itself."""
+def _refused_stacks(arms: Sequence[Arm], server: Any) -> dict[str, LoomError]:
+    """What a server that has rules for it (`check_arm`) says against arms with several methods for the model itself."""
+    refused: dict[str, LoomError] = {}
     if (check := getattr(server, "check_arm", None)) is not None:
         for arm in arms:
-            with guarded("check_arm()"):
-                check(arm)
+            try:
+                with guarded("check_arm()"):
+                    check(arm)
+            except LoomError as error:
+                refused[arm.name] = error
+    return refused
+
+
+def _refuse_all(refused: Mapping[str, LoomError], arms: Sequence[Arm]) -> None:
+    """Raise the first refusal where none of the arms that were asked for beside the baseline is left."""
+    if refused and not any(arm.parts and arm.name not in refused for arm in arms):
+        raise next(iter(refused.values()))
 
 
 def metric_options(config: RunConfig, found: Found[MetricSpec]) -> dict[str, str]:

@@ -89,10 +89,16 @@ def opened(order: Mapping[str, Any]) -> Iterator[Opened]:
 
 
 def answers(worker: Opened, order: Mapping[str, Any], stopping: threading.Event) -> Iterator[dict[str, Any]]:
-    """The events of an order `{"op": "bundle", …}`: each response as it comes, then that it is done."""
+    """The events of an order `{"op": "bundle", …}`: each response as it comes, then that it is done, or refused."""
     arm = arm_from_json(order["arm"], worker.selection.catalog)
-    for record in worker.conversations.run(arm, order["jobs"], stopping):
-        yield {"op": "response", "bundle": order["id"], "record": record}
+    try:
+        for record in worker.conversations.run(arm, order["jobs"], stopping):
+            yield {"op": "response", "bundle": order["id"], "record": record}
+    except Accident:
+        raise
+    except LoomError as error:  # what a server refuses of one arm it may do for the others
+        yield {"op": "refused", "bundle": order["id"], "error": error.to_json()}
+        return
     yield {"op": "done", "bundle": order["id"]}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -137,7 +138,13 @@ class AsksForEver(Keys):
         return Turn(prompt=sample.prompt, generation=Generation(max_tokens=8))
 
 
+class AsksForNoToken(Keys):
+    def tasks(self, lengths: tuple[int, ...]) -> tuple[Task, ...]:
+        return tuple(replace(task, generation=Generation(max_tokens=0)) for task in super().tasks(lengths))
+
+
 BENCHMARK_FAULTS: dict[type[Keys], str] = {
+    AsksForNoToken: "max_tokens: 0 is below 1",
     Unseeded: "two readings differ",
     HashSeeded: "another process reads other samples of t",
     NotThere: "no reference stands in its context",
@@ -282,7 +289,12 @@ def says_nothing(report: Mapping[str, Any]) -> Any:
     return ""
 
 
+def holds_half_a_character(report: Mapping[str, Any]) -> Any:
+    return "\ud800"
+
+
 REPORT_FAULTS: dict[Any, str] = {
+    holds_half_a_character: "a lone surrogate",
     raises: "raised KeyError: 'nope'",
     needs_scores: "not every run has every part",
     gives_a_list: "returned a list, not text",

@@ -24,7 +24,7 @@ from loom_core.contract.keys import digest
 from loom_core.contract.tomlfile import read_toml
 from loom_core.contract.types import Job, Json
 from loom_core.registry.plugins import Catalog
-from loom_core.run.absent import refused
+from loom_core.run.absent import refusals, refused_arms
 from loom_core.run.config import RunConfig, with_templates
 from loom_core.run.placement import check, place
 from loom_core.run.runner import Outcome, Progress
@@ -60,13 +60,13 @@ class Joined:
 
     @property
     def exit_code(self) -> int:
-        """0 when every planned job of every system ended and no task was refused, else 3."""
+        """0 when every planned job of every system ended and no task or arm was refused, else 3."""
         return 0 if self.outcome.complete and not self.failed and not self.refused else 3
 
     @property
     def refused(self) -> list[str]:
-        """The tasks that were refused, each with its reason."""
-        return [f"{task['name']}: {task['unavailable']}" for task in refused(self.report.get("tasks", ()))]
+        """The arms and tasks that were refused, each with its reason."""
+        return refusals(self.report)
 
 
 def read_study(path: Path, given: Mapping[str, Any]) -> Study | None:
@@ -127,6 +127,7 @@ def run_study(study: Study, catalog: Catalog, command: list[str], progress: Prog
             planned=sum(outcome.planned for outcome in outcomes),
             ended=sum(outcome.ended for outcome in outcomes),
             failed=sum(outcome.failed for outcome in outcomes),
+            n_refused=sum(outcome.n_refused for outcome in outcomes),
             interrupted=any(outcome.interrupted for outcome in outcomes),
         )
         return Joined(folder, total, report.write(folder), failed)
@@ -259,6 +260,12 @@ def _judged(members: Mapping[str, RunFolder]) -> Iterator[str]:
             yield f"system {name}: judged by {judge['judge']}, {judge['calls']} calls"
 
 
+def _refused(plans: Mapping[str, dict[str, Json]], members: Mapping[str, RunFolder]) -> list[Json]:
+    """The refused arms of every system."""
+    rows = {name: refused_arms(plan, read_json(members[name].manifest)) for name, plan in plans.items()}
+    return [{**row, "name": _arm(name, row["name"], members)} for name, some in rows.items() for row in some]
+
+
 def _plan(
     plans: Mapping[str, dict[str, Json]], members: Mapping[str, RunFolder], failed: Mapping[str, str]
 ) -> dict[str, Json]:
@@ -282,6 +289,7 @@ def _plan(
         "n_jobs": sum(plan["n_jobs"] for plan in plans.values()),
         "config_digest": digest([plan["config_digest"] for plan in plans.values()]),
         "arms": arms,
+        "refused_arms": _refused(plans, members),
         "systems": [
             {"name": name, "model": plan["model"]["name"], "server": plan["server"]["name"]}
             for name, plan in plans.items()

@@ -65,6 +65,8 @@ def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, s
         text = f"The server {report['server']['name']} is shown the reference answers: its scores are of no model."
         yield {"kind": "warning", "text": text}
     yield from ({"kind": "warning", "text": one_line(told, 300)} for told in report["told"])
+    for row in report["refused_arms"]:
+        yield {"kind": "error", "text": f"arm {row['name']} is refused and did not run: {one_line(row['why'], 300)}"}
     yield from data_banners(report["tasks"])
     yield from _of_versions(report["tasks"])
     yield from _of_unscored(report["unscored"])
