@@ -76,6 +76,13 @@ def run(
         authors.restarts,
     )
     teller.end(record)
+    if write and not record.total("compared"):
+        raise UsageError(
+            "no certificate is written",
+            where=f"loom parity {benchmark} --write",
+            why="no case was compared: " + ("; ".join(record.missing.values()) or "their code failed on each"),
+            hint="name a folder with the data that is missing (--data-dir), or leave --write out",
+        )
     if write:
         path = certificate.place(spec)
         path.write_text(json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n", "utf-8")
