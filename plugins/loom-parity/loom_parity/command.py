@@ -67,11 +67,7 @@ def run(
         context,
         made,
         adapter,
-        {
-            "commit": found_commit,
-            "expected": adapter.commit,
-            "files": dict(checkout.digests(root, files)),
-        },
+        {"commit": found_commit, "expected": adapter.commit, "files": dict(checkout.digests(root, files))},
         warnings(root, files, found_commit, commit, adapter),
         authors.restarts,
     )
