@@ -251,3 +251,29 @@ def test_a_plugin_that_pip_installs_is_found_and_runs(loom: Any, tmp_path: Path)
     loom("run", "fable@n=2:tell", "--model", "toy", env=env)
     manifest = json.loads((loom.folder() / "manifest.json").read_text("utf-8"))
     assert manifest["versions"]["loom-bench-fable"] == "7.0"
+
+
+def test_two_run_reports_are_refused_by_name_and_one_takes_the_place_of_the_plain_one(loom: Any, site: Site) -> None:
+    source = """
+from loom_core.api import RunReportSpec, hookimpl
+
+@hookimpl
+def loom_run_reports():
+    return [RunReportSpec(name="{name}", version="1", summary="mine", factory="{module}:Mine")]
+
+class Mine:
+    def write(self, folder):
+        return {{"tasks": []}}
+    def show(self, report):
+        return ["mine alone"]
+    def closing(self, folder, report):
+        return ["closed"]
+"""
+    site.add("myreport", source.format(name="mine", module="myreport"))
+    done = loom("run", "fable@n=1:tell", "--model", "toy", env=site.env, code=2)
+    assert "two run reports are installed" in done.err and "myreport" in done.err and "loom-report" in done.err
+    assert not (loom.cwd / "runs").exists(), "said before anything is asked"
+    site.add("again", source.format(name="report", module="again"))
+    assert ("broken plugin", "again") in rows(loom, env=site.env) or ("broken plugin", "report") in rows(
+        loom, env=site.env
+    )
