@@ -19,7 +19,7 @@ heads the same scale (window attention and expected attention do: both are proba
 from __future__ import annotations
 
 import torch
-from loom_server_hf.kv import Allotment, Geometry, LayerView, Need, QueryChunk, WindowPolicy
+from loom_kv import Allotment, Geometry, LayerView, Need, QueryChunk, WindowPolicy
 from torch import Tensor
 
 from loom_accel_adakv.expected import ExpectedAttention

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from loom_server_hf.kv import Allotment, Geometry, LayerView, Need, Policy, group_reduce, pool, window_attention
+from loom_kv import Allotment, Geometry, LayerView, Need, Policy, group_reduce, pool, window_attention
 from torch import Tensor
 from torch.nn import functional
 

@@ -20,7 +20,7 @@ only, so that no batch changes them.
 from __future__ import annotations
 
 import torch
-from loom_server_hf.kv import LayerView, Merge, Need, Policy, StepView
+from loom_kv import LayerView, Merge, Need, Policy, StepView
 from torch import Tensor
 
 

@@ -18,7 +18,7 @@ without them the sum has one term.
 
 from __future__ import annotations
 
-from loom_server_hf.kv import LayerView, Need, Policy, StepView, group_reduce
+from loom_kv import LayerView, Need, Policy, StepView, group_reduce
 from torch import Tensor
 
 

@@ -13,7 +13,7 @@ In both the prompt itself is read with full attention; its last token makes the 
 
 from __future__ import annotations
 
-from loom_server_hf.kv import LayerView, Need, Policy, StepView, window_attention
+from loom_kv import LayerView, Need, Policy, StepView, window_attention
 from torch import Tensor
 
 

@@ -12,12 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from loom_kv import DenseStore, Policy
 
 from loom_core.api import KVUse, LoomError
 from loom_server_hf.engine import STREAM_CHUNK, Engine, Pass, Row, RowResult, decode, failure, result
-from loom_server_hf.kv.host import attached
-from loom_server_hf.kv.policy import Policy
-from loom_server_hf.kv.store import DenseStore
+from loom_server_hf.host import attached
 from loom_server_hf.memory import PeakMemory
 from loom_server_hf.prefix import Prefix
 
