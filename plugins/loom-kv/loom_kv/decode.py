@@ -102,7 +102,7 @@ class DecodeStore(DenseStore):
 
     def _tokens(self) -> int:
         """Tokens decoded so far."""
-        return self.decoded + self.length - (self.width if self.kept is None else self.kept.shape[2])
+        return self.n_decoded + self.length - (self.width if self.kept is None else self.kept.shape[2])
 
     def _merge(self, view: StepView, choice: Choice | None) -> None:
         if type(self.policy).merge is Policy.merge:

@@ -31,6 +31,14 @@ def uneven(choice: Choice) -> bool:
     return bool((padded > SLACK * kept).item())
 
 
+def kept(store: DenseStore, choice: Choice) -> DenseStore | RaggedStore:
+    """What holds the chosen slots at the end of the prompt: the store itself, or a ragged one in its place."""
+    if uneven(choice):
+        return RaggedStore(store, choice)
+    store.keep(choice)
+    return store
+
+
 def unpadded(store: DenseStore) -> DenseStore | RaggedStore:
     """The store, at the end of the prompt; ragged where padding its rows to the widest costs more than `SLACK`."""
     if store.missing is None:
@@ -127,8 +135,7 @@ class RaggedStore:
 
     def attend_padded(self, q: Tensor, scaling: float | None) -> Tensor:
         """As `attend`, after the new tokens are appended, on a padded copy that lives for this call only."""
-        keys = torch.cat([self._padded(self.k), self.tail_k.narrow(2, 0, self.length)], dim=2)
-        values = torch.cat([self._padded(self.v), self.tail_v.narrow(2, 0, self.length)], dim=2)
+        keys, values = self.decoded()
         empty = torch.arange(keys.shape[2], device=q.device) < self.missing[..., None]
         bias = torch.zeros(empty.shape, dtype=q.dtype, device=q.device)
         bias = bias.masked_fill_(empty, torch.finfo(q.dtype).min)[:, :, None]
@@ -150,6 +157,11 @@ class RaggedStore:
         ends = torch.tensor(self.n_valid, device=past.device)[:, None, None]
         tail = ends + torch.arange(self.length, device=past.device)
         return torch.cat([past, tail.expand(rows, heads, -1)], dim=2)
+
+    def decoded(self) -> tuple[Tensor, Tensor]:
+        """See `Store.decoded`; a padded copy."""
+        keys = torch.cat([self._padded(self.k), self.tail_k.narrow(2, 0, self.length)], dim=2)
+        return keys, torch.cat([self._padded(self.v), self.tail_v.narrow(2, 0, self.length)], dim=2)
 
     def tensors(self) -> list[Tensor]:
         """See `Store.tensors`."""

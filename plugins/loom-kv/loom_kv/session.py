@@ -18,7 +18,7 @@ from loom_kv.choose import choose
 from loom_kv.decode import DecodeStore
 from loom_kv.mass import ColumnMass
 from loom_kv.policy import Policy
-from loom_kv.ragged import RaggedStore, uneven, unpadded
+from loom_kv.ragged import kept, unpadded
 from loom_kv.rope import Rope, Tables
 from loom_kv.stacking import held_scores, held_view, newest_of, ranks_slots
 from loom_kv.store import DenseStore, Store
@@ -30,7 +30,8 @@ class Session:
     """The cache of one left-padded batch, and the policy that shapes it.
 
     n_valid: prompt tokens of each row. seeds: of each row, for random draws. room: tokens that storages grow by.
-    seen: columns of the batch that have been announced.
+    seen: columns of the batch that have been announced. stores: what holds each layer now. prompt: of the layers that
+    are still read, or still cut because of later ones; never of a streamed cache.
     repeat_heads: keep keys and values once per query head (the recorded results of some authors' code are per query
     head; never offered as a method, since it multiplies the memory).
     """
@@ -62,6 +63,8 @@ class Session:
         self.newest: dict[int, Tensor] = {}
         self.suspect: list[tuple[int, Tensor]] = []
         self.clock: StreamClock | None = None
+        self.prompt: dict[int, DenseStore] = {}
+        self.decoding: list[DecodeStore] = []
         self.stores: list[Store]
         streams = self._streams()
         if streams:
@@ -69,11 +72,14 @@ class Session:
             self.clock = StreamClock(streams, self.n_valid, room, in_cache, geometry.device)
             self.stores = [StreamStore(self.clock) for _ in range(geometry.layers)]
             self.reading = False
-        elif policy is not None and need.decode:
-            layers = range(geometry.layers)
-            self.stores = [DecodeStore(layer, policy, self.n_valid, self.seeds, room) for layer in layers]
+            return
+        layers = range(geometry.layers)
+        if policy is not None and need.decode:
+            self.decoding = [DecodeStore(layer, policy, self.n_valid, self.seeds, room) for layer in layers]
+            self.prompt = dict(enumerate(self.decoding))
         else:
-            self.stores = [DenseStore(self.n_valid, room) for _ in range(geometry.layers)]
+            self.prompt = {layer: DenseStore(self.n_valid, room) for layer in layers}
+        self.stores = list(self.prompt.values())
 
     def _streams(self) -> list[Stream]:
         if self.policy is None:
@@ -88,8 +94,7 @@ class Session:
     def resume(self, layers: Sequence[tuple[Tensor, Tensor]], columns: int) -> None:
         """Begin behind `columns` columns of the batch, whose tokens were read before: k, v [1, h, P, d]."""
         self.seen = columns
-        for store, (k, v) in zip(self.stores, layers, strict=True):
-            assert isinstance(store, DenseStore)
+        for store, (k, v) in zip(self.prompt.values(), layers, strict=True):
             store.continue_from(k, v, columns)
 
     def fork(self, rows: int) -> Session:
@@ -109,10 +114,7 @@ class Session:
             positions = columns - pads[:, None]
             self.raw = positions, self.rope.tables(positions.clamp(min=0))
         if self.clock is not None:
-            step = self.clock.step(n)
-            for store in self.stores:
-                assert isinstance(store, StreamStore)
-                store.step = step
+            self.clock.step(n)
         self.seen += n
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scaling: float | None) -> Tensor:
@@ -132,9 +134,7 @@ class Session:
             raw = self.rope.undo(q.float(), tables)
             self.policy.observe(QueryChunk(layer=layer, queries=raw, positions=positions))
         if self.mass is not None:
-            store = self.stores[layer]
-            assert isinstance(store, DenseStore)
-            self.mass.add(layer, q, store.k.narrow(2, 0, store.length), scaling)
+            self.mass.add(layer, q, self.prompt[layer].decoded()[0], scaling)
         if self.window:
             past = self.newest.get(layer)
             queries = q if past is None or q.shape[2] >= self.window else torch.cat([past, q], dim=2)
@@ -146,23 +146,25 @@ class Session:
             newest = queries if self.window else None
             ranks = self._evict(layer, newest, scaling)
             if self.codec is not None:
-                view = held_view(self.stores[layer], layer, newest, ranks, self.codec)
+                view = held_view(self.prompt[layer], layer, newest, ranks, self.codec)
                 self.suspect.append((layer, view.unsound()))
                 self.stores[layer] = self.codec.encode(view)
+            if self.cascade is None:
+                del self.prompt[layer]
             self.newest.pop(layer, None)
 
     def _evict(self, layer: int, queries: Tensor | None, scaling: float | None) -> Tensor | None:
         """Free what the policy does not keep; the scores of what stays, for a codec that ranks."""
-        store, policy = self.stores[layer], self.policy
-        assert isinstance(store, DenseStore) and policy is not None
-        keys = store.k.narrow(2, 0, store.length)
+        store, policy = self.prompt[layer], self.policy
+        assert policy is not None
+        keys, values = store.decoded()
         valid = None
         if store.missing is not None:
             valid = torch.arange(store.length, device=keys.device) >= store.missing[..., None]
         view = LayerView(
             layer=layer,
             k=keys,
-            v=store.v.narrow(2, 0, store.length),
+            v=values,
             n_valid=self.n_valid,
             valid=valid,
             queries=newest_of(queries, policy.need.window),
@@ -176,7 +178,7 @@ class Session:
         fits = all(
             slots == n for row, n in zip(allotment.table(self.n_valid, 1), self.n_valid, strict=True) for slots in row
         )
-        if fits and not isinstance(store, DecodeStore) and not ranks_slots(policy):
+        if fits and not self.decoding and not ranks_slots(policy):
             return None
         scores = policy.score(view).float()
         wrong = ~torch.isfinite(scores)
@@ -185,28 +187,29 @@ class Session:
 
     def _cut(self, view: LayerView, scores: Tensor, allotment: Allotment) -> Tensor | None:
         """Keep the best slots of a layer; where layers share one budget, of the earlier ones too."""
-        store, policy = self.stores[view.layer], self.policy
-        assert isinstance(store, DenseStore) and policy is not None
+        policy = self.policy
+        assert policy is not None
         if self.cascade is not None:
             self.cascade.add(scores, self.n_valid)
-            layers = [layer for layer in self.stores[: view.layer + 1] if isinstance(layer, DenseStore)]
+            layers = [self.prompt[layer] for layer in range(view.layer + 1)]
             self.cascade.cut(layers, policy.shares(view.layer), allotment)
             if view.layer == self.geometry.layers - 1:
                 self.stores = [unpadded(layer) for layer in layers]
             return None
         choice = choose(scores, self.n_valid, policy.allot(view, scores, allotment))
-        if isinstance(store, DecodeStore):
-            store.settle(scores, choice, allotment)
-        elif choice is not None and uneven(choice):
-            self.stores[view.layer] = RaggedStore(store, choice)
+        if self.decoding:
+            self.decoding[view.layer].settle(scores, choice, allotment)
+        elif choice is not None and self.codec is not None:
+            self.prompt[view.layer].keep(choice)
         elif choice is not None:
-            store.keep(choice)
+            self.stores[view.layer] = kept(self.prompt[view.layer], choice)
         return held_scores(scores, self.n_valid, allotment, choice) if ranks_slots(policy) else None
 
     def end_prefill(self) -> dict[int, LoomError]:
         """The prompt is read. Rows whose scores were NaN or infinite, each with an error that names the layer."""
         self.reading = False
         self.newest.clear()
+        self.prompt.clear()
         self.raw = self.cascade = None
         failed = self._failed(self.suspect)
         self.suspect.clear()
@@ -214,8 +217,7 @@ class Session:
 
     def failures(self) -> dict[int, LoomError]:
         """Rows whose scores became NaN or infinite while decoding; empty for methods that do not look at it."""
-        stores = [store for store in self.stores if isinstance(store, DecodeStore)]
-        return self._failed([(store.layer, store.failed) for store in stores if store.failed is not None])
+        return self._failed([(store.layer, store.failed) for store in self.decoding if store.failed is not None])
 
     def _failed(self, suspect: Sequence[tuple[int, Tensor]]) -> dict[int, LoomError]:
         """The rows that are marked [b] in some layer, each with an error that names the first one."""
@@ -252,10 +254,10 @@ class Session:
         """What the cache of each row costs now (call it at the end of the prompt)."""
         rows = len(self.n_valid)
         held = self.held_bytes() / rows
-        kept = torch.zeros(rows)
+        slots = torch.zeros(rows)
         for store in self.stores:
-            kept += (store.positions() >= 0).sum(-1).float().mean(-1).cpu()
-        shares = (kept / len(self.stores)).tolist()
+            slots += (store.positions() >= 0).sum(-1).float().mean(-1).cpu()
+        shares = (slots / len(self.stores)).tolist()
         return [self._use(n, round(held), share / n) for n, share in zip(self.n_valid, shares, strict=True)]
 
     def _use(self, n_valid: int, held: int, kept: float) -> KVUse:

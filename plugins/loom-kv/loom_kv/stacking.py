@@ -10,7 +10,7 @@ from loom_core.api import Budget, Saves
 from loom_kv.choose import Choice, protect
 from loom_kv.codec import Codec, HeldView, clash
 from loom_kv.policy import Policy
-from loom_kv.store import DenseStore, Store
+from loom_kv.store import DenseStore
 from loom_kv.views import Allotment, LayerView
 
 UNEVEN = "the heads of a layer may keep unequal numbers of slots, and a codec holds them in one block"
@@ -75,18 +75,16 @@ def compose(parts: Sequence[Policy | Codec]) -> Policy | None:
     return policy
 
 
-def held_view(store: Store, layer: int, queries: Tensor | None, scores: Tensor | None, codec: Codec) -> HeldView:
+def held_view(store: DenseStore, layer: int, queries: Tensor | None, scores: Tensor | None, codec: Codec) -> HeldView:
     """What a codec sees of a layer. Raises ModelError where the heads of a row hold unequal numbers of slots."""
-    uneven = not isinstance(store, DenseStore)
-    if isinstance(store, DenseStore):
-        missing = [[0]] * len(store.n_valid) if store.missing is None else store.missing.tolist()
-        uneven = any(len(set(row)) > 1 for row in missing)
-    if uneven or not isinstance(store, DenseStore):
+    missing = [[0]] * len(store.n_valid) if store.missing is None else store.missing.tolist()
+    if any(len(set(row)) > 1 for row in missing):
         raise clash(f"{codec.name} and this eviction", "equal heads", UNEVEN, EQUAL)
+    keys, values = store.decoded()
     return HeldView(
         layer=layer,
-        k=store.k.narrow(2, 0, store.length),
-        v=store.v.narrow(2, 0, store.length),
+        k=keys,
+        v=values,
         missing=tuple(int(row[0]) for row in missing),
         kept=store.kept,
         n_valid=tuple(store.n_valid),

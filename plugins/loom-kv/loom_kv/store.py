@@ -26,6 +26,12 @@ class Store(Protocol):
     def positions(self) -> Tensor:
         """Position in the row's own text of each slot [b, h or 1, slots]; -1 where the slot is empty."""
 
+    def decoded(self) -> tuple[Tensor, Tensor]:
+        """Keys and values [b, h, slots, d] as attention sees them now, in the order of `positions`.
+
+        What stands in empty slots means nothing. Keys that the host rotates come as they were before.
+        """
+
     def tensors(self) -> list[Tensor]:
         """Everything that is held, for measuring."""
 
@@ -50,7 +56,7 @@ class DenseStore:
         self.missing: Tensor | None = None
         self.bias: Tensor | None = None
         self.kept: Tensor | None = None
-        self.decoded = 0
+        self.n_decoded = 0
         self.lead: tuple[Tensor, Tensor, int] | None = None
 
     def continue_from(self, k: Tensor, v: Tensor, columns: int) -> None:
@@ -133,7 +139,7 @@ class DenseStore:
         width = index.shape[2]
         places = self.positions()
         lanes = max(places.shape[1], choice.index.shape[1])
-        self.decoded += self.length - (self.width if self.kept is None else self.kept.shape[2])
+        self.n_decoded += self.length - (self.width if self.kept is None else self.kept.shape[2])
         chosen = choice.index.expand(rows, lanes, -1)
         self.kept = places.expand(rows, lanes, -1).gather(2, chosen).to(torch.int32)
         self.k = self._placed(self.k, self.k.view(-1, self.k.shape[3]).index_select(0, flat), width, spare)
@@ -161,10 +167,14 @@ class DenseStore:
             places = (slots - missing[..., None]).long().expand(self.k.shape[0], -1, -1)
         else:
             width = self.kept.shape[2]
-            ends = torch.tensor(self.n_valid, device=slots.device)[:, None, None] + self.decoded
+            ends = torch.tensor(self.n_valid, device=slots.device)[:, None, None] + self.n_decoded
             tail = ends + slots[: self.length - width]
             places = torch.cat([self.kept.long(), tail.expand(-1, self.kept.shape[1], -1)], dim=2)
         return places if self.missing is None else places.masked_fill(slots < self.missing[..., None], -1)
+
+    def decoded(self) -> tuple[Tensor, Tensor]:
+        """See `Store.decoded`."""
+        return self.k.narrow(2, 0, self.length), self.v.narrow(2, 0, self.length)
 
     def tensors(self) -> list[Tensor]:
         """See `Store.tensors`."""

@@ -53,9 +53,10 @@ class StreamClock:
         self.recent = torch.tensor([s.recent for s in streams], device=device)
         self.streams, self.n_valid = list(streams), list(n_valid)
         self.places = torch.empty(len(streams), 0, dtype=torch.int64, device=device)
+        self.current: Step
 
-    def step(self, n: int) -> Step:
-        """Take n new columns in; called once per forward pass, before its first layer."""
+    def step(self, n: int) -> None:
+        """Take n new columns in, as the `current` step; called once per forward pass, before its first layer."""
         new = torch.arange(self.seen, self.seen + n, device=self.pads.device) - self.pads[:, None]
         places = torch.cat([self.places, new], dim=1)
         at, now = places[:, None], new[:, :, None]
@@ -69,7 +70,7 @@ class StreamClock:
         self.seen += n
         self.places = places
         keep = self._cut()
-        return Step(visible[:, None], sink[:, None, None], tables, keep)
+        self.current = Step(visible[:, None], sink[:, None, None], tables, keep)
 
     def _most_missing(self) -> int:
         """Most leading slots that hold no token in some row, of the cache before this step."""
@@ -121,23 +122,22 @@ class StreamClock:
 
 
 class StreamStore:
-    """One layer's keys and values under a `StreamClock`. `step` is set by the host before each forward pass."""
+    """One layer's keys and values under a `StreamClock`, which has taken the step that is attended."""
 
     def __init__(self, clock: StreamClock) -> None:
         self.clock = clock
         self.k: Tensor = torch.empty(0)
         self.v: Tensor = torch.empty(0)
         self.length = 0
-        self.step: Step | None = None
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, scaling: float | None) -> Tensor:
         """See `Store.attend`; cuts the cache afterwards."""
-        assert self.step is not None
+        step = self.clock.current
         self._append(k, v)
         keys, values = self.k.narrow(2, 0, self.length), self.v.narrow(2, 0, self.length)
-        out = self._attend(q, keys, values, self.step, q.shape[3] ** -0.5 if scaling is None else scaling)
-        if self.step.keep is not None:
-            index = self.step.keep[:, None, :, None]
+        out = self._attend(q, keys, values, step, q.shape[3] ** -0.5 if scaling is None else scaling)
+        if step.keep is not None:
+            index = step.keep[:, None, :, None]
             self.k = keys.gather(2, index.expand(-1, k.shape[1], -1, k.shape[3]))
             self.v = values.gather(2, index.expand(-1, v.shape[1], -1, v.shape[3]))
             self.length = self.k.shape[2]
@@ -184,6 +184,10 @@ class StreamStore:
         newest = places[:, -1:]
         live = (places < self.clock.sinks[:, None]) | (places > newest - self.clock.recent[:, None])
         return places.masked_fill(~live | (places < 0), -1)[:, None]
+
+    def decoded(self) -> tuple[Tensor, Tensor]:
+        """See `Store.decoded`."""
+        return self.k.narrow(2, 0, self.length), self.v.narrow(2, 0, self.length)
 
     def tensors(self) -> list[Tensor]:
         """See `Store.tensors`."""

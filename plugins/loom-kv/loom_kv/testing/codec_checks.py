@@ -108,7 +108,7 @@ def held_now(batch: Batch) -> Held:
     """What every layer holds, in the order of its positions."""
     held = []
     for store in batch.session.stores:
-        k, v = store.decoded()  # type: ignore[attr-defined]
+        k, v = store.decoded()
         held.append((k.clone(), v.clone(), store.positions()[:, 0] >= 0))
     return held
 
