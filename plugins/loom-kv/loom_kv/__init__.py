@@ -12,6 +12,7 @@ from loom_kv.picker import Picker
 from loom_kv.policy import Policy
 from loom_kv.pruned import ChannelPrunedStore
 from loom_kv.quantise import Format
+from loom_kv.roles import Merges, ObservesQueries, SharesHeads, SharesLayers, StepsDecode
 from loom_kv.rope import Rope
 from loom_kv.scores import group_reduce, observed, pool, window_attention
 from loom_kv.session import Session
@@ -33,13 +34,18 @@ __all__ = [
     "HeldView",
     "LayerView",
     "Merge",
+    "Merges",
     "Need",
+    "ObservesQueries",
     "Picker",
     "Policy",
     "QueryChunk",
     "Rope",
     "Session",
+    "SharesHeads",
+    "SharesLayers",
     "StepView",
+    "StepsDecode",
     "Store",
     "Stream",
     "WindowPolicy",

@@ -14,20 +14,31 @@ import torch
 from torch import Tensor
 
 from loom_kv.choose import Choice, drop
-from loom_kv.policy import Policy
+from loom_kv.roles import Merges, StepsDecode
 from loom_kv.store import DenseStore
-from loom_kv.views import Allotment, StepView
+from loom_kv.views import Allotment, Geometry, StepView
 
 
 class DecodeStore(DenseStore):
-    """One layer's keys, values and scores. seeds: of each row. The host calls `settle` once, after the prefill.
+    """One layer's keys, values and scores. The host calls `settle` once, after the prefill.
 
+    geometry: as `StepView` shows it. seeds: of each row. steps, merges: who scores the slots, and who merges values.
     failed: rows whose scores were NaN or infinite at some step [b], or None before the first step.
     """
 
-    def __init__(self, layer: int, policy: Policy, n_valid: Sequence[int], seeds: Sequence[int], room: int) -> None:
+    def __init__(
+        self,
+        layer: int,
+        geometry: Geometry,
+        n_valid: Sequence[int],
+        seeds: Sequence[int],
+        room: int,
+        steps: StepsDecode,
+        merges: Merges | None,
+    ) -> None:
         super().__init__(n_valid, room)
-        self.layer, self.policy = layer, policy
+        self.layer, self.geometry = layer, geometry
+        self.steps, self.merges = steps, merges
         self.seeds = list(seeds)
         self.allotment: Allotment | None = None
         self.scores: Tensor = torch.empty(0)
@@ -86,9 +97,9 @@ class DecodeStore(DenseStore):
             n_held=tuple(self.counts),
             allotment=allotment,
             seeds=tuple(self.seeds),
-            geometry=self.policy.geometry,
+            geometry=self.geometry,
         )
-        scores = self.policy.step(view).float()
+        scores = self.steps.step(view).float()
         wrong = ~torch.isfinite(scores) & held
         failed = wrong.flatten(1).any(dim=1)
         self.failed = failed if self.failed is None else self.failed | failed
@@ -105,13 +116,13 @@ class DecodeStore(DenseStore):
         return self.n_decoded + self.length - (self.width if self.kept is None else self.kept.shape[2])
 
     def _merge(self, view: StepView, choice: Choice | None) -> None:
-        if type(self.policy).merge is Policy.merge:
+        if self.merges is None:
             return
         kept = view.held.expand(-1, self.scores.shape[1], -1)
         if choice is not None:
             stays = torch.zeros_like(kept, dtype=torch.int8).scatter_(2, choice.index, 1)
             kept = kept & (stays > 0)
-        merge = self.policy.merge(view, kept)
+        merge = self.merges.merge(view, kept)
         if merge is None:
             return
         values = self.v.narrow(2, 0, self.length)

@@ -1,8 +1,9 @@
 """What a KV-cache method is: a policy that scores slots and says how many to keep. Knows tensors, no model, no text.
 
 A policy never sees or patches a module. The host (`session`) calls it at the end of a layer's prefill attention:
-`budget(view)` says how many slots each row keeps, `score(view)` which ones, and the host frees the rest. All state of a
-policy is set by `start`, which the host calls before every batch. Shapes are those of `views`.
+`budget(view)` says how many slots each row keeps, `score(view)` which ones, and the host frees the rest. What a policy
+does beyond that are its `roles`. All state of a policy is set by `start`, which the host calls before every batch.
+Shapes are those of `views`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from loom_core.api import Budget, Json, Saves, UsageError
 from loom_kv.codec import Codec
-from loom_kv.views import Allotment, Geometry, LayerView, Merge, Need, QueryChunk, StepView, Stream
+from loom_kv.roles import Merges, ObservesQueries, SharesHeads, SharesLayers, StepsDecode
+from loom_kv.views import Allotment, Geometry, LayerView, Need, Stream
 
 
 @dataclass
@@ -39,12 +41,38 @@ class Policy:
         return Need()
 
     @property
+    def observes(self) -> ObservesQueries | None:
+        """Who sees the raw queries of the prompt; None = they are not kept."""
+        return None
+
+    @property
+    def shares_heads(self) -> SharesHeads | None:
+        """Who shares a layer's budget out among its heads; None = each keeps what `budget` says."""
+        return None
+
+    @property
+    def shares_layers(self) -> SharesLayers | None:
+        """Who shares one budget out among the layers; None = each keeps what `budget` says."""
+        return None
+
+    @property
+    def steps(self) -> StepsDecode | None:
+        """Who scores the slots at each decoding step; None = nothing is evicted while decoding."""
+        return None
+
+    @property
+    def merges(self) -> Merges | None:
+        """Who merges values at each decoding step, where `steps` evicts; None = nothing is merged."""
+        return None
+
+    @property
     def shares_prefix(self) -> bool:
         """Questions on one context may continue a prefix that was read once, without this policy.
 
         So by default where nothing is looked at before the end of the prompt but the newest queries.
         """
-        return self.need == Need(window=self.need.window)
+        early = (self.observes, self.steps, self.shares_layers)
+        return not self.need.mass_stride and all(role is None for role in early)
 
     @property
     def first(self) -> int:
@@ -112,13 +140,6 @@ class Policy:
         slots, newest = ([of(n) for n in view.n_valid] for of in (self.slots, self.newest))
         return Allotment(slots=slots, first=self.first, last=newest)
 
-    def allot(self, view: LayerView, scores: Tensor, allotment: Allotment) -> Allotment:
-        """For methods that share a budget out by the scores [b, h, N]: the final slots of this layer.
-
-        allotment: what `budget` gave, and the default. Scores of padding and protected slots mean nothing.
-        """
-        return allotment
-
     def most_slots(self, n_valid: int) -> int:
         """The most slots that the definition keeps of a prompt, over all layers and KV heads.
 
@@ -133,12 +154,9 @@ class Policy:
         if slots < n_valid:
             return approximate
         outcome = "dense" if self.codec is None else "nothing evicted"
-        if self.need.decode:
+        if self.steps is not None:
             outcome = "dense until the budget is full"
         return (f"{outcome}: the prompt of {n_valid} tokens fits the budget of {slots}", *approximate)
-
-    def observe(self, chunk: QueryChunk) -> None:
-        """Called for each layer and prefill chunk where `need.raw_queries` is set; the last chunk before `budget`."""
 
     def score(self, view: LayerView) -> Tensor:
         """Float32 scores [b, h, N] or [b, 1, N] (one ranking for all heads), higher = keep; finite on valid slots.
@@ -151,31 +169,9 @@ class Policy:
         """For methods that cut the cache while the prompt is read; None (the default) = after the prefill."""
         return None
 
-    def step(self, view: StepView) -> Tensor:
-        """For policies with `need.decode`: float32 scores [b, h or 1, S] of all slots after this step, higher = keep.
-
-        The host then drops the lowest ones of each row that holds more than its allotment, without the protected ones.
-        The shape is that of `score`; the scores of the slots that stay are handed back at the next step.
-        """
-        raise NotImplementedError
-
-    def merge(self, view: StepView, kept: Tensor) -> Merge | None:
-        """Called after `step`, before slots are freed: what is added to the values of others.
-
-        kept: bool [b, h or 1, S], the slots that stay.
-        """
-        return None
-
     def witness(self) -> Mapping[str, Json]:
         """Intermediate results of the last prompt's first row, by the names that recorded results give them.
 
         `loom check --oracle` compares those that a row has; nothing else reads them.
         """
         return {}
-
-    def shares(self, layer: int) -> list[list[int]]:
-        """For policies with `need.whole_model`: slots [layer][row] of layers 0 to `layer`, now that it is known.
-
-        Called after the layer's `score`. A layer that holds fewer already keeps what it has.
-        """
-        raise NotImplementedError

@@ -19,6 +19,7 @@ from loom_kv.decode import DecodeStore
 from loom_kv.mass import ColumnMass
 from loom_kv.policy import Policy
 from loom_kv.ragged import kept, unpadded
+from loom_kv.roles import allotted
 from loom_kv.rope import Rope, Tables
 from loom_kv.stacking import held_scores, held_view, newest_of, ranks_slots
 from loom_kv.store import DenseStore, Store
@@ -57,8 +58,10 @@ class Session:
         self.codec = policy.codec if policy is not None else None
         self.window = max(need.window, self.codec.need.window) if self.codec is not None else need.window
         self.mass = ColumnMass(self.n_valid, need.mass_stride) if need.mass_stride else None
-        self.cascade = Cascade() if need.whole_model else None
+        self.layers = policy.shares_layers if policy is not None else None
+        self.cascade = Cascade() if self.layers is not None else None
         self.rope = rope
+        self.observer = policy.observes if policy is not None else None
         self.raw: tuple[Tensor, Tables] | None = None
         self.newest: dict[int, Tensor] = {}
         self.suspect: list[tuple[int, Tensor]] = []
@@ -74,8 +77,11 @@ class Session:
             self.reading = False
             return
         layers = range(geometry.layers)
-        if policy is not None and need.decode:
-            self.decoding = [DecodeStore(layer, policy, self.n_valid, self.seeds, room) for layer in layers]
+        if policy is not None and policy.steps is not None:
+            seeds = self.seeds
+            self.decoding = [
+                DecodeStore(layer, geometry, self.n_valid, seeds, room, policy.steps, policy.merges) for layer in layers
+            ]
             self.prompt = dict(enumerate(self.decoding))
         else:
             self.prompt = {layer: DenseStore(self.n_valid, room) for layer in layers}
@@ -107,7 +113,7 @@ class Session:
     def begin(self, n: int, *, last_chunk: bool = False) -> None:
         """Announce a forward pass of n columns; last_chunk: it ends the prompt, and eviction follows."""
         self.last_chunk = last_chunk
-        if self.reading and self.policy is not None and self.policy.need.raw_queries:
+        if self.reading and self.observer is not None:
             assert self.rope is not None
             columns = torch.arange(self.seen, self.seen + n, device=self.geometry.device)
             pads = torch.tensor([max(self.n_valid) - valid for valid in self.n_valid], device=columns.device)
@@ -129,10 +135,10 @@ class Session:
 
     def _read(self, layer: int, q: Tensor, scaling: float | None) -> None:
         """Remember the newest queries; after the last chunk let the policy evict."""
-        if self.raw is not None and self.rope is not None and self.policy is not None:
+        if self.raw is not None and self.rope is not None and self.observer is not None:
             positions, tables = self.raw
             raw = self.rope.undo(q.float(), tables)
-            self.policy.observe(QueryChunk(layer=layer, queries=raw, positions=positions))
+            self.observer.observe(QueryChunk(layer=layer, queries=raw, positions=positions))
         if self.mass is not None:
             self.mass.add(layer, q, self.prompt[layer].decoded()[0], scaling)
         if self.window:
@@ -189,14 +195,14 @@ class Session:
         """Keep the best slots of a layer; where layers share one budget, of the earlier ones too."""
         policy = self.policy
         assert policy is not None
-        if self.cascade is not None:
+        if self.cascade is not None and self.layers is not None:
             self.cascade.add(scores, self.n_valid)
             layers = [self.prompt[layer] for layer in range(view.layer + 1)]
-            self.cascade.cut(layers, policy.shares(view.layer), allotment)
+            self.cascade.cut(layers, self.layers.shares(view.layer), allotment)
             if view.layer == self.geometry.layers - 1:
                 self.stores = [unpadded(layer) for layer in layers]
             return None
-        choice = choose(scores, self.n_valid, policy.allot(view, scores, allotment))
+        choice = choose(scores, self.n_valid, allotted(policy.shares_heads, view, scores, allotment))
         if self.decoding:
             self.decoding[view.layer].settle(scores, choice, allotment)
         elif choice is not None and self.codec is not None:

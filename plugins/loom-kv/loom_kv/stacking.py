@@ -65,9 +65,14 @@ def compose(parts: Sequence[Policy | Codec]) -> Policy | None:
         return policies[0] if policies else None
     policy = policies[0] if policies else KeepAll(None)
     for clashes, rule, why, hint in (
-        (type(policy).allot is not Policy.allot, "equal heads", UNEVEN, EQUAL),
-        (policy.need.decode, "decode eviction", "what is encoded is never evicted from again", ONE_SHOT),
-        (policy.need.whole_model, "layer by layer", "later layers evict again from those that are encoded", ONE_SHOT),
+        (policy.shares_heads is not None, "equal heads", UNEVEN, EQUAL),
+        (policy.steps is not None, "decode eviction", "what is encoded is never evicted from again", ONE_SHOT),
+        (
+            policy.shares_layers is not None,
+            "layer by layer",
+            "later layers evict again from those that are encoded",
+            ONE_SHOT,
+        ),
     ):
         if clashes:
             raise clash(names, rule, why, hint)

@@ -19,19 +19,13 @@ from loom_kv.rope import Rope
 class Need:
     """What a policy wants to see; the host keeps and computes only that.
 
-    window: how many of the newest queries, over all prefill chunks. raw_queries: every query as it was before the
-    rotary embedding, handed to `observe` chunk by chunk; models whose rotation loom does not know are refused.
-    mass_stride: the attention that every token receives from all queries, summed (`LayerView.mass`); 1 = exactly,
-    s = from every s-th query, times s; 0 = not at all. decode: each decoding step is shown to `step`, and slots are
-    evicted as it says; the budget holds while decoding. whole_model: layers share one budget, and `shares` cuts
-    earlier ones again as later ones are read.
+    window: how many of the newest queries, over all prefill chunks. mass_stride: the attention that every token
+    receives from all queries, summed (`LayerView.mass`); 1 = exactly, s = from every s-th query, times s; 0 = not at
+    all. What else a policy may see and decide are its `roles`.
     """
 
     window: int = 0
-    raw_queries: bool = False
     mass_stride: int = 0
-    decode: bool = False
-    whole_model: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +70,7 @@ class LayerView:
     k, v: [b, h, N, d], keys after RoPE. n_valid: prompt tokens of each row; its columns are the last n_valid ones.
     valid: bool [b, 1, N], False on padding; None where no row is padded. queries: the newest `need.window` queries
     [b, H, w, d], those of the last w columns; None where the policy needs none. seeds: one per row, for random draws.
-    rope: the model's rotation, for policies with `need.raw_queries`. mass: float32 [b, h, g, N], for policies with
+    rope: the model's rotation, for policies that observe raw queries. mass: float32 [b, h, g, N], for policies with
     `need.mass_stride`: the attention probabilities of all queries of a head, summed for each token.
     """
 

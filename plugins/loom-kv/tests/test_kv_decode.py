@@ -10,7 +10,7 @@ import loom_kv as kv
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from loom_kv import Allotment, DenseStore, LayerView, Need, Policy, StepView
+from loom_kv import Allotment, DenseStore, LayerView, Need, Policy, StepsDecode, StepView
 from loom_kv.cascade import Cascade
 from loom_kv.choose import drop
 from loom_kv.mass import ColumnMass
@@ -37,7 +37,11 @@ class Heavy(Policy):
 
     @property
     def need(self) -> Need:
-        return Need(mass_stride=1, decode=True)
+        return Need(mass_stride=1)
+
+    @property
+    def steps(self) -> StepsDecode:
+        return self
 
     @property
     def last(self) -> int:

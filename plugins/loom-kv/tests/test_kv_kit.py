@@ -15,6 +15,7 @@ from loom_kv import (
     DenseStore,
     LayerView,
     Need,
+    ObservesQueries,
     Policy,
     QueryChunk,
     Session,
@@ -116,8 +117,8 @@ class SharesWrongly(Sound):
     """Looks at every query, and says that a prefix may be read without it."""
 
     @property
-    def need(self) -> Need:
-        return Need(window=WINDOW, raw_queries=True)
+    def observes(self) -> ObservesQueries:
+        return self
 
     @property
     def shares_prefix(self) -> bool:

@@ -8,7 +8,22 @@ from typing import Any, Literal
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from loom_kv import Allotment, Codec, Format, GroupedStore, HeldView, LayerView, Need, Policy, Store, Stream, compose
+from loom_kv import (
+    Allotment,
+    Codec,
+    Format,
+    GroupedStore,
+    HeldView,
+    LayerView,
+    Policy,
+    SharesHeads,
+    SharesLayers,
+    StepsDecode,
+    StepView,
+    Store,
+    Stream,
+    compose,
+)
 from loom_kv.quantise import Packed
 from loom_kv.testing import toy_model, toy_prompts
 from loom_server_hf.baselines import RandomEviction
@@ -178,6 +193,10 @@ class Plain(Codec):
 
 
 class Uneven(RandomEviction):
+    @property
+    def shares_heads(self) -> SharesHeads:
+        return self
+
     def allot(self, view: LayerView, scores: Tensor, allotment: Allotment) -> Allotment:
         return allotment
 
@@ -189,14 +208,20 @@ class UnevenBudget(RandomEviction):
 
 class WhileDecoding(RandomEviction):
     @property
-    def need(self) -> Need:
-        return Need(decode=True)
+    def steps(self) -> StepsDecode:
+        return self
+
+    def step(self, view: StepView) -> Tensor:
+        return view.scores
 
 
 class WholeModel(RandomEviction):
     @property
-    def need(self) -> Need:
-        return Need(whole_model=True)
+    def shares_layers(self) -> SharesLayers:
+        return self
+
+    def shares(self, layer: int) -> list[list[int]]:
+        return [[20]] * (layer + 1)
 
 
 class Streamed(RandomEviction):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from loom_kv import Allotment, DenseStore, LayerView, Policy
+from loom_kv import Allotment, DenseStore, LayerView, Policy, SharesHeads
 from loom_kv.choose import Choice, choose
 from loom_kv.ragged import RaggedStore, uneven
 from loom_kv.testing import CHECKS, Subject, fixed_tokens, toy_model, toy_prompts
@@ -33,6 +33,10 @@ class Uneven(Policy):
 
     def score(self, view: LayerView) -> Tensor:
         return view.positions.float().expand(-1, view.k.shape[1], -1)
+
+    @property
+    def shares_heads(self) -> SharesHeads:
+        return self
 
     def allot(self, view: LayerView, scores: Tensor, allotment: Allotment) -> Allotment:
         rows = []

@@ -226,7 +226,7 @@ class Engine:
 
     def _rope_for(self, policy: Policy, n_valid: int) -> Rope | None:
         stream = policy.stream(n_valid)
-        if not policy.need.raw_queries and (stream is None or not stream.in_cache):
+        if policy.observes is None and (stream is None or not stream.in_cache):
             return None
         if self._rope is None:
             self._rope = examine_rope(self.model, self._examined)

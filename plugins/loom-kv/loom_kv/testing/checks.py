@@ -88,13 +88,13 @@ def u6_memory(subject: Subject) -> None:
     for prompt in subject.prompts:
         policy = subject.make(subject.budget)
         trace = subject.run([prompt], policy, subject.chunk)
-        slot = (geometry.key_dim + geometry.value_dim) * geometry.dtype.itemsize + 4 + 4 * policy.need.decode
+        slot = (geometry.key_dim + geometry.value_dim) * geometry.dtype.itemsize + 4 + 4 * (policy.steps is not None)
         slots = _held_as_by_formula(trace, slot)
         allowed = policy.most_slots(len(prompt))
         _slots_as_asked(policy, len(prompt))
         if policy.saves == "real":
             assert slots <= allowed, f"U6: {slots} slots kept, the method allows {allowed}"
-        if policy.need.decode:
+        if policy.steps is not None:
             later = sum(len(head) for layer in trace.steps[-1][0] for head in layer)
             assert later <= allowed, f"U6: {later} slots kept after {STEPS} steps, the method allows {allowed}"
             formula = (later + geometry.layers * geometry.kv_heads) * slot

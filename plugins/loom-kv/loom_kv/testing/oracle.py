@@ -256,7 +256,7 @@ def _run_case(oracle: OracleFolder, case: Json, policy: Policy | None, per_query
                 if difference:
                     return difference
                 if _kept(batch, case["kept"]) != _sets(case["kept"]):
-                    later = policy is not None and (policy.need.decode or policy.codec is not None)
+                    later = policy is not None and (policy.steps is not None or policy.codec is not None)
                     listed = nudged(policy, case["kept"]) if policy and later else _ListedSlots(_Listed(case["kept"]))
                     batch, logits = _prefill(engine, ids, listed, per_query_head)
             if difference := differs_held(batch.session.stores, case, "quantised_after_prefill"):

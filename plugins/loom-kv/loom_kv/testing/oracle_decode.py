@@ -165,7 +165,8 @@ def differs_merge(policy: Policy, case: Json) -> str | None:
         seeds=(0,),
         geometry=geometry,
     )
-    merge = policy.merge(view, kept)
+    assert policy.merges is not None, f"{policy.name} merges nothing"
+    merge = policy.merges.merge(view, kept)
     shares, source = torch.zeros(heads, held), case["evicted_index"]
     if merge is not None:
         shares = merge.shares[0]

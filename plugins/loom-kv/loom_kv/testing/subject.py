@@ -66,14 +66,14 @@ class Subject:
     def shared(self) -> bool:
         """Scores decide how many slots a head or a layer keeps, so rounding of the number format may move a slot."""
         policy = self.make(self.budget)
-        return type(policy).allot is not Policy.allot or policy.need.whole_model
+        return policy.shares_heads is not None or policy.shares_layers is not None
 
     def slack(self, size: int) -> int:
         """Slots of each head that rounding may give to others, of a layer with `size` slots.
 
         One where a rule rounds the share of each head; a twentieth where the shares of layers follow from their sums.
         """
-        if self.make(self.budget).need.whole_model:
+        if self.make(self.budget).shares_layers is not None:
             return max(1, size // (20 * self.engine.geometry.kv_heads))
         return int(self.shared)
 
@@ -161,15 +161,15 @@ def recorded_scores(policy: Policy | None) -> list[Tensor]:
 def recorded_merges(policy: Policy | None) -> list[Merge | None]:
     """A list that the policy's merges will be written to; empty for policies that never merge."""
     merges: list[Merge | None] = []
-    if policy is None or type(policy).merge is Policy.merge:
+    if policy is None or (merger := policy.merges) is None:
         return merges
-    merge = type(policy).merge
+    merge = type(merger).merge
 
     def recording(view: StepView, kept: Tensor) -> Merge | None:
-        merges.append(merge(policy, view, kept))
+        merges.append(merge(merger, view, kept))
         return merges[-1]
 
-    setattr(policy, "merge", recording)  # noqa: B010
+    setattr(merger, "merge", recording)  # noqa: B010
     return merges
 
 

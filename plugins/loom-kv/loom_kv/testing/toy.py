@@ -9,6 +9,7 @@ from torch import Tensor
 
 from loom_kv.choose import choose
 from loom_kv.policy import Policy
+from loom_kv.roles import allotted
 from loom_kv.views import Geometry, LayerView
 
 
@@ -60,7 +61,7 @@ def toy_kept(policy: Policy, view: LayerView) -> list[list[set[int]]]:
     if getattr(policy, "geometry", None) is not view.geometry:
         policy.start(view.geometry)
     scores = policy.score(view).float()
-    choice = choose(scores, view.n_valid, policy.allot(view, scores, policy.budget(view)))
+    choice = choose(scores, view.n_valid, allotted(policy.shares_heads, view, scores, policy.budget(view)))
     if choice is None:
         columns = view.columns
         return [[set(range(columns - n, columns))] * view.k.shape[1] for n in view.n_valid]
