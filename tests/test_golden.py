@@ -1,7 +1,8 @@
 """Eight kinds of run against what they gave before: keys of answers never move, nor do prompts, answers and scores.
 
-`tests/golden.json` holds digests, made by LOOM_GOLDEN=write. It changes only where a behaviour version does, and then the
-changed rows alone. Answers of a real model may differ in their last bits between machines: of those the keys are held.
+`tests/golden.json` holds digests, made by LOOM_GOLDEN=write. It changes only where a behaviour version does, and then
+the changed rows alone. Answers of a real model may differ in their last bits between machines: of those the keys are
+held.
 """
 
 from __future__ import annotations
