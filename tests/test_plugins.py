@@ -168,14 +168,15 @@ def test_commands_of_plugins_are_added_and_a_broken_one_is_named(loom: Any, site
     )
     site.add(
         "old_commands",
-        "from loom_core.api import hookimpl\n@hookimpl\ndef loom_commands(cli): ...\n",
+        "import click\nfrom loom_core.api import hookimpl\n@hookimpl\ndef loom_commands(cli):\n"
+        "    cli.add_command(click.Command('hail', help='Hails.'))\n",
         group="loom.commands",
     )
     site.add("hidden_commands", "from loom_core.api import hookimpl\n@hookimpl\ndef loom_commands(): ...\n")
     site.add("bad_commands", "raise ImportError('gone')", group="loom.commands")
     done = loom("--help", env=site.env)
     assert "greet" in done.out and "Greets." in done.out and "bad_commands is broken: ImportError: gone" in done.err
-    assert "old_commands is broken" in done.err and "cli" in done.err
+    assert "hail" in done.out and "Hails." in done.out and loom("hail", env=site.env).code == 0
     assert loom("greet", env=site.env).out == "hello\n"
     rows = json.loads(loom("list", "--format", "json", env=site.env).out)
     (row,) = [row for row in rows if row["name"] == "hidden_commands"]
