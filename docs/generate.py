@@ -56,6 +56,10 @@ tables whose outputs are public there. Written by `python docs/generate.py` from
 benchmark, which `loom reproduced BENCH --upstream FOLDER --write` makes; a test fails when it is stale. Outcomes:
 `equal`, rounded to the digits printed; `cut`, equal where the further digits were cut off; `other`, explained below the
 table; `no outputs`, not recomputed, for the raw outputs are not there.
+
+Not here: the repositories of LongBench and its second version, Counting-Stars, LongSafety and longctx_bench (passkey)
+hold no raw outputs; NIAH's are the marks of a judge model (with Claude 2.1's answers, without GPT-4's), which no rule
+gives anew; L-Eval's answers for ROUGE and F1 are public, and the figures printed of them were not at hand.
 """
 
 
