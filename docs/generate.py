@@ -39,7 +39,7 @@ REPRODUCED = ROOT / "docs" / "reproduced.md"
 SIGNATURES = ROOT / "api.txt"
 INTERFACE = ("loom_core.api", *(f"loom_core.api.{part}" for part in ("records", "serving", "templates", "doubles")))
 """What plugins import of core."""
-BASES = ("loom_rag", "loom_bench_files", "loom_parity", "loom_kit")
+BASES = ("loom_rag", "loom_bench_files", "loom_kv", "loom_parity", "loom_kit")
 """Whose top level plugins import too."""
 WIDTH = 100
 

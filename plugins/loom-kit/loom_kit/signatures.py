@@ -1,7 +1,7 @@
 """What a package offers at its top level: each name, its home, the first sentence said of it, and its signature.
 
-Reads which names those are, and what is said of them, from the source: only `from x import a as a` and what the module
-defines itself is offered. Signatures come from the imported things, with annotations as they are written. Knows no
+Reads which names those are, and what is said of them, from the source: those in `__all__` where it is written out, else
+what is imported with `from x import a as a` and what the module defines itself. Signatures come from the imported things, with annotations as they are written. Knows no
 package by name.
 """
 
@@ -14,7 +14,7 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -72,6 +72,9 @@ def _imports(module: str, *, offered_only: bool = False) -> dict[str, tuple[str,
 
 def _public(package: str) -> set[str]:
     names = {*_imports(package, offered_only=True), *_defined(package)}
+    _, listed = _defined(package).get("__all__", ("", None))
+    if isinstance(listed, (ast.List, ast.Tuple)):
+        names = set(ast.literal_eval(listed))
     return {name for name in names if not name.startswith("_")}
 
 
@@ -162,9 +165,8 @@ def _class(name: str, kind: type) -> Iterator[str]:
 def _fields(kind: type) -> Iterator[str]:
     """The annotated names of a class itself, in their order, with defaults where they have them."""
     made = {field.name: field for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
-    given: Mapping[str, Any] = {name: field.default for name, field in made.items()} or getattr(
-        kind, "_field_defaults", vars(kind)
-    )
+    own: dict[str, Any] = dict(vars(kind))
+    given = {name: field.default for name, field in made.items()} or own.get("_field_defaults", own)
     for name, annotation in vars(kind).get("__annotations__", {}).items():
         if name.startswith("_"):
             continue
