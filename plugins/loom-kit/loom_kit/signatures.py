@@ -1,8 +1,8 @@
 """What a package offers at its top level: each name, its home, the first sentence said of it, and its signature.
 
 Reads which names those are, and what is said of them, from the source: those in `__all__` where it is written out, else
-what is imported with `from x import a as a` and what the module defines itself. Signatures come from the imported things, with annotations as they are written. Knows no
-package by name.
+what is imported with `from x import a as a` and what the module defines itself. Signatures come from the imported
+things, with annotations as they are written. Knows no package by name.
 """
 
 from __future__ import annotations
