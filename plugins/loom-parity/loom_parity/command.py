@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from loom_core import __version__, certificate
-from loom_core.certificate import Certificate
+from loom_core.certificate import SHORT, Certificate
 from loom_core.config import RunConfig
+from loom_core.contracts import Data
 from loom_core.data import DataDir
 from loom_core.errors import PluginError, UsageError, nearest
 from loom_core.keys import plain
@@ -138,6 +139,15 @@ def warnings(root: Path, files: set[str], found: str, given: str | None, adapter
     if altered := checkout.changed(root, sorted(files)) if checkout.commit_of(root) else []:
         told.append("changed since that commit: " + ", ".join(altered[: checkout.SHOWN]))
     return told
+
+
+def stand_ins(data: Data) -> list[str]:
+    """The files read that a mirror says are not the authors' whole ones: cut, or made up in their shape."""
+    return [
+        f"not the whole file of its authors, as EXTRACT.toml says: {used.pin} (sha256 {used.sha256[:SHORT]})"
+        for used in (data.used() if isinstance(data, DataDir) else ())
+        if used.extract
+    ]
 
 
 def _certificate(
