@@ -109,7 +109,7 @@ SOURCES: Mapping[str, Source] = {
     "leval_2000k": Source(("leval",), replies=(None, "x")),
     "leval_8k": Source(("leval@max_length=8192",), replies=(None, "x")),
     "longbench": Source(
-        tuple(f"longbench@view=both,max_length={n}" for n in (2_000_000, 3500, 1000, 501)), model="loom-tiny"
+        tuple(f"longbench@view=both,max_length={n}" for n in (2_000_000, 3500, 1000, 501)), models=("loom-tiny",)
     ),
     "longbench_v2": Source(
         tuple(f"longbench-v2@mode={mode},max_length={n}" for n in (120_000, 800, 801) for mode in ("direct", "cot")),

@@ -20,6 +20,7 @@ from loom_core.contracts import Server, Tokenizer
 from loom_core.options import build
 from loom_core.plugins import installed
 from loom_core.testing.doubles import ToyTokenizer
+from loom_core.types import Json
 
 PIECE = re.compile(r"\s?\w{1,12}|\s?[^\w\s]|\s")
 
@@ -91,7 +92,10 @@ SPLIT = (
 first written there); meta-llama/llama3, llama/tokenizer.py."""
 RANKS_FILE = "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
 """The name under which tiktoken keeps the tokens of cl100k_base: sha1 of their address."""
-LLAMA_3_SIGNS = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+SIGNS: Mapping[Likeness, Sequence[str]] = {
+    "gpt-4": ("<|endoftext|>",),
+    "llama-3": ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+}
 LLAMA_3_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
     "{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
@@ -124,8 +128,38 @@ def write_model_folder(folder: Path, like: Likeness, ranks: Mapping[bytes, int])
     BOS and the turns of Llama 3, whose own tokens are these and 28,000 more. A pair is merged where both together are a
     token, the lowest rank first, which is tiktoken's rule. Returns the folder.
     """
+    signs = SIGNS[like]
+    first = max(ranks.values()) + 1
+    kind = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    turns = {"bos_token": signs[0], "eos_token": signs[-1], "chat_template": LLAMA_3_TEMPLATE}
+    rest = turns if like == "llama-3" else {"eos_token": signs[0]}
+    config = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": first + len(signs),
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 1 << 18,
+        "eos_token_id": first + len(signs) - 1,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in (
+        ("tokenizer.json", _tokenizer(like, ranks)),
+        ("tokenizer_config.json", {**kind, **rest}),
+        ("config.json", config),
+    ):
+        (folder / name).write_text(json.dumps(content), "utf-8")
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    return folder
+
+
+def _tokenizer(like: Likeness, ranks: Mapping[bytes, int]) -> Mapping[str, Json]:
+    """The content of tokenizer.json."""
     names = {token: "".join(BYTES[byte] for byte in token) for token in ranks}
-    signs = LLAMA_3_SIGNS if like == "llama-3" else ("<|endoftext|>",)
+    signs = SIGNS[like]
     merges = [
         [names[token[:at]], names[token[at:]]]
         for token in sorted(ranks, key=lambda token: ranks[token])
@@ -138,7 +172,7 @@ def write_model_folder(folder: Path, like: Likeness, ranks: Mapping[bytes, int])
     text = {"Sequence": {"id": "A", "type_id": 0}}
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     split = {"type": "Split", "pattern": {"Regex": SPLIT}, "behavior": "Isolated", "invert": False}
-    made = {
+    return {
         "version": "1.0",
         "added_tokens": [{"id": first + i, "content": sign, **flags} for i, sign in enumerate(signs)],
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, level]},
@@ -158,27 +192,3 @@ def write_model_folder(folder: Path, like: Likeness, ranks: Mapping[bytes, int])
             "merges": merges,
         },
     }
-    kind = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    turns = {"bos_token": signs[0], "eos_token": signs[-1], "chat_template": LLAMA_3_TEMPLATE}
-    rest = turns if like == "llama-3" else {"eos_token": signs[0]}
-    config = {
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
-        "vocab_size": first + len(signs),
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 1 << 18,
-        "eos_token_id": first + len(signs) - 1,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in (
-        ("tokenizer.json", made),
-        ("tokenizer_config.json", {**kind, **rest}),
-        ("config.json", config),
-    ):
-        (folder / name).write_text(json.dumps(content), "utf-8")
-    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
-    return folder
