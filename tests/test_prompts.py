@@ -132,8 +132,8 @@ NOT_YET: Mapping[str, tuple[int, str]] = {
     "longbench": (49, "made-up records, which the authors' data.zip does not hold; real ones: see the plugin's tests"),
     "longbench_v2": (36, "made-up records, which the pinned data file does not hold"),
     "longsafety": (77, "the documents are made up and not among the data at hand"),
-    "niah": (157, "the authors' run.py is not among the data at hand (see FOUND_UPSTREAM)"),
-    "ruler": (39, "the authors' templates are not among the data at hand (see FOUND_UPSTREAM)"),
+    "niah": (157, "the authors' run.py is not among the data at hand"),
+    "ruler": (39, "the authors' templates are not among the data at hand; of qa, the questions were made up"),
 }
 """Digests that cannot be produced from the data at hand, by file: how many at most, and why. To be shrunk, never grown;
 `longsafety_judges` is no prompt for the evaluated model."""
@@ -141,11 +141,9 @@ NOT_YET: Mapping[str, tuple[int, str]] = {
 FOUND_UPSTREAM: Mapping[str, tuple[int, str]] = {
     "babilong": (0, ""),
     "leval_2000k": (0, ""),
-    "niah": (0, ""),
-    "ruler": (8, "qa: the questions were made up for the digests and are not kept"),
 }
-"""What is left of those where `LOOM_UPSTREAM` names a folder with the authors' checkouts (babilong/, leval/, niah/,
-ruler/) and a cache of tiktoken is at hand: how many at most, and why."""
+"""What is left of those where `LOOM_UPSTREAM` names a folder with the authors' checkouts (babilong/, leval/): how many
+at most, and why."""
 
 
 def laid_out(name: str, shared: Path, mirror: Path) -> Path:
