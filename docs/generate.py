@@ -1,12 +1,14 @@
-"""Writes docs/reference.md from the code (hooks, specs, commands with their help, options of this repository's plugins)
-docs/reproduced.md from the recomputed tables beside the benchmarks, and what the README says of certificates.
+"""Writes docs/reference.md from the code (interface, hooks, specs, commands with their help, options of this
+repository's plugins), api.txt from its signatures, docs/reproduced.md from the recomputed tables beside the benchmarks,
+and what the README says of certificates.
 
-Run `python docs/generate.py` after a change; a test compares the files with what this program would write. Only plugins
-of this repository are described, whatever else is installed. Knows plugins by their specs.
+Run `python docs/generate.py` after a change; a test runs it with --check. Only plugins of this repository are
+described, whatever else is installed. Knows plugins by their specs.
 """
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import re
@@ -14,17 +16,19 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import click
+from loom_kit.signatures import dump, offered
+from loom_parity import certificate, published_cells as tables
 
-from loom_core import certificate, errors, hookspecs, specs
-from loom_core import reproduced as tables
-from loom_core.cli import COMMANDS, cli
-from loom_core.options import NoOptions, describe
-from loom_core.plugins import Catalog, Found, installed
+from loom_core.api import Catalog, Found, NoOptions, installed
+from loom_core.cli import cli
+from loom_core.cli.commands import own_commands as core_commands
+from loom_core.contract import errors, hookspecs, specs
+from loom_core.contract.options import describe
+from loom_core.registry.commands import installed_commands
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference.md"
@@ -32,6 +36,11 @@ README = ROOT / "README.md"
 PARITY = "authors' program: "
 """Begins what the README says of a certificate."""
 REPRODUCED = ROOT / "docs" / "reproduced.md"
+SIGNATURES = ROOT / "api.txt"
+INTERFACE = ("loom_core.api", *(f"loom_core.api.{part}" for part in ("records", "serving", "templates", "doubles")))
+"""What plugins import of core."""
+BASES = ("loom_rag", "loom_bench_files", "loom_kv", "loom_parity", "loom_kit")
+"""Whose top level plugins import too."""
 WIDTH = 100
 
 HEAD = """# Reference
@@ -47,13 +56,22 @@ tables whose outputs are public there. Written by `python docs/generate.py` from
 benchmark, which `loom reproduced BENCH --upstream FOLDER --write` makes; a test fails when it is stale. Outcomes:
 `equal`, rounded to the digits printed; `cut`, equal where the further digits were cut off; `other`, explained below the
 table; `no outputs`, not recomputed, for the raw outputs are not there.
+
+Not here: the repositories of LongBench and its second version, Counting-Stars, LongSafety and longctx_bench (passkey)
+hold no raw outputs; NIAH's are the marks of a judge model (with Claude 2.1's answers, without GPT-4's), which no rule
+gives anew; L-Eval's answers for ROUGE and F1 are public, and the figures printed of them were not at hand.
 """
 
 
 def reference() -> str:
     """The whole file as it should be."""
-    parts = [HEAD, *_hooks(), *_specs(), *_commands(), *_exit_codes(), *_installed()]
+    parts = [HEAD, *_interface(), *_hooks(), *_specs(), *_commands(), *_exit_codes(), *_installed()]
     return "\n".join(part.rstrip() + "\n" for part in parts)
+
+
+def signatures() -> str:
+    """The signatures of everything that plugins may import: a change of it is a change of the public interface."""
+    return "\n".join(line.rstrip() for line in dump([*INTERFACE, *BASES])).rstrip() + "\n"
 
 
 def reproduced() -> str:
@@ -80,9 +98,21 @@ def _after_first_cells(said: str, found: re.Match[str]) -> str:
     return f"{found[1]}{said}"
 
 
+def _interface() -> Iterator[str]:
+    yield "## The interface"
+    yield (
+        "What plugins import, where each name lives, and the first sentence said of it there. All signatures are in "
+        "`api.txt` of the repository."
+    )
+    for package in (*INTERFACE, *BASES):
+        yield f"### `{package}`"
+        rows: list[tuple[str, ...]] = [(f"`{item.name}`", item.summary, f"`{item.home}`") for item in offered(package)]
+        yield _table(("name", "meaning", "home"), rows)
+
+
 def _hooks() -> Iterator[str]:
     yield "## Hooks"
-    yield "A plugin implements them with `loom_core.hookspecs.hookimpl`; each may be left out."
+    yield "A plugin implements them with `loom_core.contract.hookspecs.hookimpl`; each may be left out."
     for name, hook in inspect.getmembers(hookspecs, inspect.isfunction):
         if name.startswith("loom_"):
             yield f"### `{name}`"
@@ -92,7 +122,7 @@ def _hooks() -> Iterator[str]:
 
 def _signature(function: Any) -> str:
     text = str(inspect.signature(function))
-    return re.sub(r"'([^']*)'", r"\1", text).replace("loom_core.types.", "")
+    return re.sub(r"'([^']*)'", r"\1", text).replace("loom_core.contract.types.", "")
 
 
 def _prose(text: str | None) -> str:
@@ -101,7 +131,7 @@ def _prose(text: str | None) -> str:
 
 def _specs() -> Iterator[str]:
     yield "## Specs"
-    yield "What the hooks return: frozen dataclasses of `loom_core.specs`. A field without a default is required."
+    yield "What the hooks return: frozen dataclasses of `loom_core.api`. A field without a default is required."
     for kind in (
         specs.BenchmarkSpec,
         specs.ServerSpec,
@@ -131,17 +161,20 @@ def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def _commands() -> Iterator[str]:
     yield "## Commands"
     root = click.Context(cli, info_name="loom", terminal_width=WIDTH, max_content_width=WIDTH)
-    for name in (*COMMANDS, *_plugin_commands()):
+    for name in own_commands():
         command = cli.get_command(root, name)
         if command is not None:
             yield from _command(command, f"loom {name}", root)
 
 
-def _plugin_commands() -> list[str]:
-    """The commands that plugins of this repository add."""
+def own_commands() -> list[str]:
+    """The commands of this repository's distributions, as `loom --help` lists them."""
     own = own_distributions()
-    points = entry_points(group="loom.commands")
-    return sorted(point.name for point in points if point.dist is not None and point.dist.name in own)
+    return [
+        name
+        for name, command in installed_commands(core_commands(), lambda name, why: None).items()
+        if command.distribution in own
+    ]
 
 
 def _command(command: click.Command, name: str, parent: click.Context) -> Iterator[str]:
@@ -238,8 +271,27 @@ def _range(row: dict[str, Any]) -> str:
     return f"{'…' if low is None else f'{low:g}'} to {'…' if high is None else f'{high:g}'}"
 
 
-if __name__ == "__main__":
-    for path, text in ((REFERENCE, reference()), (REPRODUCED, reproduced()), (README, readme())):
-        changed = not path.exists() or path.read_text("utf-8") != text
+def main() -> int:
+    """Write the files; with --check only print how they differ. Exit code 1 when something differed under --check."""
+    check = "--check" in sys.argv[1:]
+    differ = False
+    for path, text in (
+        (REFERENCE, reference()),
+        (SIGNATURES, signatures()),
+        (REPRODUCED, reproduced()),
+        (README, readme()),
+    ):
+        old = path.read_text("utf-8") if path.exists() else ""
+        differ |= old != text
+        if check:
+            sys.stdout.writelines(
+                difflib.unified_diff(old.splitlines(True), text.splitlines(True), path.name, "as generated")
+            )
+            continue
         path.write_text(text, "utf-8")
-        print(f"{path.name}: {'written' if changed else 'unchanged'}", file=sys.stderr)
+        print(f"{path.name}: {'written' if old != text else 'unchanged'}", file=sys.stderr)
+    return int(check and differ)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,14 +7,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from loom_core.answering import failure
-from loom_core.contracts import ModelCard, Session, Tokenizer
-from loom_core.hookspecs import hookimpl
-from loom_core.keys import digest
-from loom_core.options import build, option
-from loom_core.plugins import installed
-from loom_core.specs import ServerSpec
-from loom_core.types import Arm, Request, Response
+from loom_core.contract.hookspecs import hookimpl
+from loom_core.contract.keys import digest
+from loom_core.contract.options import build, option
+from loom_core.contract.protocols import ModelCard, Session, Tokenizer
+from loom_core.contract.specs import ServerSpec
+from loom_core.contract.types import Arm, Request, Response
+from loom_core.registry.plugins import installed
+from loom_core.serving.answering import failure
 
 CAPABILITY = "given_answers"
 """What marks a server whose answers loom did not make."""

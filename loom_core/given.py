@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loom_core import pipeline, report
-from loom_core.config import RunConfig
-from loom_core.contracts import AnswerReader, GivenAnswer
-from loom_core.errors import DataError, UsageError
-from loom_core.keys import call_key, plain
-from loom_core.plugins import Catalog, resolve
-from loom_core.score import score_run
-from loom_core.selection import Chosen, Selection, select
-from loom_core.store import Responses, RunFolder, read_json
-from loom_core.types import Job, Json, Response, Sample, Task, Timing
-from loom_core.writing import Appender, set_torn_tail_aside, write_json
+from loom_core import pipeline
+from loom_core.contract.errors import DataError, UsageError
+from loom_core.contract.keys import call_key, plain
+from loom_core.contract.protocols import AnswerReader, GivenAnswer
+from loom_core.contract.types import Job, Json, Response, Sample, Task, Timing
+from loom_core.registry.plugins import Catalog, resolve
+from loom_core.run.config import RunConfig
+from loom_core.run.reporting import reporter
+from loom_core.run.selection import Chosen, Selection, select
+from loom_core.run.store import Responses, RunFolder, read_json
+from loom_core.run.writing import Appender, set_torn_tail_aside, write_json
+from loom_core.score.scoring import score_run
 
 SHOWN = 5
 """Unknown answers that are named; all are counted."""
@@ -75,7 +76,7 @@ def take(
         taken = _record(folder, found)
         _tell(folder, taken, answers.name)
         score_run(folder, selection, note=note)
-        taken.report = report.write(folder)
+        taken.report = reporter(catalog).write(folder)
     return taken
 
 

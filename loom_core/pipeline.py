@@ -9,33 +9,34 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from loom_core import identity, report
-from loom_core import manifest as manifests
-from loom_core.absent import refused
-from loom_core.config import RunConfig, difference
-from loom_core.data import DataDir
-from loom_core.errors import RunError, nearest
-from loom_core.keys import digest, plain
-from loom_core.placement import check, place
-from loom_core.plan import make_plan
-from loom_core.plugins import Catalog
-from loom_core.runner import Outcome, Progress, Runner
-from loom_core.score import score_run
-from loom_core.selection import Selection, select
-from loom_core.store import RunFolder, read_json
-from loom_core.supply import supply
-from loom_core.trust import require
-from loom_core.types import Json
-from loom_core.writing import set_torn_tail_aside, write_json
+from loom_core.contract.errors import RunError, nearest
+from loom_core.contract.keys import digest, plain
+from loom_core.contract.types import Json
+from loom_core.data.access import DataDir
+from loom_core.registry.plugins import Catalog
+from loom_core.run import identity, manifest as manifests
+from loom_core.run.absent import refusals, refused_arm
+from loom_core.run.config import RunConfig, difference
+from loom_core.run.executors import Executor
+from loom_core.run.job_source import job_source
+from loom_core.run.placement import check, place
+from loom_core.run.plan import make_plan
+from loom_core.run.reporting import reporter
+from loom_core.run.runner import Outcome, Progress, Runner
+from loom_core.run.selection import Selection, select
+from loom_core.run.store import RunFolder, read_json
+from loom_core.run.trust import require
+from loom_core.run.writing import set_torn_tail_aside, write_json
+from loom_core.score.scoring import score_run
 
 RUNS = Path("runs")
 
 
 @dataclass
 class Result:
-    """What a run came to. report is None where nothing could be scored."""
+    """What a run came to. report: what the installed run report wrote (`run.reporting`)."""
 
     folder: RunFolder
     outcome: Outcome
@@ -43,19 +44,52 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0 when every planned job ended and no task was refused, else 3."""
+        """0 when every planned job ended and no task or arm was refused, else 3."""
         return 0 if self.outcome.complete and not self.refused else 3
 
     @property
     def refused(self) -> list[str]:
-        """The tasks that were refused, each with its reason."""
-        return [f"{task['name']}: {task['unavailable']}" for task in refused(self.report.get("tasks", ()))]
+        """The arms and tasks that were refused, each with its reason."""
+        return refusals(self.report)
+
+
+class Outcomes(Protocol):
+    """What one run or several together came to, as `loom run` tells it."""
+
+    folder: RunFolder
+    outcome: Outcome
+    report: dict[str, Json]
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every planned job ended and no task or arm was refused, else 3."""
+
+    @property
+    def refused(self) -> list[str]:
+        """The arms and tasks that were refused, each with its reason."""
+
+
+class RunFile(Protocol):
+    """A TOML file that asks for more than one run (hook `loom_run_file`)."""
+
+    @property
+    def systems(self) -> Mapping[str, RunConfig]:
+        """The runs by name, in the order of the file."""
+
+    def check(self, catalog: Catalog) -> None:
+        """Raises UsageError where it cannot be meant."""
+
+    def run(self, catalog: Catalog, command: list[str], progress: Progress) -> Outcomes:
+        """Run all of it, up to one report."""
 
 
 def run(config: RunConfig, catalog: Catalog, command: list[str], progress: Progress) -> Result:
     """Start or continue the run that this config asks for, up to its report."""
     selection = select(config, catalog)
     placement = place(config)
+    executor: Executor = catalog.make(catalog.executors.get(config.executor))
+    executor.check(placement)
+    report = reporter(catalog)
     environment = check(selection, placement)
     folder = RunFolder(Path(config.out)) if config.out else default_folder(selection, progress.note)
     with folder.writing():
@@ -63,8 +97,8 @@ def run(config: RunConfig, catalog: Catalog, command: list[str], progress: Progr
         if torn := set_torn_tail_aside(folder.responses):
             progress.note(f"a torn last line of {torn} bytes was set aside; its question is asked again")
         catalog.observe("loom_run_started", folder=folder.path, manifest=read_json(folder.manifest))
-        jobs = supply(folder, selection, progress.note)
-        outcome = Runner(folder, selection, plan["model"]["digest"], progress, jobs, placement).run()
+        jobs = job_source(folder, selection, progress.note)
+        outcome = Runner(folder, selection, plan["model"]["digest"], progress, jobs, placement, executor).run()
         _remember(folder, outcome, environment)
         score_run(folder, selection, note=progress.note)
         result = Result(folder, outcome, report.write(folder))
@@ -190,4 +224,6 @@ def _remember(folder: RunFolder, outcome: Outcome, environment: dict[str, Json] 
     if environment is not None:
         record["environments"] = [*record.get("environments", []), environment]
     record["events"] = [*record.get("events", []), *outcome.events]
+    rows = [refused_arm(name, error) for name, error in outcome.refused.items()]
+    record["refused_arms"] = manifests.redacted(rows, manifests.secrets())
     write_json(folder.manifest, record)

@@ -71,12 +71,12 @@ def cpu_seconds() -> float:
 def measured_run(n: int, out: Path, url: str, concurrency: int, stream: bool) -> dict[str, Any]:
     """One run in this process. The clock starts when the worker is ready, the CPU's with the worker's start."""
     from loom_core import pipeline
+    from loom_core.api import installed
     from loom_core.cli.progress import Quiet
-    from loom_core.config import RunConfig
-    from loom_core.plugins import installed
-    from loom_core.runner import Runner
-    from loom_core.selection import select
-    from loom_core.store import RunFolder
+    from loom_core.run.config import RunConfig
+    from loom_core.run.runner import Runner
+    from loom_core.run.selection import select
+    from loom_core.run.store import RunFolder
 
     config = RunConfig().merged(
         {

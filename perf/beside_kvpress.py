@@ -127,8 +127,7 @@ def rounds(arguments: argparse.Namespace) -> tuple[list[Any], list[Any], str]:
     """What both sides measured, round by round, taking turns; and kvpress's versions."""
     from loom_server_hf.engine import Engine
 
-    from loom_core.names import parse_arms
-    from loom_core.plugins import installed
+    from loom_core.api import installed, parse_arms
 
     measuring, methods = script("engine"), script("methods")
     engine = Engine(

@@ -20,11 +20,8 @@ from typing import Any
 
 from loom_accel_llmlingua.toy import make_classifier
 
-from loom_core import readers
-from loom_core.options import build
-from loom_core.plugins import installed
-from loom_core.prompt import segment
-from loom_core.types import Prompt
+from loom_core.api import Prompt, build, installed, segment
+from loom_core.api.serving import readers
 
 SENTENCE = "On day {} nothing of note happened in the harbour town; the baker sold {} loaves before noon.\n"
 

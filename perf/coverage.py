@@ -18,11 +18,11 @@ from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from loom_report import cells, weighting
+from loom_report.statistics import quantiles, stats, strata
+from loom_report.statistics.strata import Weighed
 from scipy.special import betainc  # type: ignore[import-untyped]
 from scipy.stats import binom  # type: ignore[import-untyped]
-
-from loom_core import cells, quantiles, stats, strata, weighting
-from loom_core.strata import Weighed
 
 DRAWS = 2000
 CHECKED = 5

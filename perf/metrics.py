@@ -26,7 +26,7 @@ from typing import Any
 
 from loom_metric_text.gold import opened
 
-from loom_core.types import Prompt, Sample
+from loom_core.api import Prompt, Sample
 
 _VOCABULARY = "the report found that agency spent five million dollars on training and recommends better oversight"
 WORDS = _VOCABULARY.split()

@@ -26,11 +26,13 @@ MEBIBYTE = 1 << 20
 
 def measured_run(n: int, out: Path) -> dict[str, Any]:
     """One run in this process, its stages timed apart. Called in a process of its own: peak memory cannot be reset."""
-    from loom_core import pipeline, report
+    from loom_report import files as report
+
+    from loom_core import pipeline
+    from loom_core.api import installed
     from loom_core.cli.progress import Quiet
-    from loom_core.config import RunConfig
-    from loom_core.plugins import installed
-    from loom_core.runner import Runner
+    from loom_core.run.config import RunConfig
+    from loom_core.run.runner import Runner
 
     stages: dict[str, float] = {}
     peaks: dict[str, float] = {}

@@ -21,11 +21,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from loom_core.chunking import chunks, token_starts
-from loom_core.options import build
-from loom_core.plugins import installed
-from loom_core.prompt import segment
-from loom_core.types import Prompt
+from loom_rag.chunking import chunks, token_starts
+
+from loom_core.api import Prompt, build, installed, segment
 
 WORDS = 20_000
 

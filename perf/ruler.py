@@ -9,7 +9,7 @@ columns.
 
 Run `python perf/ruler.py --variant official --data-dir MIRROR` for the authors' thirteen tasks under three kinds of
 tokenizer: the embedded model's, cl100k_base (GPT-4) and cl100k_base with the turns of Llama 3 (these two where a cache
-of tiktoken is at hand, see `loom_core.testing.tokenizers`). For each task: whether it is refused, the least, mean and
+of tiktoken is at hand, see `loom_kit.tokenizers`). For each task: whether it is refused, the least, mean and
 greatest number of tokens of prompt and answer, which must be at most the length, and for cwe how many entries of its
 lists are no word of wonderwords.
 """
@@ -28,16 +28,12 @@ from pathlib import Path
 from typing import Any
 
 from loom_bench_ruler.words import wonderwords_book
+from loom_kit.tokenizers import Likeness, cl100k_ranks, write_model_folder
 
-from loom_core.config import RunConfig
-from loom_core.contracts import Tokenizer
-from loom_core.data import DataDir
-from loom_core.errors import LoomError
-from loom_core.plugins import installed
-from loom_core.render import render
-from loom_core.selection import Chosen, described, select
-from loom_core.testing.tokenizers import Likeness, cl100k_ranks, write_model_folder
-from loom_core.types import Sample, Task
+from loom_core.api import DataDir, LoomError, Sample, Task, Tokenizer, installed
+from loom_core.api.serving import render
+from loom_core.run.config import RunConfig
+from loom_core.run.selection import Chosen, described, select
 
 GOAL_MILLISECONDS = 20.0
 

@@ -21,11 +21,8 @@ import torch
 from loom_server_hf.engine import Engine
 from loom_server_hf.session import HFSession
 
-from loom_core.contracts import ModelCard
-from loom_core.names import parse_arms
-from loom_core.plugins import installed
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.types import Arm, Generation, Prompt, Request, Segment
+from loom_core.api import Arm, Generation, ModelCard, Prompt, Request, Segment, installed, parse_arms
+from loom_core.api.doubles import ToyTokenizer
 
 
 def engine_script() -> Any:

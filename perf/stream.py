@@ -25,11 +25,11 @@ MEBIBYTE = 1 << 20
 def made_run(path: Path, n: int, gigabytes: float) -> int:
     """A run of `n` passkey samples on the double server, its answers lengthened; returns the bytes of its responses."""
     from loom_core import pipeline
+    from loom_core.api import installed
     from loom_core.cli.progress import Quiet
-    from loom_core.config import RunConfig
-    from loom_core.plugins import installed
-    from loom_core.store import RunFolder
-    from loom_core.writing import to_line
+    from loom_core.run.config import RunConfig
+    from loom_core.run.store import RunFolder
+    from loom_core.run.writing import to_line
 
     config = RunConfig().merged(
         {"benchmarks": [f"passkey@words=32,depths=100,repeats={n // 100}"], "model": "toy", "out": str(path)}, "perf"
@@ -51,12 +51,13 @@ def made_run(path: Path, n: int, gigabytes: float) -> int:
 
 def measured(path: Path) -> dict[str, Any]:
     """Score and report in this process, peak memory after each; with what the same took in imports before."""
-    from loom_core import report
+    from loom_report import files as report
+
+    from loom_core.api import installed
     from loom_core.pipeline import stored_config
-    from loom_core.plugins import installed
-    from loom_core.score import score_run
-    from loom_core.selection import select
-    from loom_core.store import RunFolder
+    from loom_core.run.selection import select
+    from loom_core.run.store import RunFolder
+    from loom_core.score.scoring import score_run
 
     folder = RunFolder(path)
     selection = select(stored_config(folder), installed())

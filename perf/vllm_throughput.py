@@ -22,9 +22,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from loom_core.engines import EngineModelOptions
-from loom_core.plugins import installed
-from loom_core.types import Arm, Generation, Prompt, Request
+from loom_core.api import Arm, Generation, Prompt, Request, installed
+from loom_core.api.serving import EngineModelOptions
 
 DENSE = Arm(name="dense")
 BLOCK = 128

@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from loom_core.config import RunConfig
-from loom_core.errors import UsageError
-from loom_core.names import parse_arms
+from loom_core.api import UsageError, installed, parse_arms
 from loom_core.pipeline import open_data
-from loom_core.plan import make_plan
-from loom_core.plugins import installed
-from loom_core.selection import select
+from loom_core.run.config import RunConfig
+from loom_core.run.plan import make_plan
+from loom_core.run.selection import select
 
 MANY = "{" + ",".join(map(str, range(1, 1200))) + "}"
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from loom_core.agenda import Agenda, Bundle
-from loom_core.types import Job
+from loom_core.api import Job
+from loom_core.run.agenda import Agenda, Bundle
 
 
 def made(rows: list[tuple[int, int, int]]) -> list[Job]:

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from loom_core import border
-from loom_core.errors import PluginError
-from loom_core.keys import plain
-from loom_core.types import KVUse, Response, Scored, Timing
+from loom_core.api import KVUse, PluginError, Response, Scored, Timing
+from loom_core.contract import border
+from loom_core.contract.keys import plain
 
 numpy = pytest.importorskip("numpy")
 

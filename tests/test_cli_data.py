@@ -12,13 +12,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 import loom_core.cli.data as command
-from loom_core.contracts import BenchmarkBase
-from loom_core.errors import UsageError
-from loom_core.hookspecs import hookimpl
-from loom_core.options import option
-from loom_core.plugins import Catalog
-from loom_core.specs import BenchmarkSpec
-from loom_core.types import DataSource, Generation, Task
+from loom_core.api import (
+    BenchmarkBase,
+    BenchmarkSpec,
+    Catalog,
+    DataSource,
+    Generation,
+    Task,
+    UsageError,
+    hookimpl,
+    option,
+)
 
 FILES = {
     name: DataSource(

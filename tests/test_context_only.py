@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from loom_report.render.budgets import budgets
 
-from loom_core.prompt import segment, unfit_for_context_only
-from loom_core.report.budgets import budgets
-from loom_core.types import Prompt, SegmentKind
+from loom_core.api import Prompt, SegmentKind, segment
+from loom_core.contract.prompt import unfit_for_context_only
 
 
 @pytest.mark.parametrize(

@@ -9,19 +9,26 @@ from typing import Any
 
 import pytest
 
-from loom_core.config import RunConfig
-from loom_core.contracts import MOST_CALLS, ModelCard
-from loom_core.conversation import Conversations, response_from
-from loom_core.data import DataDir
-from loom_core.keys import plain
-from loom_core.names import parse_arms
-from loom_core.plan import skipped
-from loom_core.plugins import Catalog
-from loom_core.score import answers_of
-from loom_core.selection import Selection, select
-from loom_core.testing.doubles import DoubleSession
-from loom_core.testing.plugin import DoubleOptions
-from loom_core.types import Arm, Request, Response, Sample, Truncation
+from loom_core.api import (
+    MOST_CALLS,
+    Arm,
+    Catalog,
+    DataDir,
+    ModelCard,
+    Request,
+    Response,
+    Sample,
+    Truncation,
+    parse_arms,
+)
+from loom_core.contract.keys import plain
+from loom_core.doubles.plugin import DoubleOptions
+from loom_core.doubles.server import DoubleSession
+from loom_core.run.config import RunConfig
+from loom_core.run.conversation import Conversations, response_from
+from loom_core.run.plan import skipped
+from loom_core.run.selection import Selection, select
+from loom_core.score.scoring import answers_of
 
 Record = dict[str, Any]
 

@@ -10,14 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
+from loom_kit.upstream import git_blob, pinned, put, sha256
 
-from loom_core.data import DataDir, Unavailable
-from loom_core.digests import LFS
-from loom_core.errors import DataError, LoomError
-from loom_core.testing.upstream import git_blob, pinned, put, sha256
-from loom_core.types import DataSource
+from loom_core.api import DataDir, DataError, DataSource, LoomError, Unavailable
+from loom_core.data.digests import LFS
 
 CONTENT = "first line\r\nsecond – línea\n".encode()
 MEMBER = "data.zip#data/x.jsonl"

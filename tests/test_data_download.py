@@ -11,11 +11,9 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from loom_kit.upstream import Upstream, pinned, put, send, serving, sha256
 
-from loom_core.data import DataDir, Unavailable
-from loom_core.errors import DataError
-from loom_core.testing.upstream import Upstream, pinned, put, send, serving, sha256
-from loom_core.types import DataSource
+from loom_core.api import DataDir, DataError, DataSource, Unavailable
 
 CONTENT = "first line\r\nsecond – línea\n".encode()
 URL = "/owner/repo/abc123/dir/file.txt"

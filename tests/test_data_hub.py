@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loom_kit.upstream import COMMIT, Upstream, git_blob, pinned, put, send, serving, sha256
 
-from loom_core.data import DataDir, Unavailable
-from loom_core.errors import DataError
-from loom_core.testing.upstream import COMMIT, Upstream, git_blob, pinned, put, send, serving, sha256
-from loom_core.types import DataSource
+from loom_core.api import DataDir, DataError, DataSource, Unavailable
 
 CONTENT = b'{"input": "x"}\n'
 URL = "/datasets/o/d/resolve/r1/x.json"

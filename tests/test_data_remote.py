@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from loom_kit.upstream import Upstream, git_blob, pinned, send, serving
 
 import loom_core.cli.data as command
-from loom_core.download import Http
-from loom_core.remote import Answer, ask
-from loom_core.testing.upstream import Upstream, git_blob, pinned, send, serving
-from loom_core.types import DataSource
+from loom_core.api import DataSource
+from loom_core.data.download import Http
+from loom_core.data.remote import Answer, ask
 
 CONTENT = b"first line and a second\n" * 20
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from loom_core.defusing import defused, restored
+from loom_core.api import defused
+from loom_core.score.defusing import restored
 
 KEYS, HEADINGS = ("clarity",), ("Judgment", "Environment Summary")
 PIECES = st.lists(

@@ -7,15 +7,13 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
+from loom_report.evidence_losses import cause, evidence
+from loom_report.ledger import Answer, Call, EvidenceLeft, Question, RewritingCost
 
-from loom_core.evidence import Kept, Trail, kept_ends
-from loom_core.ledger import Answer, Call, EvidenceLeft, Question, RewritingCost
-from loom_core.losses import cause, evidence
-from loom_core.prompt import segment
-from loom_core.rewriting import evidence_left, rewrite
-from loom_core.types import Evidence, Prompt, Sample
+from loom_core.api import Evidence, Kept, Prompt, Sample, segment
+from loom_core.contract.evidence import Trail, kept_ends
+from loom_core.prompting.rewriting import evidence_left, rewrite
 
 CONTEXT = "".join(chr(0x4E00 + i) for i in range(60))
 """Sixty different characters: where each of them went can be read off a text."""

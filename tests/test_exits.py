@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loom_report.render import markdown, tables
 
 from loom_core.cli import exits
-from loom_core.foreign import escaped, visible
-from loom_core.report import markdown, tables
+from loom_core.contract.foreign import escaped, visible
 
 HOSTILE = "\x1b]52;c;aGk=\x07\x1b[8mgone\x9b2J\u202eend"
 SAFE = "⟨U+001B⟩]52;c;aGk=⟨U+0007⟩⟨U+001B⟩[8mgone⟨U+009B⟩2J⟨U+202E⟩end"

@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("loom_server_hf")
 loom_model_tiny = pytest.importorskip("loom_model_tiny")
 
-from loom_core.render import render  # noqa: E402
-from loom_core.store import RunFolder  # noqa: E402
+from loom_core.api.serving import render  # noqa: E402
+from loom_core.run.store import RunFolder  # noqa: E402
 
 SEEDS = (0, 1, 2, 3, 4)
 BUDGET, SINKS = 256, 4
@@ -59,7 +59,8 @@ def scores_by_place(folder: RunFolder, tokenizer: Any) -> dict[tuple[str, str], 
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_first_run_shows_what_each_arm_does(loom: Any, tokenizer: Any, seed: int) -> None:
+def test_first_run_shows_what_each_arm_does(loom: Any, tokenizer: Any, seed: int, of_the_day: Any) -> None:
+    of_the_day(seed, SEEDS, 1)
     done = loom("run", "--seed", seed, "--offline", seconds=600)
     [path] = (loom.cwd / "runs").iterdir()
     found = scores_by_place(RunFolder(path), tokenizer)

@@ -10,9 +10,9 @@ from typing import Any
 
 import json_repair
 import pytest
+from loom_kit.gold import agrees, score_gold_row
 
-from loom_core.plugins import installed
-from loom_core.testing.gold import agrees, score_gold_row
+from loom_core.api import installed
 
 SHARED = Path(os.environ.get("LOOM_SHARED") or Path(__file__).resolve().parents[2] / "shared")
 FOLDER = SHARED / "gold-examples"

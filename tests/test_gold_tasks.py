@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from loom_kit import score_gold_row
 
-from loom_core.errors import UsageError
-from loom_core.testing import score_gold_row
+from loom_core.api import UsageError
 
 STARS = list(range(1, 33))
 CLASSES = ["Food", "Date", "City"]

@@ -9,13 +9,25 @@ from typing import Any
 
 import pytest
 
-from loom_core.contracts import BenchmarkBase, Line, ModelCard
-from loom_core.errors import LoomError, PluginError, UsageError
-from loom_core.guard import Accident, each, guarded
-from loom_core.hosted import HostedBenchmark, HostedServer
-from loom_core.plugins import Catalog
-from loom_core.prompt import segment
-from loom_core.types import Evidence, Generation, Prompt, Sample, Segment, Task, Turn
+from loom_core.api import (
+    BenchmarkBase,
+    Catalog,
+    Evidence,
+    Generation,
+    Line,
+    LoomError,
+    ModelCard,
+    PluginError,
+    Prompt,
+    Sample,
+    Segment,
+    Task,
+    Turn,
+    UsageError,
+    segment,
+)
+from loom_core.contract.guard import Accident, each, guarded
+from loom_core.registry.hosted import HostedBenchmark, HostedServer
 
 
 class Odd(BaseException):
@@ -268,7 +280,7 @@ def test_what_is_right_passes_as_it_is() -> None:
 def test_hooks_that_raise_break_their_plugin_and_observers_stop_nobody(
     error: BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from loom_core.hookspecs import hookimpl
+    from loom_core.api import hookimpl
 
     class Plugin:
         @hookimpl

@@ -6,11 +6,9 @@ from dataclasses import fields
 
 import pytest
 
-from loom_core.errors import LoomError
-from loom_core.judges import ReplyOptions, parse_judge, recorded_replies
-from loom_core.options import assignments
-from loom_core.plugins import installed
-from loom_core.types import Generation
+from loom_core.api import Generation, LoomError, installed
+from loom_core.contract.options import assignments
+from loom_core.run.judges import ReplyOptions, parse_judge, recorded_replies
 
 
 def test_limits() -> None:

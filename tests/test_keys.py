@@ -11,12 +11,10 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from loom_core.keys import call_key, canonical, digest, job_key, plain, prompt_digest, seed_of
-from loom_core.prompt import segment
-from loom_core.types import Budget, Generation, Prompt
+from loom_core.api import Budget, Generation, Prompt, canonical, digest, seed_of, segment
+from loom_core.contract.keys import call_key, job_key, plain, prompt_digest
 
 texts = st.text(st.characters(exclude_categories=()), max_size=12)
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts
@@ -69,7 +67,7 @@ def test_records_sets_and_tuples_become_plain() -> None:
 
 def test_another_process_with_another_hash_seed_gives_the_same_key() -> None:
     code = (
-        "from loom_core.keys import digest; from loom_core.types import Generation;"
+        "from loom_core.contract.keys import digest; from loom_core.contract.types import Generation;"
         "print(digest({'b': {'x', 'y', 'z'}, 'a': Generation(max_tokens=3, stop=('\\n',)), 'c': 0.1}))"
     )
     found = {

@@ -150,8 +150,13 @@ def kill(process: int) -> None:
         return
 
 
+WITH_A_MODEL = [param.values[0] for param in CASES if param.values[0].needs]
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_a_killed_run_equals_an_undisturbed_one(loom: Any, case: Case) -> None:
+def test_a_killed_run_equals_an_undisturbed_one(loom: Any, case: Case, of_the_day: Any) -> None:
+    if case in WITH_A_MODEL:
+        of_the_day(case, WITH_A_MODEL)
     for module in case.needs:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed")

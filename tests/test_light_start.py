@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from loom_core.plugins import installed
+from loom_core.api import installed
 
 HEAVY = ("torch", "numpy", "transformers", "datasets", "pandas", "scipy")
 CODE = """

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from loom_core.errors import DataError
-from loom_core.literals import Template, constants
+from loom_core.api import DataError
+from loom_core.api.records import Template, constants
 
 SOURCE = """
 import os

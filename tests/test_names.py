@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
-from loom_core.errors import UsageError
-from loom_core.names import arm_from_json, arm_identity, arm_to_json, parse_arms, parse_benchmark, refusal
-from loom_core.plugins import Catalog
+from loom_core.api import Catalog, UsageError, parse_arms
+from loom_core.registry.names import arm_from_json, arm_identity, arm_to_json, parse_benchmark, refusal
 
 
 def test_a_benchmark_with_options_and_tasks(catalog: Catalog) -> None:

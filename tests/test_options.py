@@ -6,24 +6,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from loom_core.errors import UsageError
-from loom_core.options import (
-    as_json,
-    assignments,
-    budget,
-    build,
-    describe,
-    grid,
-    identity,
-    number,
-    option,
-    show,
-    split,
-)
-from loom_core.types import Budget
+from loom_core.api import Budget, UsageError, build, number, option
+from loom_core.contract.options import as_json, assignments, budget, describe, grid, identity, show, split
 
 
 @dataclass(frozen=True)
@@ -146,7 +132,7 @@ def test_required_options_and_rules_between_options() -> None:
 
 
 def test_an_owner_without_options_says_so() -> None:
-    from loom_core.options import NoOptions
+    from loom_core.api import NoOptions
 
     with pytest.raises(UsageError) as caught:
         build(NoOptions, {"x": "1"}, owner="method plain")

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from loom_core.errors import UsageError
-from loom_core.ownprompt import MARK, OwnPrompt, filled, merged, pieces, read_templates
-from loom_core.prompt import segment
-from loom_core.types import Evidence, Prompt, Sample
+from loom_core.api import Evidence, Prompt, Sample, UsageError, segment
+from loom_core.api.templates import filled, merged, pieces
+from loom_core.prompting.ownprompt import MARK, OwnPrompt, read_templates
 
 TOY = ("--model", "toy")
 

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loom_kit.upstream import pinned, put
 
-from loom_core.data import DataDir
-from loom_core.errors import DataError
-from loom_core.records import Check, Record, listed, mapping, optional, read_records, text, whole
-from loom_core.testing.upstream import pinned, put
-from loom_core.types import DataSource
+from loom_core.api import DataDir, DataError, DataSource
+from loom_core.api.records import Check, Record, listed, mapping, optional, read_records, text, whole
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

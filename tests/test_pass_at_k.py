@@ -6,9 +6,8 @@ from itertools import combinations
 
 import pytest
 
-from loom_core.contracts import Graded
-from loom_core.tables import pass_at_k, pass_at_k_line
-from loom_core.types import Prompt, Sample, Scored
+from loom_core.api import Graded, Prompt, Sample, Scored, pass_at_k_line
+from loom_core.score.tables import pass_at_k
 
 
 @pytest.mark.parametrize(("n", "correct", "k"), [(5, 0, 2), (5, 2, 1), (5, 2, 3), (5, 2, 4), (6, 1, 3), (4, 4, 4)])

@@ -7,14 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
+from loom_kit.upstream import put, sha256
 
-from loom_core.data import DataDir, Unavailable, read_pins
-from loom_core.errors import DataError
-from loom_core.pins import BASES, Pin
-from loom_core.testing.upstream import put, sha256
-from loom_core.types import DataSource
+from loom_core.api import DataDir, DataError, DataSource, Unavailable, read_pins
+from loom_core.data.pins import BASES, Pin
 
 SHARED = Path(os.environ.get("LOOM_SHARED", Path(__file__).resolve().parents[1].parent / "shared"))
 

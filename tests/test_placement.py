@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from loom_core.api import UsageError, installed
 from loom_core.cli.progress import Quiet
-from loom_core.config import RunConfig
-from loom_core.errors import UsageError
 from loom_core.pipeline import run
-from loom_core.placement import Placement, check, interpreter, place
-from loom_core.plugins import installed
-from loom_core.selection import select
-from loom_core.store import read_json, read_lines
+from loom_core.run.config import RunConfig
+from loom_core.run.placement import Placement, check, interpreter, place
+from loom_core.run.selection import select
+from loom_core.run.store import read_json, read_lines
 
 
 def environment(folder: Path, *, loom: bool) -> Path:

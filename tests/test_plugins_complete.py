@@ -11,19 +11,23 @@ from typing import Any
 import click
 import pytest
 
+from loom_core.api import AugmentationSpec, BenchmarkSpec, Catalog, ModelSpec, ServerSpec, SuiteSpec, installed, resolve
 from loom_core.cli import cli
-from loom_core.plugins import Catalog, installed, resolve
-from loom_core.specs import AugmentationSpec, BenchmarkSpec, ModelSpec, ServerSpec, SuiteSpec
+from loom_core.cli.commands import own_commands
+from loom_core.registry.commands import installed_commands
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = sorted(path for path in (ROOT / "plugins").iterdir() if path.is_dir() and path.name.startswith("loom-"))
 KINDS = ("bench", "server", "accel", "metric", "model")
-RUN_COMMAND = "pip install -r requirements.txt && loom run"
+OWN = ("loom-report", "loom-lab", "loom-kit", "loom-parity", "loom-rag", "loom-kv")
+"""Distributions that are no plugin of one kind: parts of loom, and bases of plugins."""
+VENV = "python3 -m venv .venv && .venv/bin/"
+RUN_COMMAND = f"{VENV}pip install -r requirements.txt && .venv/bin/loom run"
 CAPABILITIES = frozenset(
     ("local_model", "token_ids", "prefix_cache", "logprobs", "stream", "device", "context_only", "given_answers")
 )
 """What servers may promise and augmentations may require. A new word is added here with the first that uses it."""
-TEST_COMMAND = "pip install -r requirements-dev.txt && pytest -n auto --dist loadfile"
+TEST_COMMAND = f"{VENV}pip install -r requirements-dev.txt && .venv/bin/pytest -n auto --dist loadfile"
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +54,17 @@ def ids(path: Path) -> str:
 def test_plugin_is_a_distribution_of_its_own(plugin: Path) -> None:
     table, module = toml(plugin), plugin.name.replace("-", "_")
     project = table["project"]
-    command = "loom.commands" in project["entry-points"]
-    assert command or re.fullmatch(rf"loom-({'|'.join(KINDS)})-[a-z0-9-]+", plugin.name)
+    assert plugin.name in OWN or re.fullmatch(rf"loom-({'|'.join(KINDS)})-[a-z0-9-]+", plugin.name)
     assert project["name"] == plugin.name
     assert project["license"] == "Apache-2.0"
     assert project["readme"] == "README.md"
     assert project["requires-python"] == ">=3.11"
     assert project["description"].endswith(".")
     assert any(re.match(r"loom-core\b", row) for row in project["dependencies"])
-    assert list(project["entry-points"]["loom.commands" if command else "loom"].values()) == [f"{module}.plugin"]
+    points = {group: list(named.values()) for group, named in project.get("entry-points", {}).items()}
+    expected = {"loom": [f"{module}.plugin"], "loom.commands": [f"{module}.commands"]}
+    assert points == {group: expected[group] for group in points}
+    assert points or plugin.name in OWN
     assert table["build-system"]["build-backend"] == "flit_core.buildapi"
     assert table["tool"]["flit"]["module"]["name"] == module
     assert (plugin / module / "__init__.py").is_file()
@@ -79,14 +85,24 @@ def test_test_files_have_unique_names() -> None:
     assert len(set(names)) == len(names)
 
 
+def broken(name: str, why: str) -> None:
+    """No command of this repository is broken."""
+    raise AssertionError(f"{name}: {why}")
+
+
 @pytest.mark.parametrize("plugin", PLUGINS, ids=ids)
 def test_plugin_registers_something_that_works(plugin: Path, catalog: Catalog) -> None:
     assert [row for row in catalog.broken if row.distribution == plugin.name] == []
     specs = specs_of(plugin, catalog)
-    added = toml(plugin)["project"]["entry-points"].get("loom.commands", {})
+    added = [
+        name
+        for name, command in installed_commands(own_commands(), broken).items()
+        if command.distribution == plugin.name
+    ]
     for name in added:
         assert cli.get_command(click.Context(cli), name) is not None, f"pip install -e plugins/{plugin.name}"
-    assert specs or added, f"pip install -e plugins/{plugin.name}"
+    hooks = any(found.startswith(f"{plugin.name}:") for found, _ in catalog.manager.list_name_plugin())
+    assert specs or added or hooks or not toml(plugin)["project"].get("entry-points"), f"pip install -e {plugin}"
     for spec in specs:
         catalog.load(next(found for kind in catalog.kinds for found in kind if found.spec is spec))
         assert spec.summary and not spec.summary.endswith("."), f"{spec.name}: a phrase without a full stop"
@@ -134,10 +150,25 @@ def test_a_required_plugin_is_used_by_name(plugin: Path, catalog: Catalog) -> No
 
 
 def test_every_plugin_is_in_the_requirements() -> None:
-    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
-    editable = [line.removeprefix("-e ") for line in lines if line.startswith("-e ")]
-    assert editable == [".", *(f"plugins/{plugin.name}" for plugin in PLUGINS)]
+    assert requirements("requirements-all.txt") == [".", *(f"plugins/{plugin.name}" for plugin in PLUGINS)]
+
+
+def test_the_quickstart_installs_what_it_needs_and_no_more() -> None:
+    """Whatever an installed distribution requires of this repository is installed too: none of it is on an index."""
+    wanted = requirements("requirements.txt")
+    assert wanted == sorted(wanted) and len(wanted) < 12
+    for folder in wanted:
+        rows = tomllib.loads((ROOT / folder / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+        required = {re.split(r"[^A-Za-z0-9-]", row)[0] for row in rows}
+        own = {f"plugins/{name}" for name in required if (ROOT / "plugins" / name).is_dir()}
+        assert own <= set(wanted), f"{folder} requires {sorted(own - set(wanted))}"
+
+
+def requirements(name: str) -> list[str]:
+    """The folders that a file of requirements installs; it holds nothing else but the constraints."""
+    lines = (ROOT / name).read_text("utf-8").splitlines()
     assert [line for line in lines if not line.startswith("-e ")] == ["-c constraints.txt"]
+    return [line.removeprefix("-e ") for line in lines if line.startswith("-e ")]
 
 
 def test_torch_is_pinned_once_and_without_a_local_version() -> None:

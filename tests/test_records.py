@@ -7,14 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
+from loom_kit.upstream import pinned, put
 
-from loom_core import records
-from loom_core.data import DataDir
-from loom_core.errors import DataError
-from loom_core.testing.upstream import pinned, put
-from loom_core.types import DataSource
+from loom_core.api import DataDir, DataError, DataSource, records
 
 
 def held(tmp_path: Path, content: bytes, name: str = "rows.jsonl") -> tuple[DataDir, DataSource]:

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
+from loom_core.api import RunError, installed
 from loom_core.cli import main
-from loom_core.errors import RunError, refusal
-from loom_core.plugins import installed
-from loom_core.writing import Appender, recording, whole_file, write_json
+from loom_core.contract.errors import refusal
+from loom_core.run.writing import Appender, recording, whole_file, write_json
 
 SYNOPSIS = ("--model", "toy", "--server", "double", "--quiet")
 RUN = ("run", "fable@n=60,words=300", *SYNOPSIS, "--out")

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from loom_core.keys import digest, prompt_digest
-from loom_core.prompt import segment
-from loom_core.render import messages, prefill_text, render
-from loom_core.types import Prompt, Segment
+from loom_core.api import Prompt, Segment, digest, segment
+from loom_core.api.serving import messages, prefill_text, render
+from loom_core.contract.keys import prompt_digest
 
 START, TURN = "<s>", "<|turn|>"
 
@@ -177,7 +175,7 @@ def test_spans_cover_every_token_once_whatever_the_prompt(rows: list[Segment], t
 @given(segments)
 def test_unstripped_contents_are_found_whole(rows: list[Segment]) -> None:
     """A token that begins in one part and ends in the next belongs to the first; so texts are compared joined."""
-    from loom_core.testing.doubles import ToyTokenizer
+    from loom_core.api.doubles import ToyTokenizer
 
     rows = [row for row in rows if row.text]
     found = spans_of(Prompt(segments=tuple(rows)), ToyTokenizer()) if rows else []

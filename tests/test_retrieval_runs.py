@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from loom_core.plugins import installed
-from loom_core.store import RunFolder
+from loom_core.api import installed
+from loom_core.run.store import RunFolder
 
 TOY = ("--model", "toy", "--quiet")
 

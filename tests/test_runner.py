@@ -208,10 +208,10 @@ def test_a_server_that_cannot_be_opened_is_the_runs_error(loom: Any, tmp_path: P
     package = tmp_path / "bad"
     package.mkdir()
     (package / "loom_server_bad.py").write_text(
-        "from loom_core.hookspecs import hookimpl\n"
-        "from loom_core.specs import ServerSpec\n"
-        "from loom_core.testing.doubles import DoubleServer\n"
-        "from loom_core.testing.plugin import DoubleOptions, ToyModelOptions\n"
+        "from loom_core.contract.hookspecs import hookimpl\n"
+        "from loom_core.contract.specs import ServerSpec\n"
+        "from loom_core.doubles.server import DoubleServer\n"
+        "from loom_core.doubles.plugin import DoubleOptions, ToyModelOptions\n"
         "class Bad(DoubleServer):\n"
         "    def open(self, model, options):\n"
         "        raise OSError('no such device')\n"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from loom_core.contracts import BenchmarkBase, Graded
-from loom_core.hosted import HostedBenchmark
-from loom_core.score import scores_together
-from loom_core.types import Prompt, Sample, Scored
+from loom_core.api import BenchmarkBase, Graded, Prompt, Sample, Scored
+from loom_core.registry.hosted import HostedBenchmark
+from loom_core.score.scoring import scores_together
 
 
 def test_a_scorer_that_raises_costs_the_value_and_says_why(loom: Any) -> None:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from loom_core.config import RunConfig
-from loom_core.manifest import redact, redacted, secrets, secrets_of
+from loom_core.run.config import RunConfig
+from loom_core.run.manifest import redact, redacted, secrets, secrets_of
 
 SECRET = "sk-planted-0123456789"
 

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loom_lab.study import read_study
 
-from loom_core.placement import interpreter
-from loom_core.plugins import installed
-from loom_core.render import render
-from loom_core.selection import Selection, select
-from loom_core.store import RunFolder, read_lines
-from loom_core.study import read_study
+from loom_core.api import installed
+from loom_core.api.serving import render
+from loom_core.run.placement import interpreter
+from loom_core.run.selection import Selection, select
+from loom_core.run.store import RunFolder, read_lines
 
 pytestmark = pytest.mark.servers
 START_SECONDS = 180.0

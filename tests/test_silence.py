@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from loom_core.silence import Silent, watched
+from loom_core.score.silence import Silent, watched
 
 
 def test_items_come_in_order_and_only_when_asked_for() -> None:

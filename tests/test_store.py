@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from loom_core.errors import RunError
-from loom_core.keys import plain
-from loom_core.prompt import segment
-from loom_core.store import Damage, Responses, RunFolder, read_json, read_lines, sample_from
-from loom_core.types import Evidence, Job, Prompt, Sample
-from loom_core.writing import Appender, set_torn_tail_aside, to_line, write_json
+from loom_core.api import Evidence, Job, Prompt, RunError, Sample, segment
+from loom_core.contract.keys import plain
+from loom_core.run.store import Damage, Responses, RunFolder, read_json, read_lines, sample_from
+from loom_core.run.writing import Appender, set_torn_tail_aside, to_line, write_json
 
 texts = st.text(st.characters(exclude_categories=()), max_size=20)
 values = st.recursive(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from loom_accel_self_route.strategy import REQUEST
 
-from loom_core.plugins import installed
+from loom_core.api import installed
 
 
 @pytest.fixture

@@ -10,16 +10,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from loom_core.config import RunConfig
-from loom_core.hookspecs import hookimpl
-from loom_core.plugins import Catalog
-from loom_core.selection import select
-from loom_core.specs import SuiteSpec
-from loom_core.stratify import shares, subset
-from loom_core.types import Prompt, Sample
+from loom_core.api import Catalog, Prompt, Sample, SuiteSpec, hookimpl
+from loom_core.run.config import RunConfig
+from loom_core.run.selection import select
+from loom_core.run.stratify import shares, subset
 
 TOY = ("--model", "toy")
 SIZES = st.dictionaries(st.text(min_size=1, max_size=3), st.integers(1, 50), min_size=1, max_size=8)

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from loom_core.config import RunConfig
-from loom_core.errors import UsageError
-from loom_core.thinking import UNFINISHED, Thinking, asked, declared
-from loom_core.types import Generation, Response, Timing
+from loom_core.api import Generation, Response, Timing, UsageError
+from loom_core.prompting.thinking import UNFINISHED, Thinking, asked, declared
+from loom_core.run.config import RunConfig
 
 THINKING = Thinking("<think>", "</think>", 100)
 LIMITS = Generation(max_tokens=20)

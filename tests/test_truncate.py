@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from loom_core.errors import ModelError
-from loom_core.prompt import only_context_changed, segment
-from loom_core.render import render
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.truncate import fit, keep_ends
-from loom_core.types import Prompt, Truncation
+from loom_core.api import ModelError, Prompt, Truncation, segment
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.serving import fit, render
+from loom_core.contract.prompt import only_context_changed
+from loom_core.prompting.truncate import keep_ends
 
 TOKENIZER = ToyTokenizer()
 Side = Literal["middle", "left", "right"]

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loom_report.bundles import opened
 
-from loom_core.config import RunConfig
-from loom_core.errors import RunError
-from loom_core.plugins import Catalog
-from loom_core.reproduce import opened
-from loom_core.trust import is_own, reaching_when_asking, reaching_when_scoring, seal
+from loom_core.api import Catalog, RunError
+from loom_core.run.config import RunConfig
+from loom_core.run.trust import is_own, reaching_when_asking, reaching_when_scoring, seal
 
 DOUBLE = ("--server", "double", "--model", "toy", "-q")
 
@@ -45,15 +44,23 @@ def listener() -> Iterator[tuple[str, list[str]]]:
     server.server_close()
 
 
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what is made once for all tests here."""
+    return tmp_path_factory.mktemp("shelf")
+
+
 @pytest.fixture
-def forged(loom: Any) -> Callable[..., Path]:
+def forged(loom: Any, shelf: Path) -> Callable[..., Path]:
     """A run folder as somebody else might hand it over: an honest one whose config was rewritten."""
-    loom("run", "fable@n=2:tell", *DOUBLE, "--out", "honest")
+    honest = shelf / "honest"
+    if not honest.exists():
+        loom("run", "fable@n=2:tell", *DOUBLE, "--out", honest)
 
     def make(**config: Any) -> Path:
         folder = loom.cwd / "forged"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(loom.cwd / "honest", folder)
+        shutil.copytree(honest, folder)
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
         manifest["config"] |= config
         (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
@@ -216,11 +223,9 @@ import gc
 import time
 from contextlib import contextmanager
 
-from loom_core.contracts import ModelCard
-from loom_core.hookspecs import hookimpl
-from loom_core.specs import ServerSpec
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.types import Response, Sample, Timing
+from loom_core.api import ModelCard, ServerSpec, hookimpl
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api import Response, Sample, Timing
 
 
 class Cheat:

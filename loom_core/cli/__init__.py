@@ -6,8 +6,6 @@ limit, a name too long); anything else is a bug and keeps its traceback.
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 import signal
 import sys
 from contextlib import suppress
@@ -16,70 +14,54 @@ import click
 
 from loom_core import __version__
 from loom_core.cli import exits
-from loom_core.errors import LoomError, UsageError, nearest, refusal
-from loom_core.guard import described, guarded
+from loom_core.cli.commands import own_commands
+from loom_core.contract.errors import LoomError, PluginError, UsageError, nearest, refusal
+from loom_core.contract.guard import guarded
+from loom_core.registry.commands import Command, installed_commands
 
-COMMANDS = {
-    "run": "Run benchmarks on a model, or continue a run.",
-    "plan": "Show what would run, what is refused and why.",
-    "prompts": "Print the exact prompts that a run would ask.",
-    "score": "Score the recorded answers of a run again.",
-    "report": "Write and show the report of a run.",
-    "view": "Serve a run's report with every sample.",
-    "compare": "Compare two runs question by question.",
-    "diff": "Show which settings of two runs differ.",
-    "reproduce": "Make a run again, and compare.",
-    "leaderboard": "Rank runs; show published figures beside them.",
-    "list": "List what is installed.",
-    "info": "Describe one benchmark, server, augmentation, metric, model or suite.",
-    "data": "Fetch, lock and verify pinned data files.",
-    "doctor": "Say what is installed, and what is in the way.",
-    "new": "Write a minimal plugin distribution to start from.",
-    "check": "Check an installed plugin, or methods against oracle results.",
-}
+KNOWN = "loom.commands"
+"""Where a command line keeps the commands that it found."""
 
 
 class LazyGroup(click.Group):
     """Commands by name; a command's module is imported when the command is used."""
 
+    def _installed(self, context: click.Context) -> dict[str, Command]:
+        """What is installed, looked up once for a command line."""
+        if KNOWN not in context.meta:
+            say = lambda name, why: exits.say(f"loom: plugin {name} is broken: {why}", err=True)  # noqa: E731
+            context.meta[KNOWN] = installed_commands(own_commands(), say)
+        found: dict[str, Command] = context.meta[KNOWN]
+        return found
+
     def list_commands(self, context: click.Context) -> list[str]:
-        """Built-in commands in the order of a run, then those of plugins."""
-        return [*COMMANDS, *sorted(set(self.commands) - set(COMMANDS))]
+        """Core's own commands in the order of a run, then those of plugins."""
+        return [*self._installed(context)]  # `list` is here the module of that command, once it was imported
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """The command, imported now."""
-        if name in COMMANDS:
-            module = importlib.import_module(f"loom_core.cli.{name}")
-            command: click.Command = getattr(module, name if name != "list" else "list_")
-            return command
-        self._load_plugins()
-        return super().get_command(context, name)
+        """The command, imported now. Raises PluginError where a plugin's cannot be."""
+        if name not in self._installed(context):
+            return None
+        found = self._installed(context)[name]
+        with guarded(f"command {name} of {found.distribution}"):
+            command = found.load()
+        if not isinstance(command, click.Command):
+            raise PluginError(f"{found.spec.factory} is not a click command", where=found.distribution)
+        return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """The command list, without importing any command."""
-        self._load_plugins()
-        rows = list(COMMANDS.items())
-        rows += [(name, command.get_short_help_str()) for name, command in sorted(self.commands.items())]
         with formatter.section("Commands"):
-            formatter.write_dl(rows)
+            formatter.write_dl([(name, command.spec.summary) for name, command in self._installed(context).items()])
 
     def resolve_command(
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that the arguments begin with; an unknown one names its near neighbours."""
         name = arguments[0]
-        if not name.startswith("-") and self.get_command(context, name) is None:
+        if not name.startswith("-") and name not in self._installed(context):
             raise UsageError(f"unknown command {name!r}", hint=nearest(name, self.list_commands(context)))
         return super().resolve_command(context, arguments)
-
-    def _load_plugins(self) -> None:
-        """Let plugins of the group `loom.commands` add their commands; one that raises is named and passed over."""
-        for point in importlib.metadata.entry_points(group="loom.commands"):
-            try:
-                with guarded(f"plugin {point.name}"):
-                    point.load().loom_commands(self)
-            except LoomError as error:  # one broken plugin must not take the command line away
-                exits.say(f"loom: plugin {point.name} is broken: {described(error.__cause__ or error)}", err=True)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -121,7 +103,7 @@ def _interrupt(*_: object) -> None:
 
 def _failed(error: LoomError) -> int:
     """Print what went wrong, without secrets; the exit code."""
-    from loom_core.manifest import redact, secrets
+    from loom_core.run.manifest import redact, secrets
 
     with suppress(OSError):
         exits.flush()

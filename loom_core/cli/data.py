@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 import click
 
 from loom_core.cli.exits import say
-from loom_core.data import DataDir, Pin
-from loom_core.errors import LoomError, UsageError
-from loom_core.names import parse_benchmark
-from loom_core.plugins import installed
-from loom_core.types import DataSource
+from loom_core.contract.errors import LoomError, UsageError
+from loom_core.contract.types import DataSource
+from loom_core.data.access import DataDir, Pin
+from loom_core.registry.names import parse_benchmark
+from loom_core.registry.plugins import installed
 
 
 @click.group()
@@ -86,7 +86,7 @@ def verify(bench: tuple[str, ...], data_dir: str | None, offline: bool, remote: 
 
 def _ask(benches: Iterable[str], data_dir: str | None) -> None:
     """Ask the hosts for every pin of these benchmarks, print what they say, and end as `verify` tells."""
-    from loom_core.remote import ask
+    from loom_core.data.remote import ask
 
     files = DataDir.from_environment(data_dir, offline=None)
     if files.offline:

@@ -53,7 +53,7 @@ def _versions() -> Iterator[Finding]:
     import importlib.metadata
 
     from loom_core import __version__
-    from loom_core.manifest import LIBRARIES, git_state
+    from loom_core.run.manifest import LIBRARIES, git_state
 
     checkout = git_state(Path(__file__).parent)
     origin = "installed"
@@ -70,7 +70,7 @@ def _versions() -> Iterator[Finding]:
 
 
 def _plugins() -> Iterator[Finding]:
-    from loom_core.plugins import installed
+    from loom_core.registry.plugins import installed
 
     catalog = installed()
     names = {found.distribution for kind in catalog.kinds for found in kind}
@@ -132,8 +132,8 @@ def _devices() -> Iterator[Finding]:
 
 
 def _data() -> Iterator[Finding]:
-    from loom_core.data import DataDir
-    from loom_core.errors import LoomError
+    from loom_core.contract.errors import LoomError
+    from loom_core.data.access import DataDir
 
     try:
         data = DataDir.from_environment()

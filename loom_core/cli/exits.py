@@ -12,12 +12,13 @@ import io
 import json
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from loom_core.foreign import escaped, visible
+from loom_core.contract.foreign import escaped, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,6 +56,19 @@ def say(*pieces: str, err: bool = False) -> None:
     _print("".join(piece if isinstance(piece, Painted) else visible(piece) for piece in pieces), err)
 
 
+def say_all(items: Iterable[object]) -> None:
+    """Print lines of text, and renderables of rich, as wide as the terminal or as `FILE_WIDTH` in a file or a pipe."""
+    out: Console | None = None
+    for item in items:
+        if isinstance(item, str):
+            say(item)
+            continue
+        if out is None:
+            out = console()
+            out = out if out.is_terminal else console(width=FILE_WIDTH)
+        out.print(item)
+
+
 def say_json(value: Any) -> None:
     """Print a value as JSON."""
     _print(escaped(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)), False)
@@ -68,8 +82,6 @@ def say_data(text: str) -> bool:
 
 def console(*, err: bool = False, width: int | None = None) -> Console:
     """A console of rich for tables and bars, whose texts are made visible."""
-    from collections.abc import Iterable
-
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from loom_core.cli.exits import paint, say, say_json
+from loom_core.cli.list import facts
 
 
 @click.command(short_help="Describe one benchmark, server, augmentation, metric, model or suite.")
@@ -15,8 +16,8 @@ from loom_core.cli.exits import paint, say, say_json
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def info(name: str, form: str) -> int:
     """Describe everything installed under NAME: what it declares, where it comes from, and its options."""
-    from loom_core.errors import UsageError, nearest
-    from loom_core.plugins import installed
+    from loom_core.contract.errors import UsageError, nearest
+    from loom_core.registry.plugins import installed
 
     catalog = installed()
     hits = [(kind.noun, kind.get(name)) for kind in catalog.kinds if name in kind]
@@ -33,10 +34,8 @@ def info(name: str, form: str) -> int:
 
 
 def _described(noun: str, found: Any, catalog: Any) -> dict[str, Any]:
-    from loom_core import certificate
-    from loom_core.keys import plain
-    from loom_core.options import describe
-    from loom_core.specs import BenchmarkSpec
+    from loom_core.contract.keys import plain
+    from loom_core.contract.options import describe
 
     spec, tables = found.spec, {}
     row: dict[str, Any] = {"kind": noun, "distribution": f"{found.distribution} {found.distribution_version}"}
@@ -48,34 +47,15 @@ def _described(noun: str, found: Any, catalog: Any) -> dict[str, Any]:
             row["kind"] = f"{value} {noun}"
         else:
             row[f.name] = plain(value)
-    if isinstance(spec, BenchmarkSpec):
-        versions = {metric.spec.name: metric.spec.version for metric in catalog.metrics}
-        row["parity"] = certificate.in_words(spec, versions)
-        row["certificate"] = _certificate(spec)
-    return {**row, **tables}
-
-
-def _certificate(spec: Any) -> dict[str, Any] | None:
-    """The whole certificate of a benchmark, for `--format json`; None without a readable one."""
-    from loom_core import certificate
-    from loom_core.errors import PluginError
-
-    try:
-        made = certificate.read(spec)
-    except PluginError:
-        return None
-    record: dict[str, Any] | None = made.to_json() if made is not None else None
-    return record
+    return {**row, **facts(catalog, spec), **tables}
 
 
 def _show(row: dict[str, Any]) -> None:
     say(paint(f"{row['kind']} {row['name']} {row['version']}", bold=True), f"  ({row['distribution']})")
     for name, value in row.items():
-        if name in ("kind", "name", "version", "distribution", "factory", "oracle", "certificate") or value in (
-            "",
-            [],
-            None,
-        ):
+        if name in ("kind", "name", "version", "distribution", "factory", "oracle") or value in ("", [], None):
+            continue
+        if isinstance(value, dict):  # facts of plugins in full, for --format json
             continue
         if name in ("options", "model_options"):
             say(f"  {name.replace('_', ' ')}:")

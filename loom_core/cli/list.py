@@ -8,7 +8,12 @@ import click
 
 from loom_core.cli.exits import paint, say, say_json
 
-NOUNS = ("benchmarks", "servers", "augmentations", "metrics", "models", "suites", "reports")
+NOUNS = (
+    *("benchmarks", "servers", "augmentations", "metrics", "models", "suites", "reports"),
+    *("run reports", "job sources", "executors"),
+)
+SHOWN = ("kind", "name", "version", "status", "summary", "distribution")
+"""What every row has; whatever else it has are facts of plugins."""
 
 
 @click.command("list", short_help="List what is installed.")
@@ -16,12 +21,14 @@ NOUNS = ("benchmarks", "servers", "augmentations", "metrics", "models", "suites"
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def list_(what: str | None, form: str) -> int:
     """List installed benchmarks, servers, augmentations, metrics, models, suites and report formats."""
-    from loom_core.plugins import installed
+    from loom_core.registry.plugins import installed
 
     rows = _rows(installed(), what)
     if form == "json":
         say_json(rows)
         return 0
+    if not rows:
+        say(f"no {what or 'plugins'} are installed")
     width = max((len(row["name"]) for row in rows), default=0)
     kind = None
     for row in rows:
@@ -29,22 +36,22 @@ def list_(what: str | None, form: str) -> int:
             kind = row["kind"]
             say(paint(("\n" if row is not rows[0] else "") + kind + "s", bold=True))
         status = "" if row["status"] == "ok" else paint(f"  [{row['status']}]", fg="yellow")
-        parity = f"  [parity: {row['parity']}]" if "parity" in row else ""
-        say(f"  {row['name']:<{width}}  {row['summary']}", status, parity)
+        known = "".join(
+            f"  [{name}: {text}]" for name, text in row.items() if name not in SHOWN and isinstance(text, str)
+        )
+        say(f"  {row['name']:<{width}}  {row['summary']}", status, known)
     return 0
 
 
-def _rows(catalog: Any, what: str | None) -> list[dict[str, str]]:
-    """name, kind, version, status, summary and distribution of each; a broken plugin has its reason as status, a
-    benchmark how it compares with its authors' program (`parity`)."""
-    from loom_core import certificate
-    from loom_core.specs import BenchmarkSpec
+def facts(catalog: Any, spec: Any) -> dict[str, Any]:
+    """What plugins know of a spec, by name."""
+    given = [(name, value) for one in catalog.every("loom_facts", spec=spec) for name, value in one.items()]
+    return {name: value for name, value in given if value is not None}
 
-    versions = {found.spec.name: found.spec.version for found in catalog.metrics}
 
-    def parity(spec: Any) -> dict[str, str]:
-        return {"parity": certificate.in_words(spec, versions)} if isinstance(spec, BenchmarkSpec) else {}
-
+def _rows(catalog: Any, what: str | None) -> list[dict[str, Any]]:
+    """name, kind, version, status, summary and distribution of each, and the facts that plugins know of it
+    (`loom_facts`); a broken plugin has its reason as status."""
     rows = [
         {
             "kind": kind.noun,
@@ -53,7 +60,7 @@ def _rows(catalog: Any, what: str | None) -> list[dict[str, str]]:
             "status": found.spec.status,
             "summary": found.spec.summary,
             "distribution": f"{found.distribution} {found.distribution_version}",
-            **parity(found.spec),
+            **facts(catalog, found.spec),
         }
         for kind in catalog.kinds
         if what is None or kind.noun == what.removesuffix("s")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 
-from loom_core.cli.exits import console, paint, say, say_json
-from loom_core.cli.settings import config_from, settings, study_from
+from loom_core.cli.exits import paint, say, say_json
+from loom_core.cli.settings import config_from, run_file, settings
 
 BAR = 30
 """Columns of the longest bar of a chart."""
@@ -21,16 +21,15 @@ def plan(what: tuple[str, ...], form: str, **flags: Any) -> int:
     """Show what `loom run` with the same arguments would do: what is refused and why, how prompts fit the window, and
     what it takes in memory, tokens, time (from earlier runs below runs/) and money. Needs no GPU and loads no weights.
     """
-    from loom_core.plugins import installed
-    from loom_core.study import check_study
+    from loom_core.registry.plugins import installed
 
-    study = study_from(what, flags)
+    study = run_file(what, flags)
     if study is None:
         config = config_from(what, flags)
         made = _made(config)
         _print(made if form == "json" else None, [("", config, made)])
         return _refused(made)
-    check_study(study, installed())
+    study.check(installed())
     plans = {name: _made(config) for name, config in study.systems.items()}
     rows = [(name, study.systems[name], made) for name, made in plans.items()]
     _print({"systems": plans} if form == "json" else None, rows)
@@ -39,15 +38,15 @@ def plan(what: tuple[str, ...], form: str, **flags: Any) -> int:
 
 def _made(config: Any) -> dict[str, Any]:
     """The plan of one run with its forecast."""
-    from loom_core.forecast import forecast
     from loom_core.pipeline import RUNS, open_data
-    from loom_core.plan import make_plan
-    from loom_core.plugins import installed
-    from loom_core.selection import select
+    from loom_core.registry.plugins import installed
+    from loom_core.run.plan import make_plan
+    from loom_core.run.selection import select
 
     selection = select(config, installed())
     made = make_plan(selection, selection.describe(), open_data(selection.config), None)
-    return {**made, "forecast": forecast(made, RUNS, selection.config.workers)}
+    catalog, workers = installed(), selection.config.workers
+    return {**made, "forecast": catalog.first("loom_forecast", plan=made, runs=RUNS, workers=workers)}
 
 
 def _print(record: dict[str, Any] | None, rows: list[tuple[str, Any, dict[str, Any]]]) -> None:
@@ -63,8 +62,8 @@ def _print(record: dict[str, Any] | None, rows: list[tuple[str, Any, dict[str, A
 
 def _refused(made: dict[str, Any]) -> int:
     """Why the plan cannot run, printed; its exit code, 0 where nothing is in the way."""
-    from loom_core.errors import LoomError
-    from loom_core.plan import refuse
+    from loom_core.contract.errors import LoomError
+    from loom_core.run.plan import refuse
 
     try:
         refuse(made)
@@ -75,39 +74,39 @@ def _refused(made: dict[str, Any]) -> int:
 
 
 def _show(made: dict[str, Any], origins: dict[str, str]) -> None:
-    out, model = console(), made["model"]
+    from loom_core.run.reporting import aligned
+
+    model = made["model"]
     window = f"{model['window']:,} tokens" if model["window"] else "unknown"
-    out.print(f"model   {model['name']} on {made['server']['name']}, window {window}", highlight=False, markup=False)
+    say(f"model   {model['name']} on {made['server']['name']}, window {window}")
     for arm in made["arms"]:
         labels = [f"{p['saves']} saving" if p["saves"] != "none" else "" for p in arm["parts"]]
-        out.print(f"arm     {arm['name']} {' '.join(filter(None, labels))}", highlight=False, markup=False)
-    out.print(_tasks(made))
-    out.print(f"{made['n_jobs']} answers from {made['n_samples']} samples", highlight=False)
-    for line in (*_fit(made), *_forecast(made)):
-        out.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(f"arm     {arm['name']} {' '.join(filter(None, labels))}".rstrip())
+    for line in aligned(_tasks(made), right=2):
+        say(line)
+    say(f"{made['n_jobs']} answers from {made['n_samples']} samples")
+    for line in (*_fit(made), *_memory(made["sizes"], made["longest_kv_bytes"]), *_forecast(made["forecast"])):
+        say(line)
     for note in made["notes"]:
-        out.print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
+        say(f"note: {note}")
     for name, origin in origins.items():
-        out.print(f"{name} from {origin}", style="dim", highlight=False, markup=False)
+        say(paint(f"{name} from {origin}", dim=True))
 
 
-def _tasks(made: dict[str, Any]) -> Any:
+def _tasks(made: dict[str, Any]) -> list[tuple[str, ...]]:
     """Tasks and levels: samples, tokens, what is too long, and the smallest loss that the paired test finds."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    power = {(row["task"], row["level"]): row for row in made["forecast"]["power"]}
-    for name in ("task", "level", "samples", "tokens", "too long", *(["finds a loss of"] if power else [])):
-        table.add_column(name, justify="left" if name in ("task", "level") else "right")
+    power = {(row["task"], row["level"]): row for row in (made["forecast"] or {}).get("power") or ()}
+    rows = [("task", "level", "samples", "tokens", "too long", *(["finds a loss of"] if power else []))]
     for task in made["tasks"]:
         for level in task["levels"]:
             tokens = f"{level['tokens_min']:,}-{level['tokens_max']:,}"
-            row = [task["name"], level["level"], str(level["n"]), tokens, str(level["n_over"] or "")]
+            row = (task["name"], level["level"], str(level["n"]), tokens, str(level["n_over"] or ""))
             found = power.get((task["name"], level["level"]), {}).get("detectable_loss")
-            table.add_row(*row, *([f"{100 * found:.1f} %" if found is not None else "none"] if power else []))
+            rows.append((*row, *([f"{100 * found:.1f} %" if found is not None else "none"] if power else [])))
         if task["unavailable"]:
-            table.add_row(task["name"], "refused" if task["refused"] else "unavailable here", "0", "", "")
-    return table
+            why = "refused" if task["refused"] else "unavailable here"
+            rows.append((task["name"], why, "0", "", "", *([""] if power else [])))
+    return rows
 
 
 def _fit(made: dict[str, Any]) -> Iterator[str]:
@@ -126,13 +125,18 @@ def _fit(made: dict[str, Any]) -> Iterator[str]:
         yield f"  {label:>15}  {bar:<{BAR}} {row['n']}{mark}"
 
 
-def _forecast(made: dict[str, Any]) -> Iterator[str]:
-    """Memory, tokens, time and cost, each with what it rests on."""
-    sizes, ahead = made["sizes"], made["forecast"]
-    if sizes["batch_kv_bytes"]:
-        one = f", {made['longest_kv_bytes'] / 1e6:,.1f} MB for the longest prompt alone" if sizes["batch"] > 1 else ""
+def _memory(sizes: dict[str, Any], longest_kv_bytes: int | None) -> Iterator[str]:
+    """Keys and values of the longest batch."""
+    if sizes["batch_kv_bytes"] and longest_kv_bytes is not None:
+        one = f", {longest_kv_bytes / 1e6:,.1f} MB for the longest prompt alone" if sizes["batch"] > 1 else ""
         batch = f"the longest batch of {sizes['batch']}" if sizes["batch"] > 1 else "the longest prompt"
         yield f"memory  dense KV of {batch}: {sizes['batch_kv_bytes'] / 1e6:,.1f} MB{one} (weights not counted)"
+
+
+def _forecast(ahead: Mapping[str, Any] | None) -> Iterator[str]:
+    """Tokens, time and cost, each with what it rests on; nothing where no plugin forecasts."""
+    if ahead is None:
+        return
     yield f"tokens  {ahead['tokens_in']:,} in, at most {ahead['tokens_out_most']:,} out, with one call an answer"
     yield from _time(ahead)
     if ahead["cost_most"] is not None:
@@ -141,7 +145,7 @@ def _forecast(made: dict[str, Any]) -> Iterator[str]:
         yield "power   a loss is found in 4 of 5 cases: 0/1 scores, independent questions, no question gained by chance"
 
 
-def _time(ahead: dict[str, Any]) -> Iterator[str]:
+def _time(ahead: Mapping[str, Any]) -> Iterator[str]:
     runs: dict[str, float] = {}
     for row in ahead["earlier"].values():
         runs[row["run"]] = row["age_seconds"]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from loom_core.cli.exits import console, say
+from loom_core.contract.types import Json
 
-from loom_core.cli.exits import FILE_WIDTH, console, say
-from loom_core.types import Json
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LINE_SECONDS = 10.0
 
@@ -55,9 +57,11 @@ class Counter(Quiet):
 
 
 class Bar(Counter):
-    """A live bar."""
+    """A live bar. Raises ImportError without rich."""
 
     def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -113,12 +117,13 @@ class Lines(Counter):
         say(f"loom: {text}", err=True)
 
 
-def progress_for(*, quiet: bool) -> tuple[Console, Quiet]:
-    """The console for results (standard output) and what watches the run (standard error)."""
-    out = console()
-    if not out.is_terminal:
-        out = console(width=FILE_WIDTH)
+def progress_for(*, quiet: bool) -> Quiet:
+    """What watches a run on standard error; a bar on a terminal, where rich is installed."""
     if quiet:
-        return out, Quiet()
-    errors = console(err=True)
-    return out, Bar(errors) if errors.is_terminal else Lines()
+        return Quiet()
+    if sys.stderr is None or not sys.stderr.isatty():
+        return Lines()
+    try:
+        return Bar(console(err=True))
+    except ImportError:
+        return Lines()

@@ -51,7 +51,7 @@ def prompts(benchmarks: tuple[str, ...], reply: str | None, form: str, **flags: 
 
 
 def _loom_error() -> Any:
-    from loom_core.errors import LoomError
+    from loom_core.contract.errors import LoomError
 
     return LoomError
 
@@ -62,9 +62,9 @@ def _tasks(
     """The full name and the records of each task."""
     from loom_core.cli.settings import config_from
     from loom_core.pipeline import open_data
-    from loom_core.plugins import installed
-    from loom_core.prompts import prompts as records
-    from loom_core.selection import described, opened
+    from loom_core.registry.plugins import installed
+    from loom_core.run.prompts import prompts as records
+    from loom_core.run.selection import described, opened
 
     catalog, config = installed(), config_from((), {**flags, "benchmarks": list(benchmarks)})
     chosen = opened(config, catalog)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from loom_core.cli.exits import console, say
+from loom_core.cli.exits import say, say_all
 
 
 @click.command(short_help="Score the recorded answers of a run again, or answers made elsewhere.")
@@ -57,8 +57,8 @@ def score(
     With --answers, the answers of FILE become a run folder like any other: scored, with intervals, and comparable by
     question with runs made here (loom compare). Exit code 3 where questions have no answer.
     """
-    from loom_core.errors import UsageError
-    from loom_core.options import assignments
+    from loom_core.contract.errors import UsageError
+    from loom_core.contract.options import assignments
 
     given = {
         "judge": judge,
@@ -81,14 +81,13 @@ def score(
 def _elsewhere(what: str, answers: Path, model_name: str, given: Mapping[str, Any], tokenizer: str) -> int:
     """Score answers made elsewhere as a run of their own."""
     from loom_core.given import take
-    from loom_core.plugins import installed
-    from loom_core.report.terminal import show
+    from loom_core.registry.plugins import installed
+    from loom_core.run.reporting import reporter
 
-    out = console()
-    note = lambda text: out.print(text, markup=False, highlight=False)  # noqa: E731 - one line, passed on
-    taken = take(what, answers, model_name, given, installed(), sys.argv, note, tokenizer)
-    show(taken.report, out)
-    say(f"report: {taken.folder.report_html}")
+    taken = take(what, answers, model_name, given, installed(), sys.argv, say, tokenizer)
+    report = reporter(installed())
+    say_all(report.show(taken.report))
+    say_all(report.closing(taken.folder, taken.report))
     say(f"{taken.recorded:,} answers of {answers.name} scored, {taken.missing:,} questions have none")
     if taken.n_unknown:
         say(f"{taken.n_unknown:,} answers are to no question of this run: {', '.join(taken.unknown)}", err=True)
@@ -97,20 +96,19 @@ def _elsewhere(what: str, answers: Path, model_name: str, given: Mapping[str, An
 
 def _again(run: Path, given: Mapping[str, Any], *, trusted: bool) -> int:
     """Score a run folder anew."""
-    from loom_core import report
     from loom_core.pipeline import continued_config
-    from loom_core.plugins import installed
-    from loom_core.report.terminal import show
-    from loom_core.score import score_run
-    from loom_core.selection import select
-    from loom_core.store import RunFolder
+    from loom_core.registry.plugins import installed
+    from loom_core.run.reporting import reporter
+    from loom_core.run.selection import select
+    from loom_core.run.store import RunFolder
+    from loom_core.score.scoring import score_run
 
     folder = RunFolder(run)
     replaced = {"judge_options": {}, **given} if "judge" in given else dict(given)
     selection = select(continued_config(folder, replaced, installed(), trusted=trusted, asks=False), installed())
-    out = console()
+    report = reporter(installed())
     with folder.writing():
-        n = score_run(folder, selection, note=lambda text: out.print(text, markup=False, highlight=False))
-        show(report.write(folder), out)
+        n = score_run(folder, selection, note=say)
+        say_all(report.show(report.write(folder)))
     say(f"{n} answers scored")
     return 0

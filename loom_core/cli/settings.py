@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from loom_core.pipeline import RunFile
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -88,12 +91,12 @@ def settings(function: F) -> F:
 
 def config_from(what: tuple[str, ...], flags: dict[str, Any]) -> Any:
     """The `RunConfig` of a command line. `what`: benchmarks, one study file, or one run folder to continue."""
-    from loom_core.config import HOW, RunConfig, from_toml
-    from loom_core.described import is_description
-    from loom_core.errors import UsageError
+    from loom_core.contract.errors import UsageError
     from loom_core.pipeline import continued_config
-    from loom_core.plugins import installed
-    from loom_core.store import RunFolder
+    from loom_core.registry.names import is_description
+    from loom_core.registry.plugins import installed
+    from loom_core.run.config import HOW, RunConfig, from_toml
+    from loom_core.run.store import RunFolder
 
     trusted = flags.pop("trust_settings", False)
     given = {name: _value(name, value) for name, value in flags.items() if value not in (None, ())}
@@ -117,9 +120,9 @@ def config_from(what: tuple[str, ...], flags: dict[str, Any]) -> Any:
     return RunConfig().merged({**({"benchmarks": list(what)} if what else {}), **given}, origin)
 
 
-def study_from(what: tuple[str, ...], flags: dict[str, Any]) -> Any:
-    """The `Study` of a command line that names a study file with several systems; None for any other."""
-    from loom_core.study import read_study
+def run_file(what: tuple[str, ...], flags: dict[str, Any]) -> RunFile | None:
+    """What a command line names that is one TOML file which asks for more than one run; None for any other."""
+    from loom_core.registry.plugins import installed
 
     if len(what) != 1 or not what[0].endswith(".toml"):
         return None
@@ -128,7 +131,8 @@ def study_from(what: tuple[str, ...], flags: dict[str, Any]) -> Any:
         for name, value in flags.items()
         if value not in (None, ()) and name != "trust_settings"
     }
-    return read_study(Path(what[0]), given)
+    found: RunFile | None = installed().first("loom_run_file", path=Path(what[0]), settings=given)
+    return found
 
 
 def _is_folder(text: str) -> bool:
@@ -143,12 +147,12 @@ def _flag(name: str) -> str:
 
 
 def _value(name: str, value: Any) -> Any:
-    from loom_core.options import assignments
+    from loom_core.contract.options import assignments
 
     if name.endswith("_options"):
         return assignments(",".join(value), where=_flag(name))
     if name == "templates":
-        from loom_core.ownprompt import read_templates
+        from loom_core.prompting.ownprompt import read_templates
 
         return read_templates(value, Path(), where="--template")
     return list(value) if isinstance(value, tuple) else value

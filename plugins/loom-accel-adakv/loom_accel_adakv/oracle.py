@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from loom_accel_adakv.plugin import AdaKVOptions
-from loom_core.types import Budget, Json
+from loom_core.api import Budget, Json
 
 _POOLING = {"avgpool": "avg", "maxpool": "max"}
 

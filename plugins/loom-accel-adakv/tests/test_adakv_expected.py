@@ -10,11 +10,11 @@ import torch
 from loom_accel_adakv.expected import ExpectedAttention
 from loom_accel_adakv.method import AdaKV
 from loom_accel_adakv.plugin import AdaKVOptions
-from loom_server_hf.conformance import Subject, toy_model, toy_prompts
-from loom_server_hf.kv import LayerView, QueryChunk
+from loom_kv import LayerView, QueryChunk
+from loom_kv.testing import Subject, toy_model, toy_prompts
 from torch import Tensor
 
-from loom_core.types import Budget
+from loom_core.api import Budget
 
 PROMPTS = toy_prompts((60, 41), 128)
 FUTURE, SINKS, EPSILON = 20, 4, 0.01

@@ -12,10 +12,10 @@ from typing import Any
 
 import bm25s  # type: ignore[import-untyped]
 import numpy as np
+from loom_rag import Rank, Retriever
 
 from loom_accel_bm25.plugin import BM25Options
 from loom_accel_bm25.words import terms
-from loom_core.retrieval import Rank, Retriever
 
 EPSILON = 0.25
 """rank-bm25's floor: a term in more than half of the chunks weighs this share of the mean idf."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from loom_core.chunking import UNSPACED
+from loom_rag import UNSPACED
 
 _MARKS = (
     "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670"

@@ -10,19 +10,14 @@ import sys
 import bm25s
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from loom_accel_bm25.plugin import BM25Options
 from loom_accel_bm25.retriever import BM25Retriever, scorer
 from loom_accel_bm25.words import terms
 from rank_bm25 import BM25Okapi
 
-from loom_core.errors import UsageError
-from loom_core.names import parse_arms
-from loom_core.plugins import installed
-from loom_core.prompt import segment
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.types import Budget, Prompt
+from loom_core.api import Budget, Prompt, UsageError, installed, parse_arms, segment
+from loom_core.api.doubles import ToyTokenizer
 
 THREE = [
     ["the", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog"],
@@ -194,9 +189,9 @@ PROGRAM = """
 import random
 from loom_accel_bm25.plugin import BM25Options
 from loom_accel_bm25.retriever import BM25Retriever
-from loom_core.prompt import segment
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.types import Prompt
+from loom_core.api import segment
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api import Prompt
 draw = random.Random(5)
 words = [f"w{draw.randrange(300)}" for _ in range(4000)]
 parts = (segment("context", " ".join(words)), segment("question", " ".join(words[::97])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from loom_accel_cam.plugin import CaMOptions
-from loom_core.types import Budget, Json
+from loom_core.api import Budget, Json
 
 
 def options(method: str, setting: Mapping[str, Json], n: int) -> CaMOptions | None:

@@ -10,11 +10,11 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from loom_rag import Window, note_limits, reading, task_text, windows, with_context
+
 from loom_accel_chain_of_agents.plugin import ChainOfAgentsOptions
-from loom_core.contracts import ModelCard
-from loom_core.render import n_tokens
-from loom_core.types import Prompt, Response, Turn
-from loom_core.windows import Window, note_limits, reading, task_text, windows, with_context
+from loom_core.api import ModelCard, Prompt, Response, Turn
+from loom_core.api.serving import n_tokens
 
 NOTHING = "(nothing yet)"
 NOTES = "Notes taken while reading a long text from beginning to end:\n"

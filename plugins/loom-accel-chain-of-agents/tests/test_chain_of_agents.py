@@ -5,17 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_accel_chain_of_agents.plugin import ChainOfAgentsOptions
 from loom_accel_chain_of_agents.strategy import NOTES, ChainOfAgents
 
-from loom_core.contracts import ModelCard
-from loom_core.errors import ModelError
-from loom_core.prompt import segment
-from loom_core.render import n_tokens
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.types import Generation, Prompt, Response, Timing, Turn
+from loom_core.api import Generation, ModelCard, ModelError, Prompt, Response, Timing, Turn, segment
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.serving import n_tokens
 
 CARD = ModelCard(name="toy", path="toy", digest="d", window=3000, tokenizer=ToyTokenizer())
 TEXT = "".join(f"Sentence number {i:03d} says nothing at all. " for i in range(100))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from loom_core.errors import ModelError
+from loom_core.api import ModelError
 
 CONTRIEVER = {"contriever": "facebook/contriever", "contriever-msmarco": "facebook/contriever-msmarco"}
 OTHER_TASKS = (

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+from loom_rag import Rank, Retriever
 
 from loom_accel_dense.encoder import Encoder
 from loom_accel_dense.plugin import DenseOptions
-from loom_core.contracts import Tokenizer
-from loom_core.retrieval import Rank, Retriever
+from loom_core.api import Tokenizer
 
 
 class DenseRetriever(Retriever):

@@ -14,10 +14,8 @@ from loom_accel_dense.plugin import DenseOptions
 from loom_accel_dense.retriever import DenseRetriever
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-from loom_core.errors import ModelError
-from loom_core.prompt import segment
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.types import Prompt
+from loom_core.api import ModelError, Prompt, segment
+from loom_core.api.doubles import ToyTokenizer
 
 TEXT = "the a of capital france paris is quiet river keeps its own calendar lamp number pass key what"
 WORDS = TEXT.split()

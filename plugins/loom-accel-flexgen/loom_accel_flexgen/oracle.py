@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from loom_accel_flexgen.plugin import FlexGenOptions
-from loom_core.types import Json
+from loom_core.api import Json
 
 
 def options(method: str, setting: Mapping[str, Json], n: int) -> FlexGenOptions | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,15 @@ import pytest
 import torch
 from loom_accel_gemfilter.method import GemFilter
 from loom_accel_gemfilter.plugin import GemFilterOptions
-from loom_server_hf.conformance import toy_model, toy_prompts
+from loom_kv.testing import toy_model, toy_prompts
+from loom_kv.testing.oracle import check
 from loom_server_hf.engine import Engine, Row, RowResult
-from loom_server_hf.oracle import check
 from loom_server_hf.picking import PickingEngine, first_layers, pick
 from loom_server_hf.session import load_picker, load_policy
 from torch import Tensor
 from torch.nn import functional
 
-from loom_core.errors import ModelError
-from loom_core.names import parse_arms
-from loom_core.plugins import installed
-from loom_core.types import Budget
+from loom_core.api import Budget, ModelError, UsageError, installed, parse_arms
 
 SHARED = Path(os.environ.get("LOOM_SHARED", Path(__file__).resolve().parents[4] / "shared"))
 
@@ -94,7 +92,10 @@ def test_a_layer_that_is_not_there_is_refused() -> None:
 def test_it_stacks_on_a_cache_method_and_not_on_itself() -> None:
     (arm,) = parse_arms(["gemfilter:budget=64+random:budget=32"], installed())[1:]
     assert isinstance(load_picker(arm), GemFilter) and load_policy(arm).name == "random"
-    (twice,) = parse_arms(["gemfilter:budget=64+gemfilter:budget=32"], installed())[1:]
+    with pytest.raises(UsageError, match="twice"):
+        parse_arms(["gemfilter:budget=64+gemfilter:budget=32"], installed())
+    (other,) = parse_arms(["gemfilter:budget=32"], installed())[1:]
+    twice = replace(arm, parts=(arm.parts[0], *other.parts))  # as a server may still be handed it
     with pytest.raises(ModelError, match="cannot be stacked"):
         load_picker(twice)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from loom_accel_l2compress.plugin import L2CompressOptions
-from loom_core.types import Budget, Json
+from loom_core.api import Budget, Json
 
 
 def options(method: str, setting: Mapping[str, Json], n: int) -> L2CompressOptions | None:

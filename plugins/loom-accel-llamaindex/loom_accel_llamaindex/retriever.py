@@ -16,14 +16,10 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import TextNode
+from loom_rag import Chunk, Rank, Retriever, Usage, token_starts
 
 from loom_accel_llamaindex.plugin import LlamaIndexOptions
-from loom_core.chunking import Chunk, token_starts
-from loom_core.contracts import Tokenizer
-from loom_core.errors import ModelError, PluginError
-from loom_core.options import build
-from loom_core.plugins import installed
-from loom_core.retrieval import Rank, Retriever, Usage
+from loom_core.api import ModelError, PluginError, Tokenizer, build, installed
 
 
 class LlamaIndexRetriever(Retriever):

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from llama_index.core.node_parser import SentenceSplitter
 from loom_accel_llamaindex.plugin import LlamaIndexOptions
 from loom_accel_llamaindex.retriever import LlamaIndexRetriever, located
 
-from loom_core.errors import LoomError, ModelError
-from loom_core.prompt import segment
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.types import Prompt
+from loom_core.api import LoomError, ModelError, Prompt, segment
+from loom_core.api.doubles import ToyTokenizer
 
 SENTENCES = [f"The river keeps its own calendar, and lamp number {i} was quiet that evening. " for i in range(12)]
 SENTENCES[7] = "The pass key is 4711, so remember that it is 4711 and nothing else. "

@@ -12,13 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from loom_rag import query_of, token_starts
+
 from loom_accel_llmlingua.plugin import CompressionOptions
-from loom_core.chunking import token_starts
-from loom_core.contracts import Tokenizer
-from loom_core.evidence import Kept, Rewritten
-from loom_core.prompt import context_indices, with_texts
-from loom_core.retrieval import query_of
-from loom_core.types import Prompt
+from loom_core.api import Kept, Prompt, Rewritten, Tokenizer, context_indices, with_texts
 
 Piece: TypeAlias = tuple[int, int, int]
 """(segment, start, end): a span of characters."""

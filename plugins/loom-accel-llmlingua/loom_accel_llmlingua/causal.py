@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from loom_rag import chunks
+
 from loom_accel_llmlingua.base import Choice, Compressor, Piece, Source, Unit, best
 from loom_accel_llmlingua.models import open_model, pieces_of
 from loom_accel_llmlingua.plugin import LLMLinguaOptions, LongLLMLinguaOptions
 from loom_accel_llmlingua.stream import Stream
-from loom_core.chunking import chunks
 
 STATEMENT = " The text above holds what is needed to answer this."
 """Follows the question where its probability is taken, to tie it to the piece (loom's wording)."""

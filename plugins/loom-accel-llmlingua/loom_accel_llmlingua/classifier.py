@@ -11,12 +11,12 @@ from bisect import bisect_left
 from typing import Any
 
 import torch
+from loom_rag import UNSPACED, chunks
 
 from loom_accel_llmlingua.base import Choice, Compressor, Piece, Source, Unit, best
 from loom_accel_llmlingua.models import open_model, pieces_of
 from loom_accel_llmlingua.plugin import LLMLingua2Options
-from loom_core.chunking import UNSPACED, chunks
-from loom_core.errors import ModelError
+from loom_core.api import ModelError
 
 WORD = re.compile(rf"\n|[^\S\n]*(?:[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s])|[^\S\n]+")
 MOST_TOKENS = 512

@@ -10,8 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 from transformers.utils import logging
 
-from loom_core.errors import ModelError
-from loom_core.plugins import installed
+from loom_core.api import ModelError, installed
 
 
 def place_of(model: str) -> str:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from loom_accel_llmlingua.base import Compressor, Source, Unit, best
 from loom_accel_llmlingua.causal import LLMLingua, LongLLMLingua
 from loom_accel_llmlingua.classifier import WORD, LLMLingua2
@@ -17,11 +16,9 @@ from loom_accel_llmlingua.plugin import LLMLingua2Options, LLMLinguaOptions, Lon
 from loom_accel_llmlingua.stream import Stream
 from loom_accel_llmlingua.toy import make_classifier
 
-from loom_core.errors import ModelError
-from loom_core.evidence import Trail
-from loom_core.prompt import segment
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.types import Evidence, Prompt
+from loom_core.api import Evidence, ModelError, Prompt, segment
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.contract.evidence import Trail
 
 TEXT = "".join(
     f"On day {i} nothing of note happened in the town. The baker sold bread; 7 people came.\n" for i in range(20)

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import openai
+from loom_rag import Rank, Retriever
 
 from loom_accel_openai_embeddings.plugin import OpenAIEmbeddingsOptions
 from loom_accel_openai_embeddings.vectors import Vectors
-from loom_core.contracts import Tokenizer
-from loom_core.errors import ModelError
-from loom_core.keys import digest
-from loom_core.retrieval import Rank, Retriever
+from loom_core.api import ModelError, Tokenizer, digest
 
 NO_KEY = "none"
 """Sent where no key is set: the client wants one, local engines do not read it."""

@@ -13,10 +13,8 @@ import pytest
 from loom_accel_openai_embeddings.plugin import OpenAIEmbeddingsOptions
 from loom_accel_openai_embeddings.retriever import MOST_FAILURES, EndpointRetriever
 
-from loom_core.errors import ModelError
-from loom_core.prompt import segment
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.types import Prompt
+from loom_core.api import ModelError, Prompt, segment
+from loom_core.api.doubles import ToyTokenizer
 
 VOCABULARY = ("pass", "key", "river", "lamp")
 

@@ -10,8 +10,7 @@ from collections.abc import Generator
 from dataclasses import replace
 
 from loom_accel_self_route.plugin import SelfRouteOptions
-from loom_core.prompt import segment
-from loom_core.types import Prompt, Response, Turn
+from loom_core.api import Prompt, Response, Turn, segment
 
 DECLINED = "unanswerable"
 REQUEST = (

@@ -5,13 +5,9 @@ from __future__ import annotations
 import pytest
 from loom_accel_self_route.plugin import SelfRouteOptions
 from loom_accel_self_route.strategy import REQUEST, SelfRoute, declines, with_request
+from loom_rag.retrieval import query_of
 
-from loom_core.errors import UsageError
-from loom_core.names import parse_arms
-from loom_core.plugins import installed
-from loom_core.prompt import segment
-from loom_core.retrieval import query_of
-from loom_core.types import Generation, Prompt, Response, Timing, Turn
+from loom_core.api import Generation, Prompt, Response, Timing, Turn, UsageError, installed, parse_arms, segment
 
 TURN = Turn(
     prompt=Prompt(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from loom_accel_snapkv.plugin import SnapKVOptions
-from loom_core.types import Budget, Json
+from loom_core.api import Budget, Json
 
 _POOLING = {"avgpool": "avg", "maxpool": "max"}
 

@@ -9,14 +9,12 @@ import torch
 from loom_accel_snapkv.method import SnapKV
 from loom_accel_snapkv.oracle import options as oracle_options
 from loom_accel_snapkv.plugin import SnapKVOptions, loom_augmentations
-from loom_server_hf.kv import Geometry, LayerView
-from loom_server_hf.kv.choose import choose
+from loom_kv import Geometry, LayerView
+from loom_kv.choose import choose
 from torch import Tensor
 
-from loom_core.errors import UsageError
-from loom_core.options import budget as parse_budget
-from loom_core.options import build
-from loom_core.types import Budget
+from loom_core.api import Budget, UsageError, build
+from loom_core.contract.options import budget as parse_budget
 
 N, WINDOW = 60, 8
 

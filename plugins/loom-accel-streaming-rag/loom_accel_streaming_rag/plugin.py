@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loom_core.hookspecs import hookimpl
-from loom_core.options import option
-from loom_core.specs import AugmentationSpec
+from loom_core.api import AugmentationSpec, hookimpl, option
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,11 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from loom_rag import GAP, Window, chunks, note_limits, reading, task_text, token_starts, windows, with_context
+
 from loom_accel_streaming_rag.plugin import StreamingRAGOptions
-from loom_core.chunking import GAP, chunks, token_starts
-from loom_core.contracts import ModelCard
-from loom_core.render import n_tokens
-from loom_core.types import Prompt, Response, Turn
-from loom_core.windows import Window, note_limits, reading, task_text, windows, with_context
+from loom_core.api import ModelCard, Prompt, Response, Turn
+from loom_core.api.serving import n_tokens
 
 REPLY_TOKENS = 64
 NOTHING = "(none yet)"

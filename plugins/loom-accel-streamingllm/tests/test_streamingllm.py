@@ -10,13 +10,11 @@ import torch
 from loom_accel_streamingllm.method import StreamingLLM
 from loom_accel_streamingllm.oracle import options as oracle_options
 from loom_accel_streamingllm.plugin import StreamingLLMOptions, loom_augmentations
-from loom_server_hf.conformance import STEPS, Subject, fixed_tokens, toy_model, toy_prompts
+from loom_kv.testing import STEPS, Subject, fixed_tokens, toy_model, toy_prompts
 from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from loom_core.errors import UsageError
-from loom_core.options import build
-from loom_core.types import Budget
+from loom_core.api import Budget, UsageError, build
 
 PROMPTS = toy_prompts((50, 33, 12), 128)
 SINKS, BUDGET = 3, 16

@@ -9,14 +9,13 @@ import torch
 from loom_accel_think.method import ThinK
 from loom_accel_think.oracle import options as oracle_options
 from loom_accel_think.plugin import ThinKOptions, loom_augmentations
-from loom_server_hf.conformance import toy_model
+from loom_kv import HeldView
+from loom_kv.testing import toy_model
 from loom_server_hf.engine import Engine
-from loom_server_hf.kv import HeldView
 from torch import Tensor
 from torch.nn import functional
 
-from loom_core.errors import UsageError
-from loom_core.options import build
+from loom_core.api import UsageError, build
 
 N, DIM = 40, 16
 

@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from loom_bench_babilong.plugin import TASKS
-from loom_core.contracts import GivenAnswer
-from loom_core.errors import DataError, UsageError
-from loom_core.types import Sample, Task
+from loom_core.api import DataError, GivenAnswer, Sample, Task, UsageError
 
 SUFFIX = ".csv"
 COLUMNS = ("target", "output", "question")

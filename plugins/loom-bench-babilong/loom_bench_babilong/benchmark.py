@@ -15,16 +15,28 @@ from pathlib import Path
 
 from loom_bench_babilong.mixing import Noise, fitted, own_sentences, sentences_of
 from loom_bench_babilong.plugin import EVALUATED, LONG, PREFIX, TASKS, BabilongOptions
-from loom_bench_babilong.released import LEVELS as RELEASED
-from loom_bench_babilong.released import Cell, level_name
+from loom_bench_babilong.released import LEVELS as RELEASED, Cell, level_name
 from loom_bench_babilong.stories import Story, chosen, in_turn, made, read_stories
 from loom_bench_babilong.wording import Ask, loom_ask, read_prompt
-from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.data import Unavailable, read_pins
-from loom_core.errors import DataError, UsageError
-from loom_core.tables import rows_of
-from loom_core.testing.gold import gold_scored
-from loom_core.types import DataSource, Evidence, Generation, Json, Sample, Task
+from loom_core.api import (
+    BenchmarkBase,
+    Data,
+    DataError,
+    DataSource,
+    Evidence,
+    Generation,
+    Graded,
+    Json,
+    Line,
+    Sample,
+    Task,
+    Tokenizer,
+    Unavailable,
+    UsageError,
+    gold_scored,
+    read_pins,
+    rows_of,
+)
 
 METRIC, WHOLE = "babilong_labels", "babilong_whole_labels"
 MAX_TOKENS = 20

@@ -16,11 +16,8 @@ from itertools import islice
 from pathlib import Path
 
 from loom_bench_babilong.stories import Story
-from loom_core.contracts import Tokenizer
-from loom_core.errors import DataError, UsageError
-from loom_core.render import n_tokens
-from loom_core.truncate import most_units
-from loom_core.types import Prompt
+from loom_core.api import DataError, Prompt, Tokenizer, UsageError
+from loom_core.api.serving import most_units, n_tokens
 
 SENTENCE = re.compile(r"\S.*?[.!?](?=\s|$)", re.DOTALL)
 

@@ -12,16 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from loom_parity import Case, ParityContext, answer_variants, upstream
+
 from loom_bench_babilong.benchmark import METRIC, Babilong
 from loom_bench_babilong.plugin import EVALUATED, LONG, TASKS, BabilongOptions
 from loom_bench_babilong.stories import Story, made, read_stories
 from loom_bench_babilong.wording import read_prompt
-from loom_core import upstream
-from loom_core.contracts import Graded
-from loom_core.data import Unavailable
-from loom_core.parity import Case, ParityContext, answer_variants
-from loom_core.prompt import segment
-from loom_core.types import Json, Prompt, Sample, Scored
+from loom_core.api import Graded, Json, Prompt, Sample, Scored, Unavailable, segment
 
 PUBLISHED = "babilong_evals"
 """Outputs that the authors publish in their repository: MODEL/TASK_LENGTH_….csv."""

@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
-from loom_core.contracts import Data
-from loom_core.data import Unavailable
-from loom_core.errors import DataError
-from loom_core.records import Record, read_records, text
-from loom_core.types import DataSource
+from loom_core.api import Data, DataError, DataSource, Unavailable
+from loom_core.api.records import Record, read_records, text
 
 Release = Literal["100", "1000"]
 HUB = "hf:RMT-team/babilong@ee0d588794c7ac098062ee0d247c733d62e94fe2:data"

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from loom_core.errors import DataError
+from loom_core.api import DataError
 
 PEOPLE = ("Ada", "Boris", "Clara", "Emil")
 PLACES = ("attic", "cellar", "harbour", "library", "market", "stable")

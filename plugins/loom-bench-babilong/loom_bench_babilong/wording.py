@@ -9,11 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from loom_core.contracts import Data
-from loom_core.errors import DataError
-from loom_core.ownprompt import fields_of, filled, merged, pieces
-from loom_core.prompt import segment
-from loom_core.types import DataSource, Prompt, Segment
+from loom_core.api import Data, DataError, DataSource, Prompt, Segment, segment
+from loom_core.api.templates import fields_of, filled, merged, pieces
 
 Ask = Callable[[str, str], Prompt]
 """Context and question to a prompt."""

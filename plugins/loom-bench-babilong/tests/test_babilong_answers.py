@@ -9,8 +9,7 @@ from loom_bench_babilong.answers import read
 from loom_bench_babilong.benchmark import Babilong
 from loom_bench_babilong.plugin import BabilongOptions
 
-from loom_core.errors import DataError, UsageError
-from loom_core.types import Prompt, Sample, Task
+from loom_core.api import DataError, Prompt, Sample, Task, UsageError
 
 TASKS = {task.name: task for task in Babilong(BabilongOptions(variant="official")).tasks(())}
 NAME = "qa1_4k_instruction_yes_examples_yes_post_prompt_yes.csv"

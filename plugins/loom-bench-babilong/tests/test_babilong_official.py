@@ -18,15 +18,22 @@ from loom_bench_babilong.plugin import EVALUATED, LONG, TASKS, BabilongOptions
 from loom_bench_babilong.released import Cell
 from loom_bench_babilong.stories import Story, read_stories
 from loom_bench_babilong.wording import read_prompt
+from loom_kit.upstream import serving
 
-from loom_core.contracts import Graded
-from loom_core.data import DataDir, Unavailable
-from loom_core.errors import DataError, UsageError
-from loom_core.plugins import installed
-from loom_core.prompt import segment
-from loom_core.testing.doubles import ToyTokenizer, oracle_text
-from loom_core.testing.upstream import serving
-from loom_core.types import Prompt, Sample, Scored
+from loom_core.api import (
+    DataDir,
+    DataError,
+    Graded,
+    Prompt,
+    Sample,
+    Scored,
+    Unavailable,
+    UsageError,
+    installed,
+    segment,
+)
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.doubles.server import oracle_text
 
 SHARED = Path(os.environ.get("LOOM_SHARED", Path(__file__).resolve().parents[4] / "shared"))
 MIRROR = SHARED / "data" / "babilong"

@@ -9,21 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from loom_bench_babilong.benchmark import METRIC, WHOLE, Babilong, level_name
 from loom_bench_babilong.mixing import Noise, mixed, own_sentences, sentences_of
 from loom_bench_babilong.plugin import EVALUATED, BabilongOptions
 from loom_bench_babilong.stories import MAKERS, PEOPLE, PLACES, THINGS, Story, made, read_stories
+from loom_kit.tokenizers import GRAINS, tokenizer_of
 
-from loom_core.contracts import Graded, Metric, Tokenizer
-from loom_core.data import DataDir
-from loom_core.errors import DataError, UsageError
-from loom_core.plugins import installed
-from loom_core.render import render
-from loom_core.testing.doubles import ToyTokenizer, oracle_text
-from loom_core.testing.tokenizers import GRAINS, tokenizer_of
-from loom_core.types import Prompt, Sample, Scored
+from loom_core.api import DataDir, DataError, Graded, Metric, Prompt, Sample, Scored, Tokenizer, UsageError, installed
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.serving import render
+from loom_core.doubles.server import oracle_text
 
 NOWHERE = DataDir(mirror=None, cache=Path("/nonexistent"), offline=True)
 
@@ -134,7 +130,7 @@ def test_same_bytes_in_another_process() -> None:
     code = (
         "import hashlib\nfrom loom_bench_babilong.benchmark import Babilong\n"
         "from loom_bench_babilong.plugin import BabilongOptions\n"
-        "from loom_core.keys import canonical\nfrom loom_core.testing.doubles import ToyTokenizer\n"
+        "from loom_core.contract.keys import canonical\nfrom loom_core.doubles.server import ToyTokenizer\n"
         "bench = Babilong(BabilongOptions(samples=2, seed=4))\n"
         "rows = [s for t in bench.tasks(()) for s in bench.samples(t, None, ToyTokenizer(), (0, 3000))]\n"
         "print(hashlib.sha256(canonical(rows).encode()).hexdigest())"

@@ -15,14 +15,28 @@ from pathlib import Path
 
 from loom_bench_counting_stars.own import WORDINGS, Counts, Filler, fitted
 from loom_bench_counting_stars.plugin import FORMS, PREFIX, CountingStarsOptions
-from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Metric, Tokenizer
-from loom_core.data import read_pins
-from loom_core.errors import DataError
-from loom_core.plugins import installed
-from loom_core.prompt import segment
-from loom_core.records import Record, listed, read_records, text, whole
-from loom_core.tables import rows_of
-from loom_core.types import BadRecord, DataSource, Evidence, Generation, Json, Prompt, Sample, Task
+from loom_core.api import (
+    BadRecord,
+    BenchmarkBase,
+    Data,
+    DataError,
+    DataSource,
+    Evidence,
+    Generation,
+    Graded,
+    Json,
+    Line,
+    Metric,
+    Prompt,
+    Sample,
+    Task,
+    Tokenizer,
+    installed,
+    read_pins,
+    rows_of,
+    segment,
+)
+from loom_core.api.records import Record, listed, read_records, text, whole
 
 MAX_TOKENS = 512
 """The authors set no limit. 32 numbers take up to 200 tokens where each digit is one."""

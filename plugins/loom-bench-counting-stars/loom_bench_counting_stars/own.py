@@ -13,12 +13,8 @@ from functools import cache
 from importlib.resources import files
 from itertools import islice
 
-from loom_core.contracts import Tokenizer
-from loom_core.errors import UsageError
-from loom_core.prompt import segment
-from loom_core.render import n_tokens
-from loom_core.truncate import most_units
-from loom_core.types import Prompt
+from loom_core.api import Prompt, Tokenizer, UsageError, segment
+from loom_core.api.serving import most_units, n_tokens
 
 MOST_COUNT = 199
 

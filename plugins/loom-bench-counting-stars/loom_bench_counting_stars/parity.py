@@ -16,21 +16,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from loom_parity import Case, ParityContext, answer_variants, upstream
+
 from loom_bench_counting_stars.benchmark import KEYS, METRICS, NOMINAL, CountingStars, star_lines
 from loom_bench_counting_stars.plugin import FORMS, CountingStarsOptions
-from loom_core import upstream
-from loom_core.contracts import Graded
-from loom_core.data import Unavailable
-from loom_core.parity import Case, ParityContext, answer_variants
-from loom_core.types import Json, Prompt, Sample
+from loom_core.api import Graded, Json, Prompt, Sample, Task, Unavailable
 
 SCORING, MAKING = "viz.ipynb", "gen_test_data.ipynb"
 SIZES, STARS, LONGEST = 32, 32, 128_000
 KINDS = {"searching": "Acquisition", "reasoning": "Reasoning"}
 """The scorer's names of the two."""
-DRAWN = 4
+DRAWN = 24
 """Drawn lists of counts a form, each in the shapes of `_shapes`, `answer_variants` around the first."""
-TABLES = 8
+TABLES = 32
 ORDER, TIES = "order of essays", "rounding of ties"
 
 
@@ -59,6 +57,8 @@ class Parity:
         bench = CountingStars(CountingStarsOptions())
         for task in bench.tasks(()):
             try:
+                if anew := _anew(context, task):
+                    context.missing[f"the repository's own {task.name}"] = anew
                 for number, sample in enumerate(bench.samples(task, context.data, None, ())):
                     if number == context.limit:
                         break
@@ -78,6 +78,15 @@ class Parity:
             other = {key: value for key, value in ours.items() if key != "question"}
             return ORDER if same == other and _frame(theirs) == _frame(ours) else None
         return None
+
+
+def _anew(context: ParityContext, task: Task) -> str:
+    """What a certificate says of rows that are not those of the pinned file; "" where they are."""
+    (source,) = task.sources
+    context.data.path(source)
+    if not any(used.extract for used in context.data.used() if used.pin == source.pin):
+        return ""
+    return f"its file is not at hand; the prompts are of the rows in its place, made anew by {MAKING}"
 
 
 def _frame(row: Mapping[str, Json]) -> Json:

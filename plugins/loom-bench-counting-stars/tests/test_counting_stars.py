@@ -15,15 +15,24 @@ import pytest
 from loom_bench_counting_stars.benchmark import FIELDS, CountingStars, star_lines
 from loom_bench_counting_stars.own import WORDINGS, Counts, sentences
 from loom_bench_counting_stars.plugin import FORMS, CountingStarsOptions
+from loom_kit.tokenizers import GRAINS, tokenizer_of
 
-from loom_core.contracts import Graded, Metric, Tokenizer
-from loom_core.data import DataDir, Unavailable
-from loom_core.errors import UsageError
-from loom_core.plugins import installed
-from loom_core.render import render
-from loom_core.testing.doubles import ToyTokenizer, oracle_text
-from loom_core.testing.tokenizers import GRAINS, tokenizer_of
-from loom_core.types import Prompt, Sample, Scored, Task
+from loom_core.api import (
+    DataDir,
+    Graded,
+    Metric,
+    Prompt,
+    Sample,
+    Scored,
+    Task,
+    Tokenizer,
+    Unavailable,
+    UsageError,
+    installed,
+)
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.serving import render
+from loom_core.doubles.server import oracle_text
 
 MIRROR = Path(os.environ.get("LOOM_SHARED", Path(__file__).resolve().parents[4] / "shared")) / "data"
 ROWS = MIRROR / "counting_stars" / "test_data"
@@ -239,7 +248,7 @@ def test_same_bytes_in_another_process() -> None:
         "import hashlib, json\nfrom pathlib import Path\n"
         "from loom_bench_counting_stars.benchmark import CountingStars\n"
         "from loom_bench_counting_stars.plugin import CountingStarsOptions\n"
-        "from loom_core.keys import canonical\nfrom loom_core.testing.doubles import ToyTokenizer\n"
+        "from loom_core.contract.keys import canonical\nfrom loom_core.doubles.server import ToyTokenizer\n"
         "bench = CountingStars(CountingStarsOptions(variant='loom', samples=2, seed=4))\n"
         "rows = [s for t in bench.tasks(()) for s in bench.samples(t, None, ToyTokenizer(), (20000,))]\n"
         "print(hashlib.sha256(canonical(rows).encode()).hexdigest())"

@@ -12,10 +12,9 @@ import pytest
 from loom_bench_counting_stars.benchmark import METRICS, CountingStars
 from loom_bench_counting_stars.parity import ORDER, TIES, Parity, _mean
 from loom_bench_counting_stars.plugin import CountingStarsOptions
+from loom_parity.contract import Case, ParityContext
 
-from loom_core.data import DataDir
-from loom_core.parity import Case, ParityContext
-from loom_core.plugins import installed
+from loom_core.api import DataDir, installed
 
 ASKED = "\n\nCollect them."
 

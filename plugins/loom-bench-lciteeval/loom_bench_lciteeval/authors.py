@@ -26,8 +26,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from loom_core.types import Json
-from loom_core.upstream import module, stand_ins
+from loom_parity import module, stand_ins
+
+from loom_core.api import Json
 
 PROMPTS, CITATIONS, CORRECT = "script/inference_1shot_vllm.py", "script/eval_citation.py", "script/eval_correct.py"
 ABSENT = ("torch", "transformers", "requests", "tqdm", "yaml")

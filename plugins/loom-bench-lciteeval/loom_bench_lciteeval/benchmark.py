@@ -24,10 +24,21 @@ from loom_bench_lciteeval.prompts import (
     read_wording,
 )
 from loom_bench_lciteeval.scoring import bucket, gold_score, table
-from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.data import read_pins
-from loom_core.errors import DataError
-from loom_core.records import (
+from loom_core.api import (
+    BenchmarkBase,
+    Data,
+    DataError,
+    DataSource,
+    Generation,
+    Graded,
+    Json,
+    Line,
+    Sample,
+    Task,
+    Tokenizer,
+    read_pins,
+)
+from loom_core.api.records import (
     Check,
     Record,
     anything,
@@ -40,7 +51,6 @@ from loom_core.records import (
     text,
     whole,
 )
-from loom_core.types import DataSource, Generation, Json, Sample, Task
 
 FOLDERS = {"main": "l-citeeval", "length": "l-citeeval-length", "hardness": "l-citeeval-hardness"}
 RECORDS = {"main": "L-CiteEval-Data", "length": "L-CiteEval-Length", "hardness": "L-CiteEval-Hardness"}

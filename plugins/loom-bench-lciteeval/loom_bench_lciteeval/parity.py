@@ -13,16 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from statistics import fmean
 
+from loom_parity import Case, ParityContext, answer_variants
+
 from loom_bench_lciteeval.authors import CITATIONS, CORRECT, PROMPTS, authors, digest
 from loom_bench_lciteeval.benchmark import KNOWN_PASSAGES, SUMMARIES, LCiteEval, cited_as, known_passages, metrics_of
 from loom_bench_lciteeval.passages import LEFT_OUT, Part, Passages
 from loom_bench_lciteeval.plugin import TASKS, LCiteEvalOptions
 from loom_bench_lciteeval.scoring import COUNTS, bucket, gold_score, table
-from loom_core.contracts import Graded
-from loom_core.data import Unavailable
-from loom_core.parity import Case, ParityContext, answer_variants
-from loom_core.testing.gold import gold_scored
-from loom_core.types import Json, Prompt, Sample, Scored
+from loom_core.api import Graded, Json, Prompt, Sample, Scored, Unavailable, gold_scored
 
 UNREAD = "answers without an object at the end of a bucket"
 EXPERIMENTS = {"main": "l-citeeval", "length": "l-citeeval-length"}
@@ -88,7 +86,7 @@ SHAPES = (
 
 
 class Parity:
-    """See `loom_core.parity.Parity`."""
+    """See `loom_parity.contract.Parity`."""
 
     commit = "6e493267767adee12eee6e9e4492e3b585dc71c7"
     files = (PROMPTS, CITATIONS, CORRECT)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loom_core.types import Json, Sample, Scored
+from loom_core.api import Json, Sample, Scored
 
 AT_MOST = 3
 """Citations of niah that count, from the first (the authors' `--at_most_citations`); counting_stars has no limit."""

@@ -12,9 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from loom_core.errors import DataError
-from loom_core.prompt import segment
-from loom_core.types import DataSource, Json, Prompt
+from loom_core.api import DataError, DataSource, Json, Prompt, segment
 
 ROLE = "<<<chatbox>>>"
 PASSAGES, QUESTION = "{D}", "{Q}"

@@ -14,12 +14,7 @@ from dataclasses import replace
 
 from loom_bench_lciteeval.passages import AT_MOST, LEFT_OUT, Part, Passages, needle_passage, star_passages
 from loom_bench_lciteeval.prompts import passage_text, passage_title
-from loom_core.contracts import Graded, Line
-from loom_core.options import build
-from loom_core.plugins import installed
-from loom_core.tables import by_task, mean_line
-from loom_core.testing.gold import gold_scored
-from loom_core.types import Json, Prompt, Sample
+from loom_core.api import Graded, Json, Line, Prompt, Sample, build, by_task, gold_scored, installed, mean_line
 
 COUNTS = ("citation_count", "lciteeval_passage_count")
 CITED = ("citation_", "lciteeval_passage_")

@@ -16,14 +16,22 @@ from loom_bench_lciteeval.passages import Found, Part, Passages, cited_in_json, 
 from loom_bench_lciteeval.plugin import TASKS, LCiteEvalOptions
 from loom_bench_lciteeval.prompts import Wording, read_settings, read_wording, shown_text
 from loom_bench_lciteeval.scoring import bucket
+from loom_kit.gold import agrees, score_gold_row
 
-from loom_core.contracts import Graded
-from loom_core.data import DataDir
-from loom_core.errors import DataError
-from loom_core.plugins import installed
-from loom_core.testing.doubles import oracle_text
-from loom_core.testing.gold import agrees, score_gold_row
-from loom_core.types import DataSource, Prompt, Response, Sample, Scored, Task, Timing
+from loom_core.api import (
+    DataDir,
+    DataError,
+    DataSource,
+    Graded,
+    Prompt,
+    Response,
+    Sample,
+    Scored,
+    Task,
+    Timing,
+    installed,
+)
+from loom_core.doubles.server import oracle_text
 
 SHARED = Path(os.environ.get("LOOM_SHARED") or Path(__file__).resolve().parents[4] / "shared")
 MIRROR = SHARED / "data"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from loom_bench_lciteeval.parity import UNREAD, Parity
-
-from loom_core.parity import Case
+from loom_parity.contract import Case
 
 
 def test_only_the_means_up_to_the_last_object_are_explained() -> None:

@@ -14,9 +14,7 @@ from pathlib import Path
 
 from loom_bench_leval.plugin import TASKS
 from loom_bench_leval.wording import kind_of
-from loom_core.contracts import GivenAnswer
-from loom_core.errors import DataError
-from loom_core.types import Json, Sample, Task
+from loom_core.api import DataError, GivenAnswer, Json, Sample, Task
 
 SUFFIX = ".pred.jsonl"
 MARK = "_pred"

@@ -24,9 +24,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from loom_parity import module, stand_ins
+
 from loom_bench_leval.plugin import EXAM
-from loom_core.types import Json
-from loom_core.upstream import module, stand_ins
+from loom_core.api import Json
 
 SCORER, SCRIPT = "Evaluation/auto_eval.py", "Baselines/turbo16k-test.py"
 UNCUT = 10**9

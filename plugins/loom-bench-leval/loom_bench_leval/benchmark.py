@@ -11,25 +11,30 @@ from loom_bench_leval.official import Unreadable, read_wording
 from loom_bench_leval.plugin import EXAM, F1, ROUGE, TASKS, LEvalOptions
 from loom_bench_leval.table import ROUGE_PARTS, geometric_mean, metric_names, table
 from loom_bench_leval.wording import Wording, kind_of, loom_wording
-from loom_core import records
-from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Metric, Tokenizer
-from loom_core.data import Unavailable
-from loom_core.errors import PluginError
-from loom_core.pins import Pinned
-from loom_core.prompt import segment
-from loom_core.testing.gold import gold_scored
-from loom_core.types import (
+from loom_core.api import (
     BadRecord,
+    BenchmarkBase,
+    Data,
     DataSource,
     Generation,
+    Graded,
     Json,
+    Line,
+    Metric,
+    Pinned,
+    PluginError,
     Prompt,
     Response,
     Sample,
     Scored,
     Task,
+    Tokenizer,
     Truncation,
     Turn,
+    Unavailable,
+    gold_scored,
+    records,
+    segment,
 )
 
 NEW_TOKENS, STEP_WORDS = 512, 250

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from loom_bench_leval.wording import Second, Wording, kind_of
-from loom_core.errors import DataError
-from loom_core.types import Json
+from loom_core.api import DataError, Json
 
 FUNCTION = "get_sys_prompt"
 

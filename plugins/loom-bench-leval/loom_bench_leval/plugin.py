@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loom_core.hookspecs import hookimpl
-from loom_core.options import option
-from loom_core.specs import BenchmarkSpec
+from loom_core.api import BenchmarkSpec, hookimpl, option
 
 EXAM = ("coursera", "quality", "topic_retrieval_longchat", "tpo", "gsm100", "codeU", "sci_fi")
 F1 = ("financial_qa", "legal_contract_qa", "multidoc_qa", "narrative_qa", "natural_question", "scientific_qa")

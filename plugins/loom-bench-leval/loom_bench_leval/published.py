@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from loom_parity import Cell, ParityContext
+
 from loom_bench_leval.parity import graded_lines, rows_of
-from loom_core.parity import ParityContext
-from loom_core.reproduced import Cell
 
 PAPER = "arXiv 2307.11088, Table 3"
 README = "github:OpenLMLab/LEval@cd34b050269148aed75acbbe4a599873ad0f37e9:README.md"

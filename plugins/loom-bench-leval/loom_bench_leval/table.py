@@ -12,8 +12,7 @@ from dataclasses import replace
 from math import prod
 
 from loom_bench_leval.plugin import F1
-from loom_core.contracts import Graded, Line
-from loom_core.tables import by_task, macro_line, mean_line
+from loom_core.api import Graded, Line, by_task, macro_line, mean_line
 
 SCI_FI = {"loyalty": "leval_loyalty", "fact": "leval_fact"}
 ROUGE_PARTS = {"rouge1": "leval_rouge1", "rouge2": "leval_rouge2", "rougeL": "leval_rouge_l"}

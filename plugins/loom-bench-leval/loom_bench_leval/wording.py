@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Literal
 
-from loom_core.prompt import from_parts
-from loom_core.types import Prompt, SegmentKind
+from loom_core.api import Prompt, SegmentKind, from_parts
 
 Kind = Literal["choice", "topic", "math", "code", "truth", "open"]
 KINDS: Mapping[str, Kind] = {

@@ -17,16 +17,26 @@ import pytest
 from loom_bench_leval.benchmark import LEval, cut_by_words
 from loom_bench_leval.plugin import EXAM, F1, ROUGE, TASKS, LEvalOptions
 from loom_bench_leval.table import GEOMETRIC, STAND_IN
+from loom_kit.gold import agrees, score_gold_row
+from loom_kit.upstream import put
 
-from loom_core.contracts import Graded
-from loom_core.data import DataDir, Unavailable
-from loom_core.errors import DataError, LoomError
-from loom_core.plugins import installed
-from loom_core.render import messages
-from loom_core.testing.doubles import ToyTokenizer, oracle_text
-from loom_core.testing.gold import agrees, score_gold_row
-from loom_core.testing.upstream import put
-from loom_core.types import Prompt, Response, Sample, Scored, Task, Timing
+from loom_core.api import (
+    DataDir,
+    DataError,
+    Graded,
+    LoomError,
+    Prompt,
+    Response,
+    Sample,
+    Scored,
+    Task,
+    Timing,
+    Unavailable,
+    installed,
+)
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.serving import messages
+from loom_core.doubles.server import oracle_text
 
 SHARED = Path(os.environ.get("LOOM_SHARED") or Path(__file__).resolve().parents[4] / "shared")
 MIRROR = SHARED / "data"
@@ -164,8 +174,7 @@ def with_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def repin(monkeypatch: pytest.MonkeyPatch, mirror: Path) -> None:
     from loom_bench_leval import benchmark
-
-    from loom_core.testing.upstream import pinned
+    from loom_kit.upstream import pinned
 
     pins = dict(benchmark.LEval(LEvalOptions()).pins)
     for name in (benchmark.CONFIG, benchmark.SCRIPT):

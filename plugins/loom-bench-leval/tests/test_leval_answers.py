@@ -11,9 +11,7 @@ from loom_bench_leval.answers import read
 from loom_bench_leval.benchmark import LEval
 from loom_bench_leval.plugin import LEvalOptions
 
-from loom_core.contracts import GivenAnswer
-from loom_core.errors import DataError
-from loom_core.types import Prompt, Sample, Task
+from loom_core.api import DataError, GivenAnswer, Prompt, Sample, Task
 
 TASKS = {task.name: task for task in LEval(LEvalOptions()).tasks(())}
 

@@ -6,13 +6,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from loom_bench_longbench_v2.plugin import LongBenchV2Options
 from loom_bench_longbench_v2.prompts import fill, question, with_thoughts
-from loom_core import records
-from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.keys import digest
-from loom_core.pins import Pinned
-from loom_core.tables import mean_line
-from loom_core.testing.gold import gold_scored
-from loom_core.types import DataSource, Generation, Json, Response, Sample, Task, Truncation, Turn
+from loom_core.api import (
+    BenchmarkBase,
+    Data,
+    DataSource,
+    Generation,
+    Graded,
+    Json,
+    Line,
+    Pinned,
+    Response,
+    Sample,
+    Task,
+    Tokenizer,
+    Truncation,
+    Turn,
+    digest,
+    gold_scored,
+    mean_line,
+    records,
+)
 
 FOLDER = "longbench_v2"
 TEMPLATES = {"direct": "0shot", "cot": "0shot_cot", "no_context": "0shot_no_context", "rag": "0shot_rag"}
@@ -87,7 +100,7 @@ class LongBenchV2(Pinned, BenchmarkBase):
         for metric in (ACCURACY, COMPENSATED):
             for name, belongs in PARTS.items():
                 if members := [row for row in rows if belongs(row.sample)]:
-                    lines.append(mean_line(name, metric, members, digits=1))
+                    lines.append(mean_line(name, metric, members, digits=1, of_sum=True))
         return lines
 
     @staticmethod

@@ -10,10 +10,12 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from loom_parity import TOKENIZERS, Case, ParityContext, answer, answer_variants, upstream
 
 from loom_bench_longbench_v2.benchmark import (
     ACCURACY,
@@ -30,13 +32,8 @@ from loom_bench_longbench_v2.benchmark import (
     sample_of,
 )
 from loom_bench_longbench_v2.plugin import AUTHORS_LENGTH, LongBenchV2Options
-from loom_core import records, upstream
-from loom_core.contracts import Graded
-from loom_core.data import Unavailable
-from loom_core.parity import Case, ParityContext, answer, answer_variants
-from loom_core.testing.doubles import ToyTokenizer, WordTokenizer
-from loom_core.truncate import fit
-from loom_core.types import Json, Prompt, Sample
+from loom_core.api import Graded, Json, Prompt, Sample, Unavailable, records
+from loom_core.api.serving import fit
 
 PREDICTING, COUNTING = "pred.py", "result.py"
 MODEL = "GLM-4-9B-Chat"
@@ -101,16 +98,15 @@ class Parity:
         return None
 
 
-TOKENIZERS: Mapping[str, Callable[[], Any]] = {"bytes": ToyTokenizer, "words": WordTokenizer}
-"""bytes: one is added in front, and a border may fall into a character. words: neither."""
-
-
 def _prompts(context: ParityContext) -> Iterator[Case]:
+    tokenizers = [name for name in TOKENIZERS if _tokenizer(name) is not None]
+    for name in sorted(TOKENIZERS.keys() - set(tokenizers)):
+        context.missing[f"prompts by the tokenizer of {name}"] = "it is not installed"
     made = [(f"made {i}", record) for i, record in enumerate(_made(context))]
     for mode in ("direct", "cot", "no_context"):
         for name, record in made:
             for limit in LIMITS:
-                for tokenizer in TOKENIZERS:
+                for tokenizer in tokenizers:
                     yield _prompt(context, mode, f"{name} {limit} {tokenizer}", record, limit, tokenizer)
         source = LongBenchV2(LongBenchV2Options()).pins[f"{FOLDER}/data.json"]
         try:
@@ -121,6 +117,11 @@ def _prompts(context: ParityContext) -> Iterator[Case]:
         except Unavailable as error:
             context.missing["prompts of the records"] = f"{error.what}; made-up records of their columns were compared"
     context.missing["prompts of rag"] = "upstream puts its own retriever's chunks there, loom an arm's"
+
+
+@cache
+def _tokenizer(name: str) -> Any:
+    return TOKENIZERS[name]()
 
 
 def _made(context: ParityContext) -> Iterator[dict[str, str]]:
@@ -167,7 +168,7 @@ def _loom_asks(
     )
     sample = sample_of(mode, template, second if mode == "cot" else None, record)
     assert task.truncation is not None
-    cut = partial(fit, tokenizer=TOKENIZERS[tokenizer](), chat="completion", truncation=task.truncation, limit=1 << 60)
+    cut = partial(fit, tokenizer=_tokenizer(tokenizer), chat="completion", truncation=task.truncation, limit=1 << 60)
     calls = [(sample.prompt, task.generation)]
     if turn := bench.follow_up(sample, [answer(replies[0])]):
         calls.append((turn.prompt, turn.generation or task.generation))
@@ -243,7 +244,7 @@ def _loom_table(context: ParityContext, rows: list[list[Json]], metric: str) -> 
 
 def _asked(made: Any, payload: Json) -> Json:
     mode, record, limit, name, replies = payload
-    tokenizer, asked, left = TOKENIZERS[name](), [], iter(replies)
+    tokenizer, asked, left = _tokenizer(name), [], iter(replies)
 
     def create(*, model: str, messages: Any, temperature: float, max_tokens: int) -> Any:
         (message,) = messages

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loom_core.prompt import from_parts, segment
-from loom_core.types import Json, Prompt, SegmentKind
+from loom_core.api import Json, Prompt, SegmentKind, from_parts, segment
 
 DOCUMENT, THOUGHTS = "$DOC$", "$COT$"
 FIELDS: Mapping[str, str] = {

@@ -12,16 +12,12 @@ from typing import Any
 import pytest
 from loom_bench_longbench_v2.benchmark import ACCURACY, COMPENSATED, LongBenchV2
 from loom_bench_longbench_v2.plugin import LongBenchV2Options
+from loom_kit.gold import agrees, score_gold_row
+from loom_kit.upstream import put
 
-from loom_core.contracts import Graded
-from loom_core.data import DataDir, Unavailable
-from loom_core.errors import DataError
-from loom_core.plugins import installed
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.testing.gold import agrees, score_gold_row
-from loom_core.testing.upstream import put
-from loom_core.truncate import fit
-from loom_core.types import Prompt, Response, Sample, Scored, Timing
+from loom_core.api import DataDir, DataError, Graded, Prompt, Response, Sample, Scored, Timing, Unavailable, installed
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.serving import fit
 
 SHARED = Path(os.environ.get("LOOM_SHARED") or Path(__file__).resolve().parents[4] / "shared")
 PROMPTS = SHARED / "data" / "longbench_v2" / "prompts"

@@ -19,13 +19,26 @@ from loom_bench_longbench.settings import (
     bucket,
 )
 from loom_bench_longbench.table import table
-from loom_core import records
-from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.errors import DataError, UsageError, nearest
-from loom_core.keys import digest
-from loom_core.pins import Pinned
-from loom_core.testing.gold import gold_scored
-from loom_core.types import DataSource, Generation, Json, Sample, Task, Truncation
+from loom_core.api import (
+    BenchmarkBase,
+    Data,
+    DataError,
+    DataSource,
+    Generation,
+    Graded,
+    Json,
+    Line,
+    Pinned,
+    Sample,
+    Task,
+    Tokenizer,
+    Truncation,
+    UsageError,
+    digest,
+    gold_scored,
+    nearest,
+    records,
+)
 
 PROMPTS = "longbench/LongBench/config/dataset2prompt.json"
 LIMITS = "longbench/LongBench/config/dataset2maxlen.json"

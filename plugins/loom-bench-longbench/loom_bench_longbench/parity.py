@@ -1,23 +1,25 @@
-"""LongBench beside its authors' scorers: single answers of every task, and tables by length. Knows both sides' forms.
+"""LongBench beside its authors' program: prompts (`asking`), single answers of every task, and tables by length.
 
 Upstream's functions run in a process of their own (`loom parity longbench --upstream FOLDER`), which needs their
-libraries (jieba, fuzzywuzzy, rouge). Prompts are filled inside their get_pred, which loads a model, and are not
-compared here.
+libraries (jieba, fuzzywuzzy, rouge) and python-Levenshtein: without it fuzzywuzzy falls back to difflib, silently, and
+gives other scores. Knows both sides' forms.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from loom_parity import Case, ParityContext, answer_variants, upstream
+
+from loom_bench_longbench import asking
 from loom_bench_longbench.benchmark import LongBench
 from loom_bench_longbench.plugin import TASKS
 from loom_bench_longbench.settings import SETTINGS
-from loom_core import upstream
-from loom_core.parity import Case, ParityContext, answer_variants
-from loom_core.types import Json
+from loom_core.api import Json
 
 FOLDER = "LongBench"
 CLASSES = ("Food", "Date", "Other location", "Definition of something", "Individual", "Date and time")
@@ -48,22 +50,34 @@ TABLES = 40
 
 
 class Parity:
-    """Scores of THUDM/LongBench, folder LongBench."""
+    """Prompts and scores of THUDM/LongBench, folder LongBench."""
 
     commit = "2e00731f8d0bff23dc4325161044d0ed8af94c1e"
-    files = (f"{FOLDER}/eval.py", f"{FOLDER}/metrics.py")
+    files = (
+        f"{FOLDER}/eval.py",
+        f"{FOLDER}/metrics.py",
+        asking.PREDICTING,
+        f"{FOLDER}/config/dataset2prompt.json",
+        f"{FOLDER}/config/dataset2maxlen.json",
+    )
     differences: Mapping[str, str] = {
         "recursion": "rouge 1.0.1 gives up on very long texts and scores 0 there; loom scores them; no option",
     }
 
     def authors(self, root: Path) -> Mapping[str, Callable[[Json], Json]]:
-        """score: one answer in per cent; scorer and scorer_e: a task."""
+        """asked: the prompt of one record; scorer and scorer_e: a task, or one answer of it, in per cent."""
+        importlib.import_module("Levenshtein")
         upstream.module(root, f"{FOLDER}/metrics.py", name="metrics")
         made = upstream.module(root, f"{FOLDER}/eval.py", name="longbench_eval")
-        return {"scorer": partial(_scorer, made), "scorer_e": partial(_scorer_e, made)}
+        return {
+            "asked": asking.asked(root.resolve()),
+            "scorer": partial(_scorer, made),
+            "scorer_e": partial(_scorer_e, made),
+        }
 
     def cases(self, context: ParityContext) -> Iterator[Case]:
-        """Generated answers of every task alone, and drawn lists of them."""
+        """Prompts; generated answers of every task alone, and drawn lists of them."""
+        yield from asking.cases(context)
         for task in TASKS:
             given = list(self._answers(context, task))
             for name, row in given:
@@ -78,6 +92,8 @@ class Parity:
 
     def explain(self, case: Case, theirs: Json, ours: Json) -> str | None:
         """Very long answers, where upstream's ROUGE has no value."""
+        if case.function == "asked":
+            return None
         long = any(len(text) > 2000 for text, _, _ in case.payload[1])
         lost = case.kind != "score" or theirs == 0.0
         return "recursion" if long and lost and "rouge" in SETTINGS[case.name].metric else None

@@ -6,9 +6,7 @@ import json
 from collections.abc import Mapping
 from string import Formatter
 
-from loom_core.errors import DataError
-from loom_core.prompt import from_parts
-from loom_core.types import DataSource, Json, Prompt, SegmentKind
+from loom_core.api import DataError, DataSource, Json, Prompt, SegmentKind, from_parts
 
 
 def read_entry(text: str, source: DataSource, task: str, kind: type[str] | type[int]) -> Json:

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from loom_bench_longbench.settings import BUCKETS, EXTENDED, GROUPS, LAST_BUCKET, SETTINGS, base
-from loom_core.contracts import Graded, Line
-from loom_core.tables import by_task, macro_line, mean_line
+from loom_core.api import Graded, Line, by_task, macro_line, mean_line
 
 LEVELS = (*(name for _, name in BUCKETS), LAST_BUCKET)
 MEAN = "mean of task scores"
@@ -23,7 +22,7 @@ def table(rows: Sequence[Graded], *, grouped: bool) -> list[Line]:
     for task, found in by_task(rows).items():
         metric = SETTINGS[base(task)].metric
         if not task.endswith(EXTENDED):
-            lines.append(mean_line(task, metric, found))
+            lines.append(mean_line(task, metric, found, of_sum=True))
             continue
         for level in LEVELS:
             if members := [row for row in found if row.sample.level == level]:

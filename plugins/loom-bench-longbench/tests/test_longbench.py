@@ -16,17 +16,12 @@ from loom_bench_longbench.benchmark import LongBench
 from loom_bench_longbench.plugin import EXTENDED_TASKS, TASKS, LongBenchOptions
 from loom_bench_longbench.prompts import fill
 from loom_bench_longbench.settings import GROUPS, SETTINGS, bucket
+from loom_kit.gold import agrees, score_gold_row
+from loom_kit.upstream import put
 
-from loom_core.contracts import Graded
-from loom_core.data import DataDir
-from loom_core.errors import DataError
-from loom_core.plugins import installed
-from loom_core.render import render
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.testing.gold import agrees, score_gold_row
-from loom_core.testing.upstream import put
-from loom_core.truncate import fit
-from loom_core.types import Sample, Scored, Task
+from loom_core.api import DataDir, DataError, Graded, Sample, Scored, Task, installed
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.serving import fit, render
 
 SHARED = Path(os.environ.get("LOOM_SHARED") or Path(__file__).resolve().parents[4] / "shared")
 MIRROR = SHARED / "data"

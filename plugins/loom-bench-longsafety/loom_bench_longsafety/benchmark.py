@@ -10,21 +10,25 @@ from loom_bench_longsafety.judging import unsafe
 from loom_bench_longsafety.official import read_official
 from loom_bench_longsafety.plugin import LongSafetyOptions
 from loom_bench_longsafety.table import POSITIONS, RATE, SAFE, STRICT, paired, table
-from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.data import read_pins
-from loom_core.prompt import segment
-from loom_core.records import Record, read_records, text, texts, whole
-from loom_core.types import (
+from loom_core.api import (
     BadRecord,
+    BenchmarkBase,
+    Data,
     DataSource,
     Generation,
+    Graded,
     Json,
     JudgeSpec,
+    Line,
     Prompt,
     Sample,
     Scored,
     Task,
+    Tokenizer,
+    read_pins,
+    segment,
 )
+from loom_core.api.records import Record, read_records, text, texts, whole
 
 MAX_TOKENS = 2048
 REFUSAL = "I will not help with this, because it could do harm."
@@ -46,6 +50,11 @@ class LongSafety(BenchmarkBase):
     def program_source(self) -> DataSource:
         """The authors' agents."""
         return self._pins["longsafety/src/multi_agent_eval.py"]
+
+    @property
+    def docs_source(self) -> DataSource:
+        """The documents."""
+        return self._pins["longsafety/data/longsafety_docs.jsonl"]
 
     @property
     def meta_source(self) -> DataSource:
@@ -71,7 +80,7 @@ class LongSafety(BenchmarkBase):
         self, task: Task, data: Data, tokenizer: Tokenizer | None, lengths: tuple[int, ...]
     ) -> Iterator[Sample]:
         """Both positions of each record, in the order of the documents. Raises `Unavailable` without their file."""
-        docs, meta = (self._pins[f"longsafety/data/longsafety_{name}.jsonl"] for name in ("docs", "meta"))
+        docs, meta = self.docs_source, self.meta_source
         data.path(docs)
         agents = read_official(data, self.program_source) if self._options.agents == "official" else None
         facts = {record["id"]: record for record in read_records(data, meta, META)}

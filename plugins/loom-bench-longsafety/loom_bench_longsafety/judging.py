@@ -15,12 +15,20 @@ from pathlib import Path
 
 from loom_bench_longsafety.official import filled, told_to_judge
 from loom_bench_longsafety.plugin import AgentOptions
-from loom_core.contracts import Judging
-from loom_core.defusing import Defused, defused
-from loom_core.errors import DataError
-from loom_core.prompt import segment
-from loom_core.tomlfile import read_toml
-from loom_core.types import Generation, Json, Prompt, Sample, Scored, Turn
+from loom_core.api import (
+    DataError,
+    Defused,
+    Generation,
+    Json,
+    Judging,
+    Prompt,
+    Sample,
+    Scored,
+    Turn,
+    defused,
+    read_toml,
+    segment,
+)
 
 OWN = Path(__file__).with_name("agents.toml")
 OFFICIAL = "official"

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loom_core.contracts import Data
-from loom_core.errors import DataError, UsageError
-from loom_core.ownprompt import fields_of, pieces
-from loom_core.types import DataSource, Json
+from loom_core.api import Data, DataError, DataSource, Json, UsageError
+from loom_core.api.templates import fields_of, pieces
 
 TEMPLATES = {
     "risk_analyser": ("RiskAnalyzer.__init__.self.prompt_template", {"instruction"}),

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from loom_core.contracts import Graded, Line
-from loom_core.types import Scored
+from loom_core.api import Graded, Line, Scored
 
 RATE, SAFE, STRICT = "longsafety_rate", "longsafety_safe", "longsafety_rate_strict"
 POSITIONS = ("front", "end")

@@ -15,13 +15,10 @@ import pytest
 from loom_bench_longsafety.benchmark import LongSafety, sample
 from loom_bench_longsafety.judging import answer_safe, pair_safe_strictly, read_agents, stated, unsafe
 from loom_bench_longsafety.plugin import AgentOptions, LongSafetyOptions
+from loom_kit.gold import agrees, score_gold_row
 
-from loom_core.contracts import Graded, Judging
-from loom_core.data import DataDir, Unavailable
-from loom_core.errors import DataError
-from loom_core.records import Record
-from loom_core.testing.gold import agrees, score_gold_row
-from loom_core.types import Response, Sample, Scored, Timing
+from loom_core.api import DataDir, DataError, Graded, Judging, Response, Sample, Scored, Timing, Unavailable
+from loom_core.api.records import Record
 
 SHARED = Path(os.environ.get("LOOM_SHARED") or Path(__file__).resolve().parents[4] / "shared")
 LOOM = LongSafetyOptions(agents="loom")

@@ -24,11 +24,25 @@ from loom_bench_niah.wording import (
     official_needle,
     read_frame,
 )
-from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.data import read_pins
-from loom_core.errors import DataError, UsageError
-from loom_core.render import render
-from loom_core.types import DataSource, Evidence, Generation, Json, JudgeSpec, Prompt, Sample, Task
+from loom_core.api import (
+    BenchmarkBase,
+    Data,
+    DataError,
+    DataSource,
+    Evidence,
+    Generation,
+    Graded,
+    Json,
+    JudgeSpec,
+    Line,
+    Prompt,
+    Sample,
+    Task,
+    Tokenizer,
+    UsageError,
+    read_pins,
+)
+from loom_core.api.serving import render
 
 LEVELS = (1024, 2048, 4096)
 AUTHORS_LEVELS = (1000, 16000, 35)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from loom_core.contracts import Tokenizer
+from loom_core.api import Tokenizer
 
 CHARACTERS_PER_TOKEN = 4
 CHUNK_CHARACTERS = 1 << 16

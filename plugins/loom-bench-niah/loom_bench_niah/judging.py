@@ -12,10 +12,21 @@ import string
 from collections.abc import Mapping, Sequence
 
 from loom_bench_niah.plugin import NiahJudgeOptions
-from loom_core.contracts import Data, Judging
-from loom_core.defusing import Defused, defused
-from loom_core.errors import DataError
-from loom_core.types import DataSource, Generation, Json, Prompt, Sample, Scored, Segment, Turn
+from loom_core.api import (
+    Data,
+    DataError,
+    DataSource,
+    Defused,
+    Generation,
+    Json,
+    Judging,
+    Prompt,
+    Sample,
+    Scored,
+    Segment,
+    Turn,
+    defused,
+)
 
 CRITERIA = "OpenAIEvaluator.CRITERIA"
 TEMPLATE = "SCORING_TEMPLATE_WITH_REFERENCE"

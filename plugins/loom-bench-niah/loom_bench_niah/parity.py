@@ -16,16 +16,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from loom_parity import TOKENIZERS, Case, ParityContext, answer_variants, upstream
+
 from loom_bench_niah.benchmark import EVALUATOR, RUN, Niah
 from loom_bench_niah.judging import CRITERIA
 from loom_bench_niah.plugin import NiahOptions
 from loom_bench_niah.wording import RUN_CLASS
-from loom_core import upstream
-from loom_core.data import Unavailable, read_pins
-from loom_core.parity import Case, ParityContext, answer_variants
-from loom_core.render import messages
-from loom_core.testing.doubles import ToyTokenizer, WordTokenizer
-from loom_core.types import Json, Sample
+from loom_core.api import Json, Sample, Unavailable, read_pins
+from loom_core.api.serving import messages
 
 PACKAGE = "needlehaystack"
 AWAY = (
@@ -40,10 +38,8 @@ AWAY = (
     ),
     *("openai", "anthropic", "cohere", "dotenv", "jsonargparse", "tiktoken"),
 )
-TOKENIZERS: Mapping[str, Callable[[], Any]] = {"bytes": ToyTokenizer, "words": WordTokenizer}
-"""bytes: a border may fall into a character, a full stop is always a token. words: a token is read back as it was."""
-FAR = (700_000, 210_000)
-"""Lengths that take the essays more than once, in bytes and in words."""
+FAR = (700_000, 210_000, 215_000)
+"""Lengths that take the essays more than once, in tokens of each."""
 FAR_DEPTHS = 3
 
 
@@ -74,13 +70,17 @@ class Parity:
         }
 
     def cases(self, context: ParityContext) -> Iterator[Case]:
-        """The grid, its prompts for both tokenizers, longer ones, and the judge's questions."""
+        """The grid, its prompts for each tokenizer, longer ones, and the judge's questions."""
         context.missing["score"] = "the mark is a judge's: no score is compared, only what the judge is given"
         bench = Niah(NiahOptions(variant="official", grid="authors"))
         far = Niah(NiahOptions(variant="official", depths=FAR_DEPTHS))
         try:
             for (name, make), length in zip(TOKENIZERS.items(), FAR, strict=True):
-                found = list(_samples(context, bench, make(), ()))
+                tokenizer = make()
+                if tokenizer is None:
+                    context.missing[f"prompts by the tokenizer of {name}"] = "it is not installed"
+                    continue
+                found = list(_samples(context, bench, tokenizer, ()))
                 yield Case(
                     kind="samples",
                     name="grid",
@@ -92,7 +92,7 @@ class Parity:
                 lengths = sorted({_place(sample.id)[0] for sample in found})
                 for sample in found[: context.limit]:
                     yield _prompt("prompt", name, lengths, sample)
-                for sample in _samples(context, far, make(), (length,)):
+                for sample in _samples(context, far, tokenizer, (length,)):
                     yield _prompt("prompt, essays repeated", name, [length], sample)
             yield from _judging(context)
         except Unavailable as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from loom_core.types import Sample, Scored
+from loom_core.api import Sample, Scored
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 

@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import cast
 
-from loom_core.errors import DataError
-from loom_core.prompt import segment
-from loom_core.types import Prompt, Role, Segment
+from loom_core.api import DataError, Prompt, Role, Segment, segment
 
 RUN_CLASS = "CommandArgs"
 TOWNS = (

@@ -10,22 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from loom_bench_niah.benchmark import ESSAYS, Niah, spaced
 from loom_bench_niah.haystack import TokenHaystack
 from loom_bench_niah.judging import Judge, mark
 from loom_bench_niah.plugin import NiahJudgeOptions, NiahOptions
 from loom_bench_niah.scoring import Contains, WordRecall, contains, word_recall
 from loom_bench_niah.wording import read_frame
+from loom_parity.contract import answer
 
-from loom_core.contracts import Graded
-from loom_core.data import DataDir, Unavailable
-from loom_core.errors import DataError
-from loom_core.parity import answer
-from loom_core.plugins import installed
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.types import Prompt, Sample, Scored
+from loom_core.api import DataDir, DataError, Graded, Prompt, Sample, Scored, Unavailable, installed
+from loom_core.api.doubles import ToyTokenizer
 
 ROOT = Path(__file__).resolve().parents[3]
 MIRROR = Path(os.environ.get("LOOM_SHARED", ROOT.parent / "shared")) / "data"

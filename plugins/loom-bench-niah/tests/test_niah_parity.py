@@ -7,10 +7,10 @@ from typing import Any
 
 from loom_bench_niah.parity import Parity, _asked, _judged, _place, _places, _prompt
 from loom_bench_niah.wording import Frame, Hidden
+from loom_parity.contract import Case
 
-from loom_core.parity import Case
-from loom_core.render import messages
-from loom_core.types import Sample
+from loom_core.api import Sample
+from loom_core.api.serving import messages
 
 FRAME = Frame((("system", "Be short."), ("user", "{context}"), ("user", "{question} Look there.")))
 HIDDEN = Hidden(needles=("n",), facts=("f",), question="Where?")

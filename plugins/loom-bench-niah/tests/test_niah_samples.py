@@ -8,22 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_bench_niah.benchmark import Niah, spaced, stride
 from loom_bench_niah.haystack import Haystack, own_sentences
 from loom_bench_niah.plugin import NiahOptions, task_name
 from loom_bench_niah.wording import ACTIVITIES, TOWNS
+from loom_kit.tokenizers import GRAINS, tokenizer_of
 
-from loom_core.contracts import Graded, Tokenizer
-from loom_core.data import DataDir
-from loom_core.errors import UsageError
-from loom_core.keys import digest, plain
-from loom_core.options import build
-from loom_core.render import render
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.testing.tokenizers import GRAINS, tokenizer_of
-from loom_core.types import Sample, Scored
+from loom_core.api import DataDir, Graded, Sample, Scored, Tokenizer, UsageError, build, digest
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.serving import render
+from loom_core.contract.keys import plain
 
 NOWHERE = DataDir(mirror=None, cache=Path("/nonexistent"), offline=True)
 
@@ -133,8 +128,8 @@ def test_same_bytes_in_another_process() -> None:
         "from pathlib import Path\n"
         "from loom_bench_niah.benchmark import Niah\n"
         "from loom_bench_niah.plugin import NiahOptions\n"
-        "from loom_core.data import DataDir\n"
-        "from loom_core.keys import digest, plain\n"
+        "from loom_core.data.access import DataDir\n"
+        "from loom_core.contract.keys import digest, plain\n"
         "bench = Niah(NiahOptions(needles=2, depths=4, seed=5))\n"
         "data = DataDir(mirror=None, cache=Path('nowhere'), offline=True)\n"
         "print(digest([plain(s) for s in bench.samples(bench.tasks(())[0], data, None, ())]))\n"

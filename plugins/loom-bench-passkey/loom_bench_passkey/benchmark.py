@@ -14,12 +14,19 @@ from loom_bench_passkey.plugin import PasskeyOptions
 from loom_bench_passkey.prompts import Hidden, hide
 from loom_bench_passkey.scoring import exact, partial
 from loom_bench_passkey.settings import ESSAYS_MAX_TOKENS, LOOM, Settings, read_settings
-from loom_core.contracts import BenchmarkBase, Data, Tokenizer
-from loom_core.data import read_pins
-from loom_core.errors import UsageError
-from loom_core.render import n_tokens
-from loom_core.truncate import most_units
-from loom_core.types import DataSource, Generation, Json, Sample, Task
+from loom_core.api import (
+    BenchmarkBase,
+    Data,
+    DataSource,
+    Generation,
+    Json,
+    Sample,
+    Task,
+    Tokenizer,
+    UsageError,
+    read_pins,
+)
+from loom_core.api.serving import most_units, n_tokens
 
 UPSTREAM_SEED = 42
 ANSWER_TOKENS = {7: 16, 64: 96}

@@ -13,12 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from loom_parity import Case, ParityContext, answer_variants, upstream
+
 from loom_bench_passkey.benchmark import UPSTREAM_SEED, Passkey, upstream_keys
 from loom_bench_passkey.plugin import PasskeyOptions
-from loom_core import upstream
-from loom_core.data import Unavailable
-from loom_core.parity import Case, ParityContext, answer_variants
-from loom_core.types import Json, Prompt, Sample
+from loom_core.api import Json, Prompt, Sample, Unavailable
 
 FOLDER = "eval/passkey_utils"
 ESSAYS = f"{FOLDER}/background/PaulGrahamEssays"

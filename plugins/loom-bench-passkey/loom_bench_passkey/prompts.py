@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loom_bench_passkey.settings import Settings
-from loom_core.prompt import segment
-from loom_core.types import Evidence, Prompt
+from loom_core.api import Evidence, Prompt, segment
 
 
 @dataclass(frozen=True, slots=True)

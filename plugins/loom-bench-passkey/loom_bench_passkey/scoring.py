@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import string
 
-from loom_core.types import Sample, Scored
+from loom_core.api import Sample, Scored
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 

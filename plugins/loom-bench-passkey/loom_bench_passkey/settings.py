@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from loom_core.errors import DataError
-from loom_core.types import DataSource, Json
+from loom_core.api import DataError, DataSource, Json
 
 T = TypeVar("T", int, float, str)
 LOOM_WORDS = (256, 512, 1024)

@@ -14,10 +14,8 @@ from loom_bench_passkey.benchmark import Passkey
 from loom_bench_passkey.plugin import PasskeyOptions
 from loom_bench_passkey.settings import read_settings
 
-from loom_core.data import DataDir, Unavailable
-from loom_core.errors import DataError
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.types import DataSource, Sample
+from loom_core.api import DataDir, DataError, DataSource, Sample, Unavailable
+from loom_core.api.doubles import ToyTokenizer
 
 ROOT = Path(__file__).resolve().parents[3]
 MIRROR = Path(os.environ.get("LOOM_SHARED", ROOT.parent / "shared")) / "data"

@@ -8,22 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_bench_passkey.benchmark import Passkey, spread, upstream_keys
 from loom_bench_passkey.filler import WORD, Essays, sentences
 from loom_bench_passkey.plugin import PasskeyOptions
 from loom_bench_passkey.prompts import hide
 from loom_bench_passkey.settings import LOOM, Settings, spaced
 
-from loom_core.data import DataDir
-from loom_core.errors import UsageError
-from loom_core.keys import digest, plain
-from loom_core.options import build
-from loom_core.render import render
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.truncate import most_units
-from loom_core.types import Sample
+from loom_core.api import DataDir, Sample, UsageError, build, digest
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.serving import most_units, render
+from loom_core.contract.keys import plain
 
 NOWHERE = DataDir(mirror=None, cache=Path("/nonexistent"), offline=True)
 
@@ -110,8 +105,8 @@ def test_same_bytes_in_another_process() -> None:
         "from pathlib import Path\n"
         "from loom_bench_passkey.benchmark import Passkey\n"
         "from loom_bench_passkey.plugin import PasskeyOptions\n"
-        "from loom_core.data import DataDir\n"
-        "from loom_core.keys import digest, plain\n"
+        "from loom_core.data.access import DataDir\n"
+        "from loom_core.contract.keys import digest, plain\n"
         "bench = Passkey(PasskeyOptions(words=(40, 300), repeats=1, seed=5))\n"
         "data = DataDir(mirror=None, cache=Path('nowhere'), offline=True)\n"
         "print(digest([plain(s) for s in bench.samples(bench.tasks(())[0], data, None, ())]))\n"

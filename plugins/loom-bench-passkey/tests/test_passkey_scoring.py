@@ -7,13 +7,12 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from loom_bench_passkey.benchmark import Passkey
 from loom_bench_passkey.scoring import ExactMatch, PartialMatch, common_substring, exact, partial
+from loom_kit.gold import agrees, score_gold_row
 
-from loom_core.testing.gold import agrees, score_gold_row
-from loom_core.types import Prompt, Sample
+from loom_core.api import Prompt, Sample
 
 ROOT = Path(__file__).resolve().parents[3]
 SHARED = Path(os.environ.get("LOOM_SHARED", ROOT.parent / "shared"))

@@ -30,11 +30,21 @@ from loom_bench_ruler.settings import (
 )
 from loom_bench_ruler.table import table
 from loom_bench_ruler.words import own_book
-from loom_core.contracts import BenchmarkBase, Data, Graded, Line, Tokenizer
-from loom_core.data import read_pins
-from loom_core.render import Chat
-from loom_core.testing.gold import gold_scored
-from loom_core.types import DataSource, Generation, Json, Sample, Task
+from loom_core.api import (
+    BenchmarkBase,
+    Data,
+    DataSource,
+    Generation,
+    Graded,
+    Json,
+    Line,
+    Sample,
+    Task,
+    Tokenizer,
+    gold_scored,
+    read_pins,
+)
+from loom_core.api.serving import Chat
 
 LEVELS = {"loom": (4096, 8192), "official": (4096, 8192, 16384, 32768, 65536, 131072)}
 SAMPLES = {"loom": 20, "official": 500}

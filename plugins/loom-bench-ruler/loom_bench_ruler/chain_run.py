@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from loom_bench_ruler.runs import Count, Made, RedrawError, Search, samples
 from loom_bench_ruler.settings import Chains, Wording
-from loom_core.prompt import segment
-from loom_core.types import Prompt
+from loom_core.api import Prompt, segment
 
 if TYPE_CHECKING:
     from numpy.random import RandomState

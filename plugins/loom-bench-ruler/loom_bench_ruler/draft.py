@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from loom_core.types import Json
+from loom_core.api import Json
 
 Spans = tuple[tuple[int, int], ...]
 

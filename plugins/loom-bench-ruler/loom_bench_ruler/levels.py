@@ -14,9 +14,7 @@ from loom_bench_ruler.meter import Meter
 from loom_bench_ruler.runs import Made
 from loom_bench_ruler.settings import Wording
 from loom_bench_ruler.words import sentence
-from loom_core.errors import UsageError
-from loom_core.prompt import segment
-from loom_core.types import Evidence, Prompt, Sample
+from loom_core.api import Evidence, Prompt, Sample, UsageError, segment
 
 AIM = 0.996
 """How much of a length loom's variant aims at: sums of tokens are true to a few in a thousand."""

@@ -14,9 +14,7 @@ from random import Random
 from loom_bench_ruler.counting import DOTS, numbered, zeta
 from loom_bench_ruler.runs import Count, Made, RedrawError, Search, order
 from loom_bench_ruler.settings import Common, Frequent, Wording
-from loom_core.errors import UsageError
-from loom_core.prompt import segment
-from loom_core.types import Prompt, Segment
+from loom_core.api import Prompt, Segment, UsageError, segment
 
 SHORT = 4096
 """Below this length lists repeat their words less often."""

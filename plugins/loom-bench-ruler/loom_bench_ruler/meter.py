@@ -11,11 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from loom_core.contracts import Tokenizer
-from loom_core.errors import UsageError
-from loom_core.prompt import segment
-from loom_core.render import Chat, render
-from loom_core.types import Prompt, Segment
+from loom_core.api import Prompt, Segment, Tokenizer, UsageError, segment
+from loom_core.api.serving import Chat, render
 
 CHARACTERS_PER_TOKEN = 4
 CHUNK_CHARACTERS = 1 << 16

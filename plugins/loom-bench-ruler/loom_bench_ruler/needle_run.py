@@ -11,8 +11,7 @@ from loom_bench_ruler.needles import DEPTHS
 from loom_bench_ruler.runs import Made, RedrawError, Search, order
 from loom_bench_ruler.sentences import Haystack
 from loom_bench_ruler.settings import Needles, Wording
-from loom_core.prompt import segment
-from loom_core.types import Prompt
+from loom_core.api import Prompt, segment
 
 SHORT = 4096
 """Below this length the authors take smaller steps, and lists repeat their words less often."""

@@ -36,10 +36,7 @@ from loom_bench_ruler.settings import (
     read_wording,
 )
 from loom_bench_ruler.words import wonderwords_book
-from loom_core.contracts import Data
-from loom_core.data import Unavailable
-from loom_core.errors import DataError
-from loom_core.types import DataSource
+from loom_core.api import Data, DataError, DataSource, Unavailable
 
 CONSTANTS, SETTINGS = "ruler/scripts/data/synthetic/constants.py", "ruler/scripts/synthetic.yaml"
 NOISE = "ruler/scripts/data/synthetic/niah.py"

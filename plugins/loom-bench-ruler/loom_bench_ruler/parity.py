@@ -21,16 +21,13 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
+from loom_parity import Case, ParityContext, answer_variants, upstream
+
 from loom_bench_ruler.benchmark import Ruler
 from loom_bench_ruler.official import QUESTIONS, Official
 from loom_bench_ruler.plugin import RulerOptions
 from loom_bench_ruler.settings import FAMILIES, LOOM_SETTINGS, MAX_TOKENS, Needles, Questions, family
-from loom_core import upstream
-from loom_core.contracts import Data
-from loom_core.data import Unavailable, read_pins
-from loom_core.errors import UsageError
-from loom_core.parity import Case, ParityContext, answer_variants
-from loom_core.types import Json, Task
+from loom_core.api import Data, Json, Task, Unavailable, UsageError, read_pins
 
 DATA, EVAL = "scripts/data/synthetic", "scripts/eval"
 SEED, LENGTHS, SAMPLES, REFERENCES = 42, (2048, 4096, 16384), 10, 12

@@ -12,9 +12,7 @@ from random import Random
 from loom_bench_ruler.questions import JOINT, Asked, spans_of, titled
 from loom_bench_ruler.runs import Made, RedrawError, Search, order
 from loom_bench_ruler.settings import Wording
-from loom_core.errors import UsageError
-from loom_core.prompt import segment
-from loom_core.types import Prompt
+from loom_core.api import Prompt, UsageError, segment
 
 STEP = 10
 

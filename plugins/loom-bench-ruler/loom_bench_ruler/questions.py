@@ -15,7 +15,7 @@ from itertools import accumulate, product
 from loom_bench_ruler.draft import Ask, Body
 from loom_bench_ruler.meter import Meter
 from loom_bench_ruler.words import article, own, sentence
-from loom_core.types import Json
+from loom_core.api import Json
 
 JOINT = "\n\n"
 FILLER_SENTENCES = 2

@@ -14,8 +14,7 @@ from random import Random
 from typing import Protocol
 
 from loom_bench_ruler.draft import Spans
-from loom_core.errors import UsageError
-from loom_core.types import Json, Prompt
+from loom_core.api import Json, Prompt, UsageError
 
 Count = Callable[[str], int]
 """Tokens of a text, no special ones added."""

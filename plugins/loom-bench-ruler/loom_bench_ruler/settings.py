@@ -12,8 +12,7 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from loom_core.errors import DataError
-from loom_core.types import Json
+from loom_core.api import DataError, Json
 
 MAX_TOKENS = {"niah": 128, "vt": 30, "cwe": 120, "fwe": 50, "qa": 32}
 """New tokens of each family, as the authors allow them. Tasks are described before any file is read; `read_wording`

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from loom_bench_ruler.plugin import TASKS
-from loom_core.contracts import Graded, Line
-from loom_core.options import number
-from loom_core.tables import rows_of
+from loom_core.api import Graded, Line, number, rows_of
 
 THRESHOLD = 85.6
 METRIC = "ruler"

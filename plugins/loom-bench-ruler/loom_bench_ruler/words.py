@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from itertools import product
 
-from loom_core.data import Unavailable
+from loom_core.api import Unavailable
 
 _ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou])")
 

@@ -13,7 +13,7 @@ from loom_bench_ruler import benchmark
 from loom_bench_ruler.settings import LOOM_SETTINGS
 from loom_bench_ruler.words import WordBook
 
-from loom_core.data import read_pins
+from loom_core.api import read_pins
 
 YAML = "scripts/synthetic.yaml"
 CONSTANTS = '''

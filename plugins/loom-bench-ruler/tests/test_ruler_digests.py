@@ -18,8 +18,8 @@ from loom_bench_ruler.keywords import Keywords
 from loom_bench_ruler.plugin import RulerOptions
 from loom_bench_ruler.sentences import haystack
 
-from loom_core.data import DataDir
-from loom_core.testing.doubles import ToyTokenizer
+from loom_core.api import DataDir
+from loom_core.api.doubles import ToyTokenizer
 
 ROOT = Path(__file__).resolve().parents[3]
 SHARED = Path(os.environ.get("LOOM_SHARED", ROOT.parent / "shared"))

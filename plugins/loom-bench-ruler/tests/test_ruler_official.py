@@ -26,15 +26,12 @@ from loom_bench_ruler.settings import (
     read_settings,
     read_wording,
 )
+from loom_kit.tokenizers import cl100k_ranks, embedded_tokenizer, write_model_folder
 
-from loom_core.contracts import Tokenizer
-from loom_core.data import DataDir, Unavailable
-from loom_core.errors import DataError, UsageError
-from loom_core.literals import constants
-from loom_core.render import messages
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.testing.tokenizers import cl100k_ranks, embedded_tokenizer, write_model_folder
-from loom_core.types import Sample
+from loom_core.api import DataDir, DataError, Sample, Tokenizer, Unavailable, UsageError
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.records import constants
+from loom_core.api.serving import messages
 
 ROOT = Path(__file__).resolve().parents[3]
 MIRROR = Path(os.environ.get("LOOM_SHARED", ROOT.parent / "shared")) / "data"

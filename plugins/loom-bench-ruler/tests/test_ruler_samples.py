@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_bench_ruler.benchmark import NO_RETRIEVAL, Ruler
 from loom_bench_ruler.counting import Numbers, zeta
 from loom_bench_ruler.draft import insert
@@ -19,16 +18,12 @@ from loom_bench_ruler.meter import Meter, Pool, Strand
 from loom_bench_ruler.needles import halves
 from loom_bench_ruler.plugin import TASKS, RulerOptions
 from loom_bench_ruler.words import own, own_book, prose
+from loom_kit.tokenizers import embedded_tokenizer
 
-from loom_core.data import DataDir
-from loom_core.errors import UsageError
-from loom_core.keys import digest, plain
-from loom_core.options import build
-from loom_core.plugins import installed
-from loom_core.render import render
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.testing.tokenizers import embedded_tokenizer
-from loom_core.types import Response, Sample, Task, Timing
+from loom_core.api import DataDir, Response, Sample, Task, Timing, UsageError, build, digest, installed
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.serving import render
+from loom_core.contract.keys import plain
 
 NOWHERE = DataDir(mirror=None, cache=Path("/nonexistent"), offline=True)
 
@@ -209,9 +204,9 @@ def test_same_bytes_in_another_process() -> None:
         "from pathlib import Path\n"
         "from loom_bench_ruler.benchmark import Ruler\n"
         "from loom_bench_ruler.plugin import RulerOptions\n"
-        "from loom_core.data import DataDir\n"
-        "from loom_core.keys import digest, plain\n"
-        "from loom_core.testing.doubles import ToyTokenizer\n"
+        "from loom_core.data.access import DataDir\n"
+        "from loom_core.contract.keys import digest, plain\n"
+        "from loom_core.doubles.server import ToyTokenizer\n"
         "bench = Ruler(RulerOptions(samples=2, seed=5))\n"
         "data = DataDir(mirror=None, cache=Path('nowhere'), offline=True)\n"
         "rows = [plain(s) for t in bench.tasks(()) for s in bench.samples(t, data, ToyTokenizer(), (4096,))]\n"

@@ -11,8 +11,7 @@ from loom_bench_ruler.benchmark import Ruler
 from loom_bench_ruler.plugin import RulerOptions
 from loom_bench_ruler.settings import read_settings
 
-from loom_core.data import DataDir, Unavailable
-from loom_core.errors import DataError
+from loom_core.api import DataDir, DataError, Unavailable
 
 MIRROR = Path(os.environ.get("LOOM_SHARED", Path(__file__).resolve().parents[4] / "shared")) / "data"
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from loom_bench_ruler.benchmark import Ruler
 from loom_bench_ruler.plugin import TASKS, RulerOptions
+from loom_kit.gold import agrees, score_gold_row
 
-from loom_core.contracts import Graded, Line
-from loom_core.testing.gold import agrees, score_gold_row
-from loom_core.types import Prompt, Sample, Scored
+from loom_core.api import Graded, Line, Prompt, Sample, Scored
 
 ROOT = Path(__file__).resolve().parents[3]
 SHARED = Path(os.environ.get("LOOM_SHARED", ROOT.parent / "shared"))

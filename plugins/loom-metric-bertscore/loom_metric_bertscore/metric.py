@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from loom_core.types import Sample, Scored
+from loom_core.api import Sample, Scored
 from loom_metric_bertscore.plugin import BertScoreOptions
 
 Part = Literal["precision", "recall", "f1"]

@@ -11,7 +11,7 @@ from loom_metric_bertscore import metric
 from loom_metric_bertscore.metric import Encoder, NoModel, count_idf, opened
 from loom_metric_bertscore.plugin import BertScoreOptions
 
-from loom_core.types import Prompt, Sample
+from loom_core.api import Prompt, Sample
 
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")

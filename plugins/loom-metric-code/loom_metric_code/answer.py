@@ -13,8 +13,7 @@ import types
 from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
 
-from loom_metric_code.carry import NotPlain, receive, send, written
-from loom_metric_code.carry import read as read_value
+from loom_metric_code.carry import NotPlain, read as read_value, receive, send, written
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing typing costs more than the rest of the child

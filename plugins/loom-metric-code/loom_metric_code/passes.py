@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from loom_core.types import Sample, Scored
+from loom_core.api import Sample, Scored
 from loom_metric_code.plugin import CodeOptions
 from loom_metric_code.process import Limits, NotSplit, Program, Unconfined, run
 

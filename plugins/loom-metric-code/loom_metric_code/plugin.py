@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loom_core.hookspecs import hookimpl
-from loom_core.options import option
-from loom_core.specs import MetricSpec
+from loom_core.api import MetricSpec, hookimpl, option
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class CodeOptions:
 
 @hookimpl
 def loom_metrics() -> Sequence[MetricSpec]:
-    """One answer's code passes its tests, or not; pass@k is formed over repeats (loom_core.tables.pass_at_k_line)."""
+    """One answer's code passes its tests, or not; pass@k is formed over repeats (`tables.pass_at_k_line`)."""
     return (
         MetricSpec(
             name="code_passes",

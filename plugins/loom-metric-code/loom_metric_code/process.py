@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from loom_core.types import Json
+from loom_core.api import Json
 from loom_metric_code.judge import NAMED, OTHER
 
 INSIDE = Path(__file__).with_name("inside.py")

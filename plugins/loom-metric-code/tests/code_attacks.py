@@ -26,7 +26,9 @@ class Attack:
 
 def call(kind: str, name: str, numbers: tuple[int, int | None], *arguments: object, bare: bool = False) -> Attack:
     """A raw system call, by its numbers on x86_64 and aarch64, that gets through where it does not fail."""
-    given = "".join(f", {argument}" for argument in arguments)
+    # A plain number is passed as a C int, whose upper half is garbage where it lies on the stack (the sixth argument).
+    long = "ctypes.c_long({0}) if isinstance({0}, int) else {0}"
+    given = "".join(f", {long.format(argument)}" for argument in arguments)
     number = f"{numbers[0]} if os.uname().machine == 'x86_64' else {numbers[1] or -1}"
     return Attack(kind, name, f"{C}def f():\n    return c.syscall({number}{given}) >= 0\n", bare=bare)
 

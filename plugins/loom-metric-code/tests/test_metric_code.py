@@ -15,9 +15,7 @@ from loom_metric_code.plugin import CodeOptions
 from loom_metric_code.process import Limits, Program, run
 from loom_metric_code.syscalls import kernel_filter
 
-from loom_core.errors import UsageError
-from loom_core.options import build
-from loom_core.types import Prompt, Sample
+from loom_core.api import Prompt, Sample, UsageError, build
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the filter is Linux's")
 Rule = Literal["kernel", "audit"]

@@ -12,12 +12,21 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from loom_core.contracts import Judging
-from loom_core.defusing import Defused, defused
-from loom_core.errors import DataError
-from loom_core.prompt import segment
-from loom_core.tomlfile import read_toml
-from loom_core.types import Generation, Json, Prompt, Response, Sample, Scored, Turn
+from loom_core.api import (
+    DataError,
+    Defused,
+    Generation,
+    Json,
+    Judging,
+    Prompt,
+    Response,
+    Sample,
+    Scored,
+    Turn,
+    defused,
+    read_toml,
+    segment,
+)
 from loom_metric_judge.plugin import JudgeOptions
 from loom_metric_judge.replies import label, mark, marks, short
 

@@ -21,11 +21,7 @@ from loom_metric_judge.metrics import (
 from loom_metric_judge.plugin import JudgeOptions
 from loom_metric_judge.replies import label, mark, marks
 
-from loom_core.contracts import Judging
-from loom_core.defusing import defused
-from loom_core.errors import DataError
-from loom_core.prompt import segment
-from loom_core.types import Prompt, Response, Sample, Scored, Timing
+from loom_core.api import DataError, Judging, Prompt, Response, Sample, Scored, Timing, defused, segment
 
 SIX = '{"relevance": 5, "accuracy": 4, "coherence": 3, "clarity": 5, "breadth_and_depth": 3, "reading_experience": 4}'
 

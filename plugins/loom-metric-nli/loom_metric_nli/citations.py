@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loom_core.types import Sample, Scored
+from loom_core.api import Sample, Scored
 from loom_metric_nli.entailment import Entailment, NoModel, opened
 from loom_metric_nli.plugin import CitationOptions
 

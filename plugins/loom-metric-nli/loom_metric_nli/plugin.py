@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loom_core.hookspecs import hookimpl
-from loom_core.options import option
-from loom_core.specs import MetricSpec
+from loom_core.api import MetricSpec, hookimpl, option
 
 
 @dataclass(frozen=True)

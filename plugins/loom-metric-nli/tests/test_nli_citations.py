@@ -6,14 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from loom_metric_nli import citations
 from loom_metric_nli.citations import Citations, measure, sentences_by_rule
 from loom_metric_nli.entailment import LocalModel, NoModel, WordSubset
 from loom_metric_nli.plugin import CitationOptions
 
-from loom_core.types import Prompt, Sample
+from loom_core.api import Prompt, Sample
 
 DOCS = ("Paris is the capital of France.", "Rome is old.", "The Seine flows through Paris.", "Berlin is large.")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from loom_core.types import Sample, Scored
+from loom_core.api import Sample, Scored
 from loom_metric_text.reference import as_text, needed, no_reference
 
 PLACES = ("bathroom", "bedroom", "garden", "hallway", "kitchen", "office")

@@ -11,8 +11,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 
-from loom_core.contracts import Metric
-from loom_core.types import Sample, Scored
+from loom_core.api import Metric, Sample, Scored
 from loom_metric_text.reference import as_text, no_reference
 
 

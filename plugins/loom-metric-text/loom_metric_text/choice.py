@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from loom_core.contracts import Metric
-from loom_core.types import Sample, Scored
+from loom_core.api import Metric, Sample, Scored
 from loom_metric_text.reference import as_text, failed, hit, needed, no_reference
 
 _LETTERS = (re.compile(r"The correct answer is \(([A-D])\)"), re.compile(r"The correct answer is ([A-D])"))

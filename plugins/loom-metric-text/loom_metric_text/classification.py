@@ -10,8 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from loom_core.contracts import Metric
-from loom_core.types import Sample, Scored
+from loom_core.api import Metric, Sample, Scored
 from loom_metric_text.f1 import line_if_asked
 from loom_metric_text.normalise import squad
 from loom_metric_text.reference import Compared, as_text, needed, no_reference, unchanged

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from loom_core.contracts import Metric
-from loom_core.types import Sample
+from loom_core.api import Metric, Sample
 from loom_metric_text.normalise import unpunctuated
 from loom_metric_text.reference import Compared
 

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loom_core.contracts import Metric
-from loom_core.types import Sample, Scored
+from loom_core.api import Metric, Sample, Scored
 from loom_metric_text import segment
 from loom_metric_text.normalise import chinese, first_line, russian, squad, without_citations
 from loom_metric_text.reference import Compared, as_text, no_reference

@@ -11,10 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loom_core.contracts import Metric
-from loom_core.errors import UsageError, nearest
-from loom_core.plugins import resolve
-from loom_core.types import Json, Prompt, Sample, Scored
+from loom_core.api import Json, Metric, Prompt, Sample, Scored, UsageError, nearest, resolve
 from loom_metric_text.length import count_words, length_score
 from loom_metric_text.plugin import loom_metrics
 from loom_metric_text.ranked import marked_answer, ranking_scores

@@ -9,8 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from loom_core.contracts import Metric
-from loom_core.types import Json, Sample, Scored
+from loom_core.api import Json, Metric, Sample, Scored
 from loom_metric_text.reference import as_text, failed, hit, no_reference, whole_numbers
 
 _DIGITS = re.compile(r"[0-9]+")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from loom_core.types import Sample, Scored
+from loom_core.api import Sample, Scored
 from loom_metric_text.reference import failed, needed
 
 _HAN = re.compile(r"[\u4e00-\u9fff]")

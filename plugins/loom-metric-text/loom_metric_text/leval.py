@@ -11,8 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from loom_core.contracts import Metric
-from loom_core.types import Sample, Scored
+from loom_core.api import Metric, Sample, Scored
 from loom_metric_text.normalise import squad_with_case
 from loom_metric_text.reference import as_text, failed, no_reference
 

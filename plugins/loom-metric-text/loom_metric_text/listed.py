@@ -8,11 +8,11 @@ import re
 from dataclasses import dataclass
 from itertools import combinations, permutations
 
-from loom_core.contracts import Metric
-from loom_core.types import Json, Sample, Scored
+from loom_core.api import Json, Metric, Sample, Scored
 from loom_metric_text.reference import as_text, failed, hit, no_reference, whole_numbers
 
 _INTEGER = re.compile(r"\d+")
+NO_NUMBERS = Scored(value=None, detail={"why": "the references are no whole numbers"})
 _BRACKETS = re.compile(r"\[(.*?)\]")
 
 
@@ -27,6 +27,14 @@ def concordance(predicted: list[int], wanted: list[int]) -> float:
     return sum(a in place and b in place and place[a] < place[b] for a, b in pairs) / len(pairs)
 
 
+def _wanted(sample: Sample) -> list[int] | None:
+    """The references as whole numbers; None where one is none."""
+    try:
+        return [int(x) for x in sample.references]
+    except (TypeError, ValueError):
+        return None
+
+
 class BambooOrder:
     """BAMBOO's concordance index (sorting tasks) of the whole numbers in the answer. meta: nothing.
 
@@ -37,7 +45,9 @@ class BambooOrder:
         """0 to 1."""
         if not sample.references:
             return no_reference()
-        found, wanted = whole_numbers(prediction), [int(x) for x in sample.references]
+        if (wanted := _wanted(sample)) is None:
+            return NO_NUMBERS
+        found = whole_numbers(prediction)
         error = len(found) != len(wanted)
         return Scored(value=concordance(found, wanted), extracted=found, detail={"format_error": error})
 
@@ -118,7 +128,9 @@ class LongInsF1:
     def score(self, prediction: str, sample: Sample) -> Scored:
         """0 to 1."""
         found = {n for inside in _BRACKETS.findall(prediction) for n in whole_numbers(inside)}
-        wanted = {int(n) for n in sample.references}
+        if (numbers := _wanted(sample)) is None:
+            return NO_NUMBERS
+        wanted = set(numbers)
         common = len(found & wanted)
         if not common:
             return Scored(value=0.0, extracted=sorted(found))

@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from loom_core.contracts import Metric
-from loom_core.types import Sample, Scored
+from loom_core.api import Metric, Sample, Scored
 from loom_metric_text import segment
 from loom_metric_text.f1 import overlap
 from loom_metric_text.normalise import squad

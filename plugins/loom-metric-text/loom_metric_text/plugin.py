@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loom_core.hookspecs import hookimpl
-from loom_core.specs import MetricSpec
+from loom_core.api import MetricSpec, hookimpl
 
 PACKAGE = "loom_metric_text"
 

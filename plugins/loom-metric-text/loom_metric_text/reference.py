@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from loom_core.errors import PluginError
-from loom_core.types import Json, Sample, Scored
+from loom_core.api import Json, PluginError, Sample, Scored
 
 
 def as_text(reference: Json) -> str:

@@ -13,8 +13,7 @@ from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from typing import Literal
 
-from loom_core.contracts import Metric
-from loom_core.types import Sample, Scored
+from loom_core.api import Metric, Sample, Scored
 from loom_metric_text import lcs, segment
 from loom_metric_text.f1 import NOTHING, Overlap, cited_answer, line_if_asked
 from loom_metric_text.normalise import chinese, without_citations

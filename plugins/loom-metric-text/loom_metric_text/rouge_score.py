@@ -13,8 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from loom_core.contracts import Metric
-from loom_core.types import Sample, Scored
+from loom_core.api import Metric, Sample, Scored
 from loom_metric_text import lcs
 from loom_metric_text.f1 import NOTHING, Overlap
 from loom_metric_text.reference import as_text, no_reference

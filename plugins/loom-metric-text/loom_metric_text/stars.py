@@ -10,8 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from loom_core.contracts import Metric
-from loom_core.types import Json, Sample, Scored
+from loom_core.api import Json, Metric, Sample, Scored
 from loom_metric_text.reference import failed, needed, no_reference
 
 KEYS = ("little_penguin", "小企鹅")

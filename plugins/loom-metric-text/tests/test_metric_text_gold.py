@@ -12,7 +12,7 @@ import json_repair
 import pytest
 from loom_metric_text.gold import known, metric_for, score
 
-from loom_core.plugins import installed
+from loom_core.api import installed
 
 SHARED = Path(os.environ.get("LOOM_SHARED") or Path(__file__).resolve().parents[4] / "shared")
 FOLDER = SHARED / "gold-examples"

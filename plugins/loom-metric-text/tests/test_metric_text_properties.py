@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_metric_text import bleu, lcs, rouge, rouge_score
 from loom_metric_text.edit import fuzz_ratio
 from loom_metric_text.f1 import squad_f1
 from loom_metric_text.gold import opened
 from loom_metric_text.plugin import loom_metrics
 
-from loom_core.types import Prompt, Sample
+from loom_core.api import Prompt, Sample
 
 SPECS = loom_metrics()
 META: dict[str, Any] = {

@@ -12,8 +12,7 @@ from loom_metric_text.leval import chosen_letters, code_output, number
 from loom_metric_text.ranked import ndcg
 from loom_metric_text.rouge import sentences
 
-from loom_core.errors import PluginError
-from loom_core.types import Prompt, Sample
+from loom_core.api import PluginError, Prompt, Sample
 
 STARS = tuple(range(1, 33))
 CLASSES = ["Other location", "Other", "Other number", "City"]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loom_core.hookspecs import hookimpl
-from loom_core.specs import ModelSpec, SuiteSpec
+from loom_core.api import ModelSpec, SuiteSpec, hookimpl
 
 
 @hookimpl

@@ -14,7 +14,7 @@ from pathlib import Path
 import loom_model_tiny
 import pytest
 
-from loom_core.plugins import installed, resolve
+from loom_core.api import installed, resolve
 
 PROJECT = Path(__file__).resolve().parents[1]
 SHA256 = {

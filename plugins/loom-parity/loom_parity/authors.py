@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from loom_core.errors import PluginError, UsageError
-from loom_core.types import Json
+from loom_core.contract.errors import PluginError, UsageError
+from loom_core.contract.types import Json
 
 OPENING_SECONDS = 300.0
 """Patience with the authors' imports."""

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from loom_core.errors import UsageError
+from loom_core.contract.errors import UsageError
 
 SHOWN = 5
 """Files that a message names."""

@@ -9,21 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from loom_core import __version__, certificate
-from loom_core.certificate import SHORT, Certificate
-from loom_core.config import RunConfig
-from loom_core.contracts import Data
-from loom_core.data import DataDir
-from loom_core.errors import PluginError, UsageError, nearest
-from loom_core.keys import plain
-from loom_core.parity import Parity, ParityContext
-from loom_core.plugins import Catalog, installed, resolve
-from loom_core.selection import Chosen, described, opened
-from loom_core.specs import BenchmarkSpec
-from loom_parity import checkout
+from loom_core import __version__
+from loom_core.contract.errors import PluginError, UsageError, nearest
+from loom_core.contract.keys import plain
+from loom_core.contract.protocols import Data
+from loom_core.contract.specs import BenchmarkSpec
+from loom_core.data.access import DataDir
+from loom_core.registry.plugins import Catalog, installed, resolve
+from loom_core.run.config import RunConfig
+from loom_core.run.selection import Chosen, described, opened
+from loom_parity import certificate, checkout
 from loom_parity.authors import Authors
-from loom_parity.comparing import Comparison, Disagreement, compare, limited
-from loom_parity.comparing import described as differing
+from loom_parity.certificate import SHORT, Certificate
+from loom_parity.comparing import Comparison, Disagreement, compare, described as differing, limited
+from loom_parity.contract import Parity, ParityContext
 from loom_parity.told import Teller
 
 
@@ -69,20 +68,28 @@ def run(
         context,
         made,
         adapter,
-        {
-            "commit": found_commit,
-            "expected": adapter.commit,
-            "files": dict(checkout.digests(root, files)),
-        },
+        {"commit": found_commit, "expected": adapter.commit, "files": dict(checkout.digests(root, files))},
         warnings(root, files, found_commit, commit, adapter),
         authors.restarts,
     )
     teller.end(record)
     if write:
-        path = certificate.place(spec)
-        path.write_text(json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n", "utf-8")
-        teller.say(f"certificate written: {path}")
+        teller.say(f"certificate written: {_written(record, spec)}")
     return 1 if made.n_unexplained else 0
+
+
+def _written(record: Certificate, spec: BenchmarkSpec) -> Path:
+    """Store the certificate beside the adapter; the file. Raises UsageError where nothing was compared."""
+    if not record.total("compared"):
+        raise UsageError(
+            "no certificate is written",
+            where=f"loom parity {spec.name} --write",
+            why="no case was compared: " + ("; ".join(record.missing.values()) or "their code failed on each"),
+            hint="name a folder with the data that is missing (--data-dir), or leave --write out",
+        )
+    path = certificate.place(spec)
+    path.write_text(json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    return path
 
 
 def context_of(

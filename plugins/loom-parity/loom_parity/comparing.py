@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from loom_core.certificate import Count
-from loom_core.errors import LoomError, PluginError
-from loom_core.keys import plain
-from loom_core.parity import Case, Parity, ParityContext
-from loom_core.types import Json
+from loom_core.contract.errors import LoomError, PluginError
+from loom_core.contract.keys import plain
+from loom_core.contract.types import Json
+from loom_parity.certificate import Count
+from loom_parity.contract import Case, Parity, ParityContext
 
 FIRST = 10
 """Unexplained differences that a certificate lists, and loom's values that a crash lists."""

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import click
 
-from loom_core import certificate, reproduced
-from loom_core.config import RunConfig
-from loom_core.errors import UsageError
-from loom_core.plugins import Catalog, installed, resolve
-from loom_core.reproduced import Cell, Reproduced
-from loom_core.selection import opened
-from loom_core.specs import BenchmarkSpec
-from loom_parity import checkout
+from loom_core.contract.errors import UsageError
+from loom_core.contract.specs import BenchmarkSpec
+from loom_core.registry.plugins import Catalog, installed, resolve
+from loom_core.run.config import RunConfig
+from loom_core.run.selection import opened
+from loom_parity import certificate, checkout, published_cells as reproduced
 from loom_parity.command import context_of, load
+from loom_parity.published_cells import Cell, Reproduced
 
 
 def run(benchmark: str, *, upstream: Path, commit: str | None, data_dir: str | None, write: bool, form: str) -> int:

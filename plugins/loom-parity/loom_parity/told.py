@@ -6,7 +6,7 @@ import json
 
 import click
 
-from loom_core.certificate import Certificate, summary
+from loom_parity.certificate import Certificate, summary
 from loom_parity.comparing import Disagreement
 
 FULL = 3

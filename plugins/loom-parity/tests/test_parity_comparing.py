@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from loom_parity.comparing import compare, equal, limited, shown
+from loom_parity.contract import Case, ParityContext
 
-from loom_core.errors import PluginError, UsageError
-from loom_core.parity import Case, ParityContext
-from loom_core.types import Json
+from loom_core.api import Json, PluginError, UsageError
 
 NUMBERS = st.floats(allow_nan=True) | st.integers() | st.booleans()
 VALUES = st.recursive(

@@ -11,10 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from loom_core.errors import ModelError, UsageError
-from loom_core.options import table
-from loom_core.render import messages, prefill_text
-from loom_core.types import Json, Request
+from loom_core.api import Json, ModelError, Request, UsageError, table
+from loom_core.api.serving import messages, prefill_text
 from loom_server_api.plugin import ApiOptions
 
 ROUTES = {"chat": "/chat/completions", "completions": "/completions"}

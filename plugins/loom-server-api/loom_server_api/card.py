@@ -12,11 +12,8 @@ from typing import Any
 import httpx2
 import openai
 
-from loom_core import readers
-from loom_core.contracts import ModelCard
-from loom_core.errors import ModelError, nearest
-from loom_core.keys import digest
-from loom_core.types import Json
+from loom_core.api import Json, ModelCard, ModelError, digest, nearest
+from loom_core.api.serving import readers
 from loom_server_api.body import read_extra
 from loom_server_api.client import NO_KEY, key_of, sync_client
 from loom_server_api.failure import Redactor, message_of

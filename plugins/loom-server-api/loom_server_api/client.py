@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import httpx2
 import openai
 
-from loom_core.errors import ModelError
+from loom_core.api import ModelError
 from loom_server_api.body import ROUTES, Call
 from loom_server_api.failure import Failure, Redactor, StatusError, failure_of
 from loom_server_api.plugin import ApiOptions

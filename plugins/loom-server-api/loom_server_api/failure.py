@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import httpx2
 
-from loom_core.types import Json
+from loom_core.api import Json
 from loom_server_api.reply import Broken, Refused
 
 PASSING = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529))

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from loom_core.hookspecs import hookimpl
-from loom_core.options import option
-from loom_core.specs import ServerSpec
+from loom_core.api import ServerSpec, hookimpl, option
 
 OPENAI_URL = "https://api.openai.com/v1"
 

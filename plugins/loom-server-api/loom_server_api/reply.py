@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from loom_core.types import Json
+from loom_core.api import Json
 
 DONE = "[DONE]"
 START = 200

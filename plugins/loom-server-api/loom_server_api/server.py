@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from loom_core.contracts import ModelCard
+from loom_core.api import ModelCard
 from loom_server_api.body import Composer
 from loom_server_api.card import describe
 from loom_server_api.plugin import ApiOptions

@@ -16,10 +16,8 @@ from collections.abc import Coroutine, Iterator
 from types import TracebackType
 from typing import Any
 
-from loom_core.answering import by_group
-from loom_core.contracts import ModelCard
-from loom_core.errors import LoomError, ModelError
-from loom_core.types import Arm, Json, Request, Response, Timing
+from loom_core.api import Arm, Json, LoomError, ModelCard, ModelError, Request, Response, Timing
+from loom_core.api.serving import by_group
 from loom_server_api.body import Call, Composer
 from loom_server_api.client import Caller
 from loom_server_api.plugin import ApiOptions

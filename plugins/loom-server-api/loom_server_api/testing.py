@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from loom_core.types import Json
+from loom_core.api import Json
 
 FAULTS: tuple[str, ...] = (
     *("429", "429-after", "500", "503", "reset", "slow", "hang", "cut", "malformed", "empty", "error-in-200"),

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from loom_core.answering import first_stop
-from loom_core.contracts import Tokenizer
-from loom_core.types import Json, Request, Response, Timing
+from loom_core.api import Json, Request, Response, Timing, Tokenizer
+from loom_core.api.serving import first_stop
 from loom_server_api.body import Call
 from loom_server_api.plugin import ApiOptions
 from loom_server_api.reply import Reply

@@ -19,10 +19,7 @@ from loom_server_api.plugin import ApiOptions
 from loom_server_api.reply import Stream, whole
 from loom_server_api.session import ApiSession
 
-from loom_core.contracts import ModelCard
-from loom_core.errors import ModelError
-from loom_core.prompt import segment
-from loom_core.types import Arm, Generation, Prompt, Request, Response
+from loom_core.api import Arm, Generation, ModelCard, ModelError, Prompt, Request, Response, segment
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 GOOD = {"choices": [{"index": 0, "message": {"content": "42"}, "finish_reason": "stop"}]}

@@ -10,8 +10,7 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from loom_server_api import verdict
 from loom_server_api.body import APPENDED, PLAIN_ON_CHAT, Call, Composer, read_extra
 from loom_server_api.failure import Failure, Redactor, StatusError, failure_of, message_of, retry_after
@@ -19,12 +18,10 @@ from loom_server_api.plugin import ApiOptions
 from loom_server_api.reply import Broken, Refused, Reply, Stream, whole
 from loom_server_api.verdict import Counts, price, response_of
 
-from loom_core.answering import by_group, first_stop
-from loom_core.errors import ModelError, UsageError
-from loom_core.options import build, identity
-from loom_core.prompt import segment
-from loom_core.testing.doubles import ToyTokenizer
-from loom_core.types import Generation, Prompt, Request, Timing
+from loom_core.api import Generation, ModelError, Prompt, Request, Timing, UsageError, build, segment
+from loom_core.api.doubles import ToyTokenizer
+from loom_core.api.serving import by_group, first_stop
+from loom_core.contract.options import identity
 
 TIMING = Timing(queued=0.0, started=0.0, first_token=None, ended=1.0)
 CONTEXT = segment("context", "one two three four. ")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from loom_server_api.testing import Endpoint, prompt_of
 
-from loom_core.plugins import installed
+from loom_core.api import installed
 
 SECRET = "planted-secret-4711"
 FAULTS = dict.fromkeys(("429", "429-after", "500", "reset", "slow", "cut", "malformed", "wrong-usage"), 0.03)

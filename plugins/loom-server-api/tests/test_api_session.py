@@ -18,11 +18,8 @@ from loom_server_api.server import ApiServer
 from loom_server_api.session import ApiSession
 from loom_server_api.testing import Endpoint, prompt_of
 
-from loom_core import readers
-from loom_core.errors import ModelError
-from loom_core.plugins import installed
-from loom_core.prompt import segment
-from loom_core.types import Arm, Generation, Part, Prompt, Request, Response
+from loom_core.api import Arm, Generation, ModelError, Part, Prompt, Request, Response, installed, segment
+from loom_core.api.serving import readers
 
 DENSE = Arm(name="dense")
 PASSING = ("429", "429-after", "500", "503", "reset", "cut", "malformed", "empty", "error-in-200")

@@ -24,10 +24,8 @@ import pytest
 from loom_server_api.plugin import ApiOptions
 from loom_server_api.server import ApiServer
 
-from loom_core.plugins import installed
-from loom_core.prompt import segment
-from loom_core.render import render
-from loom_core.types import Arm, Generation, Prompt, Request
+from loom_core.api import Arm, Generation, Prompt, Request, installed, segment
+from loom_core.api.serving import render
 
 pytestmark = pytest.mark.servers
 START_SECONDS = 120.0

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from loom_core import readers
-from loom_core.contracts import ModelCard
-from loom_core.errors import ModelError
-from loom_core.types import Json
+from loom_core.api import Json, ModelCard, ModelError
+from loom_core.api.serving import readers
 from loom_server_hf.ends import of_folder
 from loom_server_hf.folder import ModelFolder, locate, tensor_headers
 from loom_server_hf.plugin import HFModelOptions

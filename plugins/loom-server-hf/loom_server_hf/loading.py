@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
-from loom_core.errors import ModelError
+from loom_core.api import ModelError
 from loom_server_hf.card import Description, describe
 from loom_server_hf.ends import ends
 from loom_server_hf.engine import Engine

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loom_core.errors import ModelError
+from loom_core.api import ModelError
 
 UNDERSTOOD = frozenset(
     {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "fan_in_fan_out", "target_modules", "peft_type"}

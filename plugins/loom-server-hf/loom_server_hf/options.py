@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loom_core.options import option
-from loom_core.types import Budget
+from loom_core.api import Budget, option
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loom_core.engines import TEMPLATE_HELP
-from loom_core.hookspecs import hookimpl
-from loom_core.options import option
-from loom_core.specs import AugmentationSpec, ServerSpec
-from loom_core.types import Budget
+from loom_core.api import AugmentationSpec, Budget, ServerSpec, hookimpl, option
+from loom_core.api.serving import TEMPLATE_HELP
 from loom_server_hf.options import RandomOptions
 
 
@@ -83,7 +80,7 @@ def loom_servers() -> Sequence[ServerSpec]:
             capabilities=frozenset({"local_model", "token_ids", "device", "stream", "context_only"}),
             options=HFServerOptions,
             model_options=HFModelOptions,
-            oracle="loom_server_hf.oracle:check",
+            oracle="loom_server_hf.kit:oracle",
             kit="loom_server_hf.kit:check",
             status="never run on a GPU",
         ),

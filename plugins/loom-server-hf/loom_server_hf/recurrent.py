@@ -24,8 +24,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from loom_core.errors import LoomError, ModelError, UsageError
-from loom_core.types import KVUse
+from loom_core.api import KVUse, LoomError, ModelError, UsageError
 from loom_server_hf.engine import Row, RowResult, decode, failure, result
 from loom_server_hf.memory import PeakMemory
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loom_core.errors import ModelError
+from loom_core.api import ModelError
 from loom_server_hf.plugin import HFModelOptions
 
 NO_ROPE_HINT = "leave the rope options out; this model encodes positions in another way"

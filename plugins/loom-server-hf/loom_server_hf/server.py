@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from loom_core.contracts import ModelCard, Tokenizer
-from loom_core.types import Arm
+from loom_core.api import Arm, ModelCard, Tokenizer
 from loom_server_hf.card import describe
 from loom_server_hf.folder import read_object, tokenizer_folder
 from loom_server_hf.plugin import HFModelOptions, HFServerOptions
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class HFServer:
-    """A server of loom (`loom_core.contracts.Server`); built with its options."""
+    """A server of loom (`loom_core.contract.protocols.Server`); built with its options."""
 
     def __init__(self, options: HFServerOptions) -> None:
         self._options = options

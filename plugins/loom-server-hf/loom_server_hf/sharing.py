@@ -10,9 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loom_core.errors import LoomError, UsageError
-from loom_core.keys import digest, seed_of
-from loom_core.types import Request
+from loom_core.api import LoomError, Request, UsageError, digest, seed_of
 from loom_server_hf.memory import out_of_memory, release_memory
 from loom_server_hf.prefix import Prefix, behind, common
 from loom_server_hf.shared import Context, compress, may_share, read

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loom_core.types import Request
+from loom_core.api import Request
 
 SPREAD = 1.5
 """In one batch, the longest prompt has at most this many times the tokens of the shortest, so padding stays small."""

@@ -13,10 +13,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
-from loom_core.errors import ModelError
-from loom_core.keys import canonical
-from loom_core.options import table
-from loom_core.types import Json
+from loom_core.api import Json, ModelError, canonical, table
 
 TEMPLATE_DATE = datetime(2024, 7, 26)
 """The date that templates see: the one Llama 3.1's template itself falls back to."""

@@ -8,9 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from loom_core.errors import ModelError
-from loom_core.keys import digest
-from loom_core.types import Json
+from loom_core.api import Json, ModelError, digest
 from loom_server_hf.template import ChatTemplate
 
 PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")

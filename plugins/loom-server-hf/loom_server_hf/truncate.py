@@ -10,11 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from loom_core.contracts import Tokenizer
-from loom_core.errors import ModelError
-from loom_core.render import render
-from loom_core.truncate import fit
-from loom_core.types import Prompt, Truncation
+from loom_core.api import ModelError, Prompt, Tokenizer, Truncation
+from loom_core.api.serving import fit, render
 from loom_server_hf.plugin import TruncateOptions
 
 

@@ -20,8 +20,7 @@ from loom_server_hf.folder import locate
 from loom_server_hf.plugin import HFModelOptions
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
-from loom_core.errors import ModelError, UsageError
-from loom_core.options import build
+from loom_core.api import ModelError, UsageError, build
 
 New = Callable[..., Path]
 PLAIN = HFModelOptions()
@@ -326,7 +325,7 @@ def test_revision_of_a_folder(model_folder: Path) -> None:
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "LOOM_OFFLINE"])
 def test_an_unknown_hub_model_while_offline(tmp_path: Path, variable: str) -> None:
     code = (
-        "from loom_core.errors import ModelError\nfrom loom_server_hf.folder import locate\n"
+        "from loom_core.contract.errors import ModelError\nfrom loom_server_hf.folder import locate\n"
         "try:\n    locate('no-such-owner/no-such-model')\nexcept ModelError as error:\n    print(error)\n"
     )
     environment = {**os.environ, variable: "1", "HF_HOME": str(tmp_path)}
@@ -345,7 +344,7 @@ def test_a_hub_model_is_found_in_the_hubs_cache(model_folder: Path, tmp_path: Pa
         (repository / "refs").mkdir(exist_ok=True)
         (repository / "refs" / branch).write_text(commit)
     code = (
-        "from loom_core.errors import ModelError\nfrom loom_server_hf.folder import locate\n"
+        "from loom_core.contract.errors import ModelError\nfrom loom_server_hf.folder import locate\n"
         f"try:\n    found = locate('owner/name', {revision!r})\n    print(found.name, found.path)\n"
         "except ModelError as error:\n    print(error)\n"
     )

@@ -18,8 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
-from loom_core.errors import ModelError
-from loom_core.types import Arm, Generation, Prompt, Request, Segment
+from loom_core.api import Arm, Generation, ModelError, Prompt, Request, Segment
 
 TARGETS = ("q_proj", "down_proj")
 CONFIG: dict[str, Any] = {

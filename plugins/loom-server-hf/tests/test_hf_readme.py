@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from loom_server_hf.plugin import HFModelOptions, HFServerOptions
 
-from loom_core.options import describe
+from loom_core.contract.options import describe
 
 README = Path(__file__).parents[1] / "README.md"
 

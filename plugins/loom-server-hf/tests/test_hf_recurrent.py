@@ -15,10 +15,7 @@ from loom_server_hf.plugin import HFModelOptions, HFServerOptions
 from loom_server_hf.recurrent import StateEngine, StatePass, mapped, own_state
 from transformers import PreTrainedTokenizerFast
 
-from loom_core.errors import ModelError
-from loom_core.names import parse_arms
-from loom_core.plugins import installed
-from loom_core.types import Arm, Generation, Prompt, Request, Segment
+from loom_core.api import Arm, Generation, ModelError, Prompt, Request, Segment, installed, parse_arms
 
 COMMON: dict[str, Any] = {
     "vocab_size": 256,

@@ -19,10 +19,7 @@ from loom_server_hf.session import HFSession
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
-from loom_core.errors import ModelError
-from loom_core.options import build
-from loom_core.plugins import installed
-from loom_core.types import Arm, Generation, Part, Prompt, Request, Response, Segment
+from loom_core.api import Arm, Generation, ModelError, Part, Prompt, Request, Response, Segment, build, installed
 
 DENSE = Arm(name="dense")
 New = Callable[..., Path]

@@ -9,20 +9,29 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_server_hf.engine import Row, RowResult, _Answer
 from loom_server_hf.session import HFSession, StopStrings, load_policy
 from loom_server_hf.taken import buckets
 from loom_server_hf.tokenizer import HFTokenizer
 from transformers import PreTrainedTokenizerFast
 
-from loom_core.answering import first_stop, stop_ids
-from loom_core.contracts import ModelCard
-from loom_core.errors import ModelError, UsageError
-from loom_core.names import parse_arms
-from loom_core.plugins import installed
-from loom_core.types import Arm, Generation, KVUse, Part, Prompt, Request, Response, Segment
+from loom_core.api import (
+    Arm,
+    Generation,
+    KVUse,
+    ModelCard,
+    ModelError,
+    Part,
+    Prompt,
+    Request,
+    Response,
+    Segment,
+    UsageError,
+    installed,
+    parse_arms,
+)
+from loom_core.api.serving import first_stop, stop_ids
 
 EOS = 2
 DENSE = Arm(name="dense")

@@ -9,20 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
+from loom_kv.testing import toy_model, toy_prompts
 from loom_server_hf import sharing as sharing_module
-from loom_server_hf.conformance import toy_model, toy_prompts
 from loom_server_hf.engine import Engine
-from loom_server_hf.kv.host import attached
+from loom_server_hf.host import attached
 from loom_server_hf.plugin import HFModelOptions, HFServerOptions
 from loom_server_hf.prefix import behind, common
 from loom_server_hf.server import HFServer
 from loom_server_hf.shared import compress, read
 
-from loom_core.names import parse_arms
-from loom_core.plugins import installed
-from loom_core.types import Arm, Generation, Prompt, Request, Response, Segment, Span
+from loom_core.api import Arm, Generation, Prompt, Request, Response, Segment, Span, installed, parse_arms
 
 DENSE = Arm(name="dense")
 CONTEXT = toy_prompts((150,), 400)[0]
@@ -177,9 +174,13 @@ def test_behind_covers_question_window_and_one_token() -> None:
 CONTEXT_ONLY: dict[str, Any] = {"protocol": "context-only"}
 
 
-@pytest.mark.parametrize("text", [*ARMS, "streamingllm:form=streamed,budget=40", "l2compress:budget=40,skip_layers=1"])
-def test_context_only_asks_copies_of_one_compressed_cache(model_folder: Path, text: str) -> None:
+CONTEXT_ONLY_ARMS = [*ARMS, "streamingllm:form=streamed,budget=40", "l2compress:budget=40,skip_layers=1"]
+
+
+@pytest.mark.parametrize("text", CONTEXT_ONLY_ARMS)
+def test_context_only_asks_copies_of_one_compressed_cache(model_folder: Path, text: str, of_the_day: Any) -> None:
     """Equal whatever the batch, and equal to compressing the context anew for each question."""
+    of_the_day(text, CONTEXT_ONLY_ARMS, 2)
     alone = [answers(model_folder, [r], arm(text))[0] for r in asked(**CONTEXT_ONLY)]
     for batch in (1, 4):
         together = answers(model_folder, asked(**CONTEXT_ONLY), arm(text), batch=batch)

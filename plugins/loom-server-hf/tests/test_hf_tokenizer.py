@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_server_hf.folder import read_object
 from loom_server_hf.tokenizer import HFTokenizer, load_tokenizer
 from tokenizers import processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from loom_core.errors import ModelError
+from loom_core.api import ModelError
 
 New = Callable[..., PreTrainedTokenizerFast]
 

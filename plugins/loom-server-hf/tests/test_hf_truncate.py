@@ -6,18 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_server_hf.tokenizer import HFTokenizer
 from loom_server_hf.truncate import Truncate
 from transformers import PreTrainedTokenizerFast
 
-from loom_core.errors import ModelError, UsageError
-from loom_core.options import build
-from loom_core.plugins import installed
-from loom_core.prompt import only_context_changed, segment
-from loom_core.render import render
-from loom_core.types import Prompt
+from loom_core.api import ModelError, Prompt, UsageError, build, installed, segment
+from loom_core.api.serving import render
+from loom_core.contract.prompt import only_context_changed
 
 Chat = Any
 

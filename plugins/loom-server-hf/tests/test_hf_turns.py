@@ -17,12 +17,9 @@ from loom_server_hf.tokenizer import HFTokenizer
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
-from loom_core.answering import all_stop_ids, said
-from loom_core.errors import LoomError, ModelError, UsageError
-from loom_core.prompt import segment
-from loom_core.render import render
-from loom_core.thinking import Thinking
-from loom_core.types import Generation, Prompt, Request, Response, Timing
+from loom_core.api import Generation, LoomError, ModelError, Prompt, Request, Response, Timing, UsageError, segment
+from loom_core.api.serving import all_stop_ids, render, said
+from loom_core.prompting.thinking import Thinking
 
 New = Callable[..., PreTrainedTokenizerFast]
 TURNS = "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>\n{% endfor %}"

@@ -8,16 +8,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from loom_server_hf.conformance import CHECKS, Subject, toy_prompts
-from loom_server_hf.conformance_sharing import u9_context_only, u9_prefix
+from loom_kv import Policy
+from loom_kv.testing import CHECKS, Subject, toy_prompts, u9_context_only, u9_prefix
 from loom_server_hf.engine import Engine
-from loom_server_hf.kv import Policy
 from loom_server_hf.session import load_policy
 
-from loom_core.errors import ModelError
-from loom_core.names import parse_arms
-from loom_core.plugins import installed
-from loom_core.types import Budget
+from loom_core.api import Budget, ModelError, installed, parse_arms
 
 TINY: dict[str, Any] = {
     "vocab_size": 256,

@@ -9,9 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loom_core.hookspecs import hookimpl
-from loom_core.options import option
-from loom_core.specs import ServerSpec
+from loom_core.api import ServerSpec, hookimpl, option
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from loom_core import readers
-from loom_core.contracts import ModelCard, Tokenizer
-from loom_core.errors import ModelError
+from loom_core.api import ModelCard, ModelError, Tokenizer
+from loom_core.api.serving import readers
 from loom_server_rwkv.plugin import RwkvModelOptions, RwkvOptions
 from loom_server_rwkv.session import RwkvSession
 

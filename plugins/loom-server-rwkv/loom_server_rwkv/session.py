@@ -12,11 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loom_core.answering import failure, first_stop, misfit, said, stop_ids
-from loom_core.contracts import ModelCard, Tokenizer
-from loom_core.errors import ModelError
-from loom_core.render import render
-from loom_core.types import Arm, Generation, Json, KVUse, Request, Response, Timing
+from loom_core.api import Arm, Generation, Json, KVUse, ModelCard, ModelError, Request, Response, Timing, Tokenizer
+from loom_core.api.serving import failure, first_stop, misfit, render, said, stop_ids
 from loom_server_rwkv.plugin import RwkvOptions
 
 NOTE = "own state: bytes are of the model's state, which does not grow"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loom_core.errors import ModelError
+from loom_core.api import ModelError
 
 FILE = "rwkv_vocab_v20230424.txt"
 END = 0

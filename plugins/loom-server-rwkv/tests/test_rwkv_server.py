@@ -10,19 +10,27 @@ import pytest
 pytest.importorskip("rwkv", reason="needs the package rwkv")
 
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from loom_server_rwkv.plugin import RwkvModelOptions, RwkvOptions
 from loom_server_rwkv.server import RwkvServer, checkpoint
 from loom_server_rwkv.session import RwkvSession, choose
 from loom_server_rwkv.world import WorldTokenizer
 from torch import Tensor
 
-from loom_core.errors import LoomError, ModelError
-from loom_core.names import parse_arms, refusal
-from loom_core.options import build
-from loom_core.plugins import installed
-from loom_core.types import Arm, Generation, Prompt, Request, Response, Segment
+from loom_core.api import (
+    Arm,
+    Generation,
+    LoomError,
+    ModelError,
+    Prompt,
+    Request,
+    Response,
+    Segment,
+    build,
+    installed,
+    parse_arms,
+)
+from loom_core.registry.names import refusal
 
 transformers = pytest.importorskip("transformers", reason="the reference is transformers' Rwkv")
 DENSE = Arm(name="dense")

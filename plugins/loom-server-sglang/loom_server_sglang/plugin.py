@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loom_core.engines import EngineModelOptions, EngineOptions
-from loom_core.hookspecs import hookimpl
-from loom_core.specs import ServerSpec
+from loom_core.api import ServerSpec, hookimpl
+from loom_core.api.serving import EngineModelOptions, EngineOptions
 
 
 @hookimpl

@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from loom_core import engines
-from loom_core.contracts import ModelCard
-from loom_core.engines import EngineModelOptions, EngineOptions
-from loom_core.options import table
+from loom_core.api import ModelCard, table
+from loom_core.api.serving import EngineModelOptions, EngineOptions, engines
 from loom_server_sglang.session import ADAPTER, SglangSession
 
 OURS = {

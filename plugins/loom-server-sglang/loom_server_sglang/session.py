@@ -12,12 +12,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from loom_core.answering import all_stop_ids, by_group, failure, misfit, said
-from loom_core.contracts import ModelCard, Tokenizer
-from loom_core.engines import EngineOptions
-from loom_core.errors import ModelError
-from loom_core.render import render
-from loom_core.types import Arm, Json, Request, Response, Timing
+from loom_core.api import Arm, Json, ModelCard, ModelError, Request, Response, Timing, Tokenizer
+from loom_core.api.serving import EngineOptions, all_stop_ids, by_group, failure, misfit, render, said
 
 ADAPTER = "adapter"
 SEED_BITS = 0x7FFFFFFF

@@ -17,9 +17,8 @@ import pytest
 from loom_server_sglang.server import OURS, SglangServer
 from loom_server_sglang.session import sampling
 
-from loom_core.contracts import ModelCard
-from loom_core.engines import EngineModelOptions, EngineOptions
-from loom_core.types import Generation, Prompt, Request
+from loom_core.api import Generation, ModelCard, Prompt, Request
+from loom_core.api.serving import EngineModelOptions, EngineOptions
 
 pytestmark = pytest.mark.servers
 VERSION = "0.5.23"

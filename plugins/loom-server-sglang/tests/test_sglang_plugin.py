@@ -12,13 +12,8 @@ import pytest
 from loom_server_sglang.server import SglangServer
 from loom_server_sglang.session import SglangSession
 
-from loom_core import engines
-from loom_core.contracts import ModelCard
-from loom_core.engines import EngineModelOptions, EngineOptions
-from loom_core.errors import ModelError, UsageError
-from loom_core.plugins import installed
-from loom_core.prompt import segment
-from loom_core.types import Arm, Generation, Prompt, Request
+from loom_core.api import Arm, Generation, ModelCard, ModelError, Prompt, Request, UsageError, installed, segment
+from loom_core.api.serving import EngineModelOptions, EngineOptions, engines
 
 DENSE = Arm(name="dense")
 

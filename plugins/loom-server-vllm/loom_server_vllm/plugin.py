@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loom_core.engines import EngineModelOptions, EngineOptions
-from loom_core.hookspecs import hookimpl
-from loom_core.options import option
-from loom_core.specs import ServerSpec
+from loom_core.api import ServerSpec, hookimpl, option
+from loom_core.api.serving import EngineModelOptions, EngineOptions
 
 
 @dataclass(frozen=True)

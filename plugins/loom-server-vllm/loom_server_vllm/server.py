@@ -12,11 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from loom_core import engines, readers
-from loom_core.contracts import ModelCard
-from loom_core.engines import EngineModelOptions
-from loom_core.errors import UsageError, nearest
-from loom_core.options import table
+from loom_core.api import ModelCard, UsageError, nearest, table
+from loom_core.api.serving import EngineModelOptions, engines, readers
 from loom_server_vllm.plugin import VllmOptions
 from loom_server_vllm.session import VllmSession
 

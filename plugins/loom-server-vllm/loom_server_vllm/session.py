@@ -13,11 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from loom_core.answering import all_stop_ids, by_group, failure, misfit, said
-from loom_core.contracts import ModelCard, Tokenizer
-from loom_core.errors import ModelError
-from loom_core.render import render
-from loom_core.types import Arm, Json, Request, Response, Timing
+from loom_core.api import Arm, Json, ModelCard, ModelError, Request, Response, Timing, Tokenizer
+from loom_core.api.serving import all_stop_ids, by_group, failure, misfit, render, said
 from loom_server_vllm.plugin import VllmOptions
 
 

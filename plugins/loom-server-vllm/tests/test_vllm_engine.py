@@ -15,20 +15,18 @@ from typing import Any
 
 import pytest
 
-from loom_core.contracts import Data
-from loom_core.placement import interpreter
-from loom_core.plugins import installed
-from loom_core.render import render
-from loom_core.types import Arm, Generation, Prompt, Request, Response
+from loom_core.api import Arm, Data, Generation, Prompt, Request, Response, installed
+from loom_core.api.serving import render
+from loom_core.run.placement import interpreter
 
 pytestmark = pytest.mark.servers
 
 DRIVER = """
 import json, sys
-from loom_core.engines import EngineModelOptions
+from loom_core.api.serving import EngineModelOptions
 from loom_server_vllm.plugin import VllmOptions
 from loom_server_vllm.server import VllmServer
-from loom_core.types import Arm, Generation, Prompt, Request
+from loom_core.api import Arm, Generation, Prompt, Request
 
 order = json.load(sys.stdin)
 rows = [Request(key=str(n), job="j", step=0, prompt=Prompt(segments=()), seed=0, group=row["group"],

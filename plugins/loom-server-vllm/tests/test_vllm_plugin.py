@@ -18,15 +18,21 @@ from loom_server_vllm.plugin import VllmOptions
 from loom_server_vllm.server import VllmServer, check_names, import_vllm
 from loom_server_vllm.session import VllmSession
 
-from loom_core import engines, readers
-from loom_core.contracts import ModelCard
-from loom_core.engines import EngineModelOptions
-from loom_core.errors import LoomError, ModelError, UsageError
-from loom_core.names import parse_arms
-from loom_core.options import build
-from loom_core.plugins import installed
-from loom_core.prompt import segment
-from loom_core.types import Arm, Generation, Prompt, Request
+from loom_core.api import (
+    Arm,
+    Generation,
+    LoomError,
+    ModelCard,
+    ModelError,
+    Prompt,
+    Request,
+    UsageError,
+    build,
+    installed,
+    parse_arms,
+    segment,
+)
+from loom_core.api.serving import EngineModelOptions, engines, readers
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +171,7 @@ def test_a_given_up_request_is_an_error(engine: Engine, card: ModelCard) -> None
 
 
 def test_cache_methods_are_refused_when_the_run_is_planned() -> None:
-    from loom_core.names import refusal
+    from loom_core.registry.names import refusal
 
     catalog = installed()
     if "snapkv" not in catalog.augmentations:

@@ -9,12 +9,22 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from loom_core.contracts import BenchmarkBase, Data, Tokenizer
-from loom_core.hookspecs import hookimpl
-from loom_core.options import NoOptions
-from loom_core.prompt import segment
-from loom_core.specs import AugmentationSpec, BenchmarkSpec, MetricSpec
-from loom_core.types import Generation, Prompt, Sample, Scored, Task
+from loom_core.api import (
+    AugmentationSpec,
+    BenchmarkBase,
+    BenchmarkSpec,
+    Data,
+    Generation,
+    MetricSpec,
+    NoOptions,
+    Prompt,
+    Sample,
+    Scored,
+    Task,
+    Tokenizer,
+    hookimpl,
+    segment,
+)
 
 NEW = frozenset(os.environ.get("ALMANAC", "").split(","))
 

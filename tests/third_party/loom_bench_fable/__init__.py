@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loom_core.hookspecs import hookimpl
-from loom_core.options import NoOptions, option
-from loom_core.specs import AugmentationSpec, BenchmarkSpec, MetricSpec
+from loom_core.api import AugmentationSpec, BenchmarkSpec, MetricSpec, NoOptions, hookimpl, option
 
 PARTS = "loom_bench_fable.parts"
 

@@ -12,10 +12,24 @@ from dataclasses import replace
 from typing import Any
 
 from loom_bench_fable import AgainOptions, FableOptions, HeadOptions, JudgedOptions
-from loom_core.contracts import BenchmarkBase, Data, Judging, Tokenizer
-from loom_core.errors import UsageError
-from loom_core.prompt import context_indices, segment, with_texts
-from loom_core.types import Generation, JudgeSpec, Prompt, Response, Sample, Scored, Task, Turn
+from loom_core.api import (
+    BenchmarkBase,
+    Data,
+    Generation,
+    JudgeSpec,
+    Judging,
+    Prompt,
+    Response,
+    Sample,
+    Scored,
+    Task,
+    Tokenizer,
+    Turn,
+    UsageError,
+    context_indices,
+    segment,
+    with_texts,
+)
 
 WORDS = ("fox", "crow", "grape", "river", "stone", "lamp", "wolf", "cheese", "hare", "night")
 

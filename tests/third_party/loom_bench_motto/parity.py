@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from loom_core import upstream
-from loom_core.parity import Case, ParityContext, answer_variants
-from loom_core.types import Json
+from loom_parity import upstream
+from loom_parity.contract import Case, ParityContext, answer_variants
+
+from loom_core.api import Json
 
 
 class Parity:

@@ -3,11 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from loom_core.contracts import BenchmarkBase
-from loom_core.hookspecs import hookimpl
-from loom_core.prompt import segment
-from loom_core.specs import BenchmarkSpec
-from loom_core.types import Generation, Prompt, Sample, Task
+from loom_core.api import BenchmarkBase, BenchmarkSpec, Generation, Prompt, Sample, Task, hookimpl, segment
 
 PROVERBS = (("A stitch in time saves", "nine"), ("Two's company, three's a", "crowd"))
 

@@ -1,0 +1,1 @@
+"""What everything of loom agrees on: words, errors, keys, protocols, options, specs, hooks, the border of plugins."""

@@ -1,0 +1,1 @@
+"""Test doubles: a server that answers by rule, and the toy model it runs."""

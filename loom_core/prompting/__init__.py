@@ -1,0 +1,1 @@
+"""Prompts: rendering, cutting, rewriting, templates of users, and thinking split off."""

@@ -1,0 +1,1 @@
+"""Finding plugins and commands, and resolving the names that users type."""

@@ -1,0 +1,1 @@
+"""What servers share: stop rules, model folders, engines of other environments."""

@@ -1,0 +1,1 @@
+"""The commands of loom-kit, one file each, imported when they are called."""

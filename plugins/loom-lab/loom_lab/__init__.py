@@ -1,0 +1,1 @@
+"""Studies over several systems, anytime evaluation, forecasts and reproduction of runs, for loom."""

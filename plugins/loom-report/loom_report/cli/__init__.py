@@ -1,0 +1,1 @@
+"""The commands of loom-report, one file each, imported when they are called."""
