@@ -168,7 +168,7 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
     """A link that leads nowhere, a page outside the menu or an anchor that is not there ends the build."""
     if importlib.util.find_spec("mkdocs") is None or importlib.util.find_spec("material") is None:
         pytest.skip("mkdocs-material is not installed: pip install -r requirements-docs.txt")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     for page in ("index", "start/index", "CONTRIBUTING/index", "reference/index", "footguns/index"):
