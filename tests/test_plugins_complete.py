@@ -19,7 +19,7 @@ from loom_core.registry.commands import installed_commands
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = sorted(path for path in (ROOT / "plugins").iterdir() if path.is_dir() and path.name.startswith("loom-"))
 KINDS = ("bench", "server", "accel", "metric", "model")
-OWN = ("loom-report", "loom-lab", "loom-kit", "loom-parity", "loom-rag")
+OWN = ("loom-report", "loom-lab", "loom-kit", "loom-parity", "loom-rag", "loom-kv")
 """Distributions that are no plugin of one kind: parts of loom, and bases of plugins."""
 VENV = "python3 -m venv .venv && .venv/bin/"
 RUN_COMMAND = f"{VENV}pip install -r requirements.txt && .venv/bin/loom run"

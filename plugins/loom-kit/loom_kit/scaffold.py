@@ -62,7 +62,13 @@ def words(kind: str, name: str) -> dict[str, str]:
         "class_name": "".join(part.capitalize() for part in name.split("-")),
         "group": told.get("group", "loom"),
         "module": module,
-        "dependencies": ", ".join(f'"{row}"' for row in ("loom-core>=0.1", *told["dependencies"])),
+        "dependencies": _listed("loom-core>=0.1", *told["dependencies"]),
+        "test": _listed("loom-kit>=0.1", *told.get("test", ()), "pytest>=8"),
     }
     texts = ("title", "does", "command", "options", "layout", "evidence")
     return named | {word: Template(told[word]).substitute(named).strip() for word in texts}
+
+
+def _listed(*rows: str) -> str:
+    """Requirements as TOML lists them."""
+    return ", ".join(f'"{row}"' for row in rows)

@@ -34,7 +34,7 @@ RUNS = {
     "command": ("my-command", "--help"),
     "suite": ("run", "--suite", "my_suite", "--model", "toy"),
 }
-NEEDS = {"accel": "loom_server_hf", "retriever": "loom_rag", "suite": "loom_bench_passkey"}
+NEEDS = {"accel": "loom_kv", "retriever": "loom_rag", "suite": "loom_bench_passkey"}
 """What a kind stands on besides core."""
 
 
