@@ -162,7 +162,7 @@ def test_classes_and_functions() -> None:
     [
         ("CHANGED", "changed after"),
         ("LOOP", "refers to itself"),
-        ("CALL", "Call is no literal"),
+        ("CALL", "Call is not a literal"),
         ("DEEP", "more than plain names"),
         ("SPEC", "computed format"),
         ("ODD", "unlike"),

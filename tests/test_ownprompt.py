@@ -66,8 +66,8 @@ def test_a_question_may_stand_first() -> None:
         ("{context", "cannot be read"),
         ("{0}", "no plain name"),
         ("{context!r}", "no plain name"),
-        ("{prefill} {context}", "nothing may stand behind {prefill}"),
-        ("{context} {system}", "nothing may stand before {system}"),
+        ("{prefill} {context}", "nothing may follow {prefill}"),
+        ("{context} {system}", "nothing may come before {system}"),
     ],
 )
 def test_bad_templates_are_refused(text: str, what: str) -> None:

@@ -121,7 +121,7 @@ class _Scope:
         if dotted in self.refused:
             raise self._refuse(self.refused[dotted], f"{dotted} is changed after its assignment")
         if not known:
-            raise self._refuse(node, f"{node.id} is no constant of the file")
+            raise self._refuse(node, f"{node.id} is not a constant of the file")
         if self.bound[body][node.id] > len(known) or (body in self.functions and len(known) > 1):
             raise self._refuse(node, f"{node.id} is assigned in more than one place")
         late = owner in self.functions and not local  # a function is called after the module is whole
@@ -160,7 +160,7 @@ class _Scope:
                 return self._number(node.left, owner) * self._number(node.right, owner)
             case ast.Name():
                 return self._named(node, owner)
-        raise self._refuse(node, f"a {type(node).__name__} is no literal")
+        raise self._refuse(node, f"a {type(node).__name__} is not a literal")
 
     def _sum(self, node: ast.BinOp, owner: str) -> Any:
         left, right = self._read(node.left, owner), self._read(node.right, owner)

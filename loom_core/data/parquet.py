@@ -43,7 +43,7 @@ def rows(path: Path, pin: str, required: Collection[str]) -> Iterator[tuple[int,
                     yield at, row
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         where = f"{pin}, row {at + 1}" if at else pin
-        why = f"no Parquet file, or a damaged one: {error}"
+        why = f"not a Parquet file, or a damaged one: {error}"
         raise DataError(
             "a data file cannot be read", where=where, why=why, hint="loom data verify BENCHMARK"
         ) from error

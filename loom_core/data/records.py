@@ -190,7 +190,7 @@ def _lines(path: Path, strict: bool) -> Iterator[tuple[int, Json]]:
             try:
                 yield at, json.loads(line.decode("utf-8-sig" if at == 1 else "utf-8"), strict=strict)
             except (ValueError, RecursionError) as error:
-                yield at, _Broken(f"no JSON: {error}")
+                yield at, _Broken(f"not valid JSON: {error}")
 
 
 def _items(path: Path, source: DataSource, strict: bool) -> Iterator[tuple[int, Json]]:
@@ -212,7 +212,7 @@ def _items(path: Path, source: DataSource, strict: bool) -> Iterator[tuple[int, 
                 yield at, window.decode(decoder)
     except (ValueError, RecursionError) as error:
         raise DataError(
-            "a data file is no JSON list", where=source.pin, why=str(error), hint="loom data verify BENCHMARK"
+            "a data file is not a JSON list", where=source.pin, why=str(error), hint="loom data verify BENCHMARK"
         ) from error
 
 

@@ -170,7 +170,7 @@ def read_script(path: Path) -> list[dict[str, str]]:
     try:
         rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
         if not all(isinstance(row, dict) and row.keys() <= {"if", "say", "fail"} for row in rows):
-            raise ValueError("a line is no object of if, say and fail")
+            raise ValueError("a line is not an object with if, say and fail")
     except (OSError, ValueError) as error:
         raise UsageError("the double's script cannot be read", where=str(path), why=str(error)) from error
     return rows

@@ -33,7 +33,7 @@ def pieces(template: str, *, where: str) -> tuple[Piece, ...]:
     for _, name, form, conversion in parsed:
         if name is not None and (not name.isidentifier() or form or conversion):
             raise UsageError(
-                f"a prompt template has a field that is no plain name: {{{name}}}",
+                f"a prompt template has a field that is not a plain name: {{{name}}}",
                 where=where,
                 hint="a field is {name}; a brace that is meant as text is written twice: {{ or }}",
             )
@@ -98,11 +98,9 @@ class OwnPrompt:
             raise UsageError(f"a prompt template names {{{twice[0]}}} twice", where=self.where)
         last = parts[-1][0] if parts[-1][1] is None else ""
         if "prefill" in names and (names[-1] != "prefill" or last.strip()):
-            raise UsageError(
-                "nothing may stand behind {prefill}, the start of the model's own answer", where=self.where
-            )
+            raise UsageError("nothing may follow {prefill}, the start of the model's own answer", where=self.where)
         if "system" in names and (names[0] != "system" or parts[0][0].strip()):
-            raise UsageError("nothing may stand before {system}", where=self.where)
+            raise UsageError("nothing may come before {system}", where=self.where)
         return parts
 
     def check(self) -> None:

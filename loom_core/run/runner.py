@@ -287,7 +287,7 @@ class Runner:
 
     def _misbehaved(self, worker: Worker, problem: str) -> None:
         """What came over a worker's pipe is no event: nothing it says can be relied on, and it is replaced."""
-        worker.last_lines.append(f"it wrote what is no event: {problem}")
+        worker.last_lines.append(f"it wrote something that is not an event: {problem}")
         worker.kill()
 
     def _failed(self, worker: Worker, error: LoomError, permanent: bool) -> None:

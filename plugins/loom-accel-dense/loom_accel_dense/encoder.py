@@ -91,7 +91,7 @@ def _refuse_other_tasks(place: str, model: str) -> None:
     for name in found:
         if str(name).endswith(OTHER_TASKS):
             raise ModelError(
-                "this model is no encoder of texts",
+                "this model is not a text encoder",
                 where=f"model={model}",
                 why=f"its configuration says {name}",
                 hint="give the folder of an embedding model, or model=minilm",

@@ -97,7 +97,7 @@ def test_bad_options_are_refused() -> None:
         ({"skip_layers": "-1"}, "no list of layers"),
         ({"skip_layers": "all"}, "no list of layers"),
         ({"skip_layers": "5-3"}, "lower layer"),
-        ({"prune_after": "-5"}, "no whole number"),
+        ({"prune_after": "-5"}, "expected a whole number"),
         ({"budget": "0"}, "positive"),
         ({"rounding": "up"}, "ceil"),
     ):

@@ -160,7 +160,7 @@ def test_models_that_are_missing_or_of_the_wrong_kind(
     classifier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOOM_OFFLINE", "1")
-    with pytest.raises(ModelError, match="no token classifier"):
+    with pytest.raises(ModelError, match="not a token classifier"):
         open_model("loom-tiny", "cpu", classifier=True)
     with pytest.raises(ModelError, match="no causal language model"):
         open_model(classifier, "cpu", classifier=False)

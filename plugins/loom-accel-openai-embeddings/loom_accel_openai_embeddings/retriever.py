@@ -112,7 +112,7 @@ class EndpointRetriever(Retriever):
     def _problem(self, why: str) -> ModelError:
         options = self._options
         return ModelError(
-            "the endpoint gave no embeddings",
+            "the endpoint returned no embeddings",
             where=f"{options.base_url}/embeddings, model={options.model}",
             why=" ".join(why.split())[:400],
             hint=f"check base_url, model and the key in {options.key_env}; running again asks only what failed",

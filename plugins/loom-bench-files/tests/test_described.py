@@ -142,7 +142,7 @@ def test_a_record_without_a_field_is_left_out_and_named(tmp_path: Path, data: Da
         (('licence = "CC0-1.0"', ""), "benchmark.licence", "missing"),
         (("{text}", "{text!r}"), "tasks.ask.prompt", ""),
         (("{text}", "{text"), "tasks.ask.prompt", "'{' in field name"),
-        (('context = ["text"]', 'context = ["txt"]'), "tasks.ask.context", "'txt' is no field of the prompt"),
+        (('context = ["text"]', 'context = ["txt"]'), "tasks.ask.context", "'txt' is not a field of the prompt"),
         (('average = "micro"', 'average = "mean"'), "table 2.average", "not one of macro, micro"),
         (('over = ["level"]', 'over = ["levle"]'), "table 1.over", "'levle' is none of"),
         (('side = "left"', 'side = "top"'), "tasks.ask.truncation.side", "not one of"),

@@ -153,7 +153,7 @@ def read_frame(text: str, where: str) -> Frame:
 
 def _message(node: ast.expr) -> tuple[Role, str]:
     if not isinstance(node, ast.Dict):
-        raise ValueError("a message is no dict")
+        raise ValueError("a message is not a dict")
     row = {key.value: value for key, value in zip(node.keys, node.values, strict=True) if isinstance(key, ast.Constant)}
     role = row.get("role")
     if not isinstance(role, ast.Constant) or role.value not in ("system", "user", "assistant") or "content" not in row:

@@ -91,7 +91,7 @@ from loom_core.api import MetricSpec, hookimpl
 @hookimpl
 def loom_metrics() -> Sequence[MetricSpec]:
     """What this distribution brings."""
-    summary = "1 where a reference stands in the answer"
+    summary = "1 where a reference is in the answer"
     return (MetricSpec(name="$name", version="1", summary=summary, factory="$package.parts:$class_name"),)
 '''
 
@@ -103,7 +103,7 @@ def loom_metrics() -> Sequence[MetricSpec]:
     return (MetricSpec(name="${name}_found", version="1", summary="1 where found", factory="$package.parts:Found"),)
 '''
 
-METRIC = '''"""The metric `$name`: 1 where a reference stands in the answer, else 0."""
+METRIC = '''"""The metric `$name`: 1 where a reference is in the answer, else 0."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_a_new_plugin_passes_the_check_as_it_is(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("metrik", "x"), "there is no kind 'metrik'"),
+        (("metrik", "x"), "unknown kind of plugin 'metrik'"),
         (("metric", "My Metric"), "cannot be a plugin's name"),
         (("metric", "../x"), "cannot be a plugin's name"),
     ],

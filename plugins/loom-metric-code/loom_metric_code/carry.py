@@ -51,7 +51,7 @@ def receive(source: int) -> Any:
     try:
         return json.loads(_exactly(source, size))
     except (ValueError, RecursionError) as error:
-        raise NotPlain("a message that is no JSON") from error
+        raise NotPlain("a message that is not JSON") from error
 
 
 def _exactly(source: int, size: int) -> bytes:

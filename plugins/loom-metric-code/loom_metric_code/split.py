@@ -45,7 +45,7 @@ def plan(prompt: str, tests: str, entry: str) -> Plan:
     try:
         tree, table = ast.parse(tests), symtable.symtable(tests, "<tests>", "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise NotSplit(f"they are no Python program of their own ({type(error).__name__})") from error
+        raise NotSplit(f"they are not a Python program of their own ({type(error).__name__})") from error
     shown, stubs, classes = _prompt(prompt)
     used, made = _names(table)
     used |= {entry} if entry else set()

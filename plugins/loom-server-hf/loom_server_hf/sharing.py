@@ -151,7 +151,7 @@ def context_end(request: Request, n_tokens: int) -> int:
     early = next((span for span in request.spans if span.kind == "question" and span.start < end), None)
     if early is not None:
         raise UsageError(
-            "context-only: question tokens stand before the context",
+            "context-only: question tokens come before the context",
             where=f"tokens {early.start} to {early.end - 1} of a context that ends at {end}",
             why="the method would see the question while it compresses the context",
             hint=hint,

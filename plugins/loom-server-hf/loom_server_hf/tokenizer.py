@@ -140,7 +140,7 @@ def load_tokenizer(
             "the tokenizer cannot be loaded",
             where=str(path),
             why=f"{type(error).__name__}: {error}".splitlines()[0],
-            hint="check its files, or save it anew: tokenizer.save_pretrained(FOLDER)",
+            hint="check its files, or save it again: tokenizer.save_pretrained(FOLDER)",
         ) from error
     return HFTokenizer(tokenizer, name=name, variables=variables)
 
