@@ -35,7 +35,7 @@ def fetch(bench: str, data_dir: str | None, offline: bool) -> None:
     """Fetch what BENCH needs, verified.
 
     BENCH is a benchmark, or benchmark@option=value,… for the files of these options only. A damaged file in the
-    cache is fetched anew.
+    cache is fetched again.
     """
     files = DataDir.from_environment(data_dir, offline or None).for_benchmark(bench)
     _each(bench, files, files.fetch)

@@ -111,7 +111,7 @@ def request_of(given: object, server: str, asked: Container[str]) -> str:
 def answered(given: Response, server: str, sample: str) -> Response:
     """What a server gave for a request, as a response that can be recorded and averaged.
 
-    One that is none (a text that is no text, an unknown finish, a count or a time below zero, times that run backwards,
+    A faulty one (a text that is not a text, an unknown finish, a count or a time below zero, times that run backwards,
     an answer with an error) becomes an error that names server and sample.
     """
     try:
@@ -356,7 +356,7 @@ def _because(why: str) -> dict[str, Json]:
 
 
 def _number(value: object) -> tuple[float | None, str | None]:
-    """(number, None), or (None, why it is none). None is no value, and no fault."""
+    """(number, None), or (None, why it is none). None is not a value, and no fault."""
     if value is None:
         return None, None
     value = _scalar(value)

@@ -303,7 +303,7 @@ def grid(values: Mapping[str, str]) -> list[dict[str, str]]:
 def table(text: str, *, name: str, owner: str, taken: Mapping[str, str]) -> dict[str, Any]:
     """The option `name`, a JSON object or a .json or .toml file, as names and values; empty for no text.
 
-    taken: names that the table may not set, and what does. Raises UsageError where the text is no table.
+    taken: names that the table may not set, and what does. Raises UsageError where the text is not a table.
     """
     if not text.strip():
         return {}

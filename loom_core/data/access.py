@@ -111,7 +111,7 @@ class DataDir:
         return held.path
 
     def fetch(self, source: DataSource) -> Path:
-        """Like `path`, but a damaged file in the cache is thrown away and fetched anew."""
+        """Like `path`, but a damaged file in the cache is thrown away and fetched again."""
         try:
             return self.path(source)
         except Unavailable:

@@ -16,7 +16,7 @@ def rows(path: Path, pin: str, required: Collection[str]) -> Iterator[tuple[int,
     """(number from 1, row) of each row; a row group is read in pieces, so memory holds a few rows of it.
 
     required: the columns that must be there. Values come as JSON has them; a date or bytes stay what Parquet says they
-    are, so that a check names them. Raises DataError where pyarrow is missing, the file is no Parquet or damaged, or a
+    are, so that a check names them. Raises DataError where pyarrow is missing, the file is not Parquet or damaged, or a
     column is missing: the columns that are there are named.
     """
     try:

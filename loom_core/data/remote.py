@@ -153,7 +153,7 @@ class _Asker:
         return _answer("there", "size unknown" if size is None else f"{size:,} bytes")
 
     def _stand_in(self, url: str, size: int) -> str:
-        """What a very small file is, read to be told; "" where it is no stand-in."""
+        """What a very small file is, read to be told; "" where it is not a stand-in."""
         if size <= 1:
             return f"a placeholder of {size} bytes"
         try:

@@ -24,7 +24,7 @@ MARK = "~prompt-"
 
 
 def pieces(template: str, *, where: str) -> tuple[Piece, ...]:
-    """A template taken apart. Raises UsageError for a stray brace, and for a field that is no plain name."""
+    """A template taken apart. Raises UsageError for a stray brace, and for a field that is not a plain name."""
     try:
         parsed = list(string.Formatter().parse(template))
     except ValueError as error:
@@ -141,7 +141,7 @@ class OwnPrompt:
 
 
 def _moved(sample: Sample, prompt: Prompt) -> Iterator[Evidence]:
-    """The evidence that lies in contexts, where these stand now."""
+    """The evidence that lies in contexts, where these are now."""
     before = [i for i, one in enumerate(sample.prompt.segments) if one.kind == "context" and one.text]
     after = [i for i, one in enumerate(prompt.segments) if one.kind == "context"]
     places = dict(zip(before, after, strict=True)) if len(before) == len(after) else {}

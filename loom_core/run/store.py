@@ -47,7 +47,7 @@ def read_json(path: Path) -> Any:
 
 @dataclass
 class Damage:
-    """Lines of a store that are no records, by number (from 1); they are passed over and kept where they are."""
+    """Lines of a store that are not records, by number (from 1); they are passed over and kept where they are."""
 
     lines: list[int] = field(default_factory=list)
     torn_bytes: int = 0
@@ -70,7 +70,7 @@ class Damage:
 
 
 def read_lines(path: Path, damage: Damage | None = None) -> Iterator[tuple[int, dict[str, Json]]]:
-    """(byte offset, record) of each line, streaming. Lines that are no records, or none of this file, go to `damage`,
+    """(byte offset, record) of each line, streaming. Lines that are not records, or none of this file, go to `damage`,
     or raise without one.
     """
     if not path.exists():
@@ -104,7 +104,7 @@ def _parse(line: bytes) -> dict[str, Json] | None:
 
 
 class Responses:
-    """The recorded calls of a run, by job and step; of several records of a call the latest that is no error wins."""
+    """The recorded calls of a run, by job and step; of several of a call, the latest that is not an error wins."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.damage = path, Damage()

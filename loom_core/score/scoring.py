@@ -39,7 +39,7 @@ def score_run(
     progress: Callable[[], None] = lambda: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> int:
-    """Score every ended job anew; returns how many answers were scored. Each scores file is replaced whole.
+    """Score every ended job again; returns how many answers were scored. Each scores file is replaced whole.
 
     Metrics that ask a model are settled by the selection's judge (see `judging`). Writes why values are missing beside
     the scores (`unscored.json`: by metric, reasons with their counts), and hands the graded rows to the hook

@@ -21,7 +21,7 @@ OTHER_TASKS = (
     *("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"),
     *("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"),
 )
-"""Endings of transformers' classes that are no encoders of texts; a cross-encoder is a ForSequenceClassification."""
+"""Endings of transformers' classes that are not encoders of texts; a cross-encoder is a ForSequenceClassification."""
 
 
 class Encoder:

@@ -59,7 +59,7 @@ class EndpointRetriever(Retriever):
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """float32 vectors of length 1 [texts, width]; each text that is not in the cache is asked for once."""
         options = self._options
-        # A lone surrogate is no UTF-8; the endpoint gets what can be sent of it.
+        # A lone surrogate is not UTF-8; the endpoint gets what can be sent of it.
         sent = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
         keys = [digest([options.base_url, options.model, options.dimensions, text]) for text in sent]
         known = self._vectors.get(keys)

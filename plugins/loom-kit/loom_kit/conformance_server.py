@@ -27,7 +27,7 @@ DENSE = Arm(name="dense")
 LIMITS = (8, 1, 5, 8, 8)
 """max_tokens of the questions, in their order."""
 WEIGHTS_BYTES = 1 << 20
-"""Tensors that `describe` may leave behind: a card is no model."""
+"""Tensors that `describe` may leave behind: a card is not a model."""
 LETTERS = 40
 """Characters that one token may stand for, at most, where a server's count is doubted."""
 

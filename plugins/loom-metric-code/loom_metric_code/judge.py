@@ -29,7 +29,7 @@ OTHER = "another exception"
 
 
 class Stop(BaseException):
-    """The tests cannot go on, whatever they catch: the answer's process is gone, or says what is no data."""
+    """The tests cannot go on, whatever they catch: the answer's process is gone, or says what is not data."""
 
 
 class Link:

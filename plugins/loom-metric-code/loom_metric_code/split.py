@@ -62,7 +62,7 @@ def plan(prompt: str, tests: str, entry: str) -> Plan:
 def _prompt(prompt: str) -> tuple[set[str], set[str], set[str]]:
     """Names that the prompt makes, those of them that are for the answer to write, and those that are classes.
 
-    A prompt that is no program of its own (a head without a body) makes none; its classes are still seen.
+    A prompt that is not a program of its own (a head without a body) makes none; its classes are still seen.
     """
     heads = {line.split("(")[0].split(":")[0].split()[1] for line in prompt.splitlines() if line.startswith("class ")}
     try:

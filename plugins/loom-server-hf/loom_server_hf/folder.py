@@ -79,7 +79,7 @@ def locate(model: str, revision: str | None = None) -> ModelFolder:
     Raises ModelError saying which of them is missing, and where it was looked for.
     """
     path = Path(model).expanduser()
-    if os.path.isdir(path):  # unlike Path's own question, False for a text that is no possible path
+    if os.path.isdir(path):  # unlike Path's own question, False for a text that is not a possible path
         name = path.resolve().name
         if revision is not None:
             raise ModelError(

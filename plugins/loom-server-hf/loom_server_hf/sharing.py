@@ -138,7 +138,7 @@ class Sharing:
 
 
 def context_end(request: Request, n_tokens: int) -> int:
-    """Where the context of a prompt ends, in tokens: what stands before is compressed, the rest is asked.
+    """Where the context of a prompt ends, in tokens: what comes before is compressed, the rest is asked.
 
     Raises UsageError where the protocol context-only has no meaning for this prompt.
     """

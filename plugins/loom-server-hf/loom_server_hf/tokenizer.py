@@ -146,7 +146,7 @@ def load_tokenizer(
 
 
 def _in_front(with_special: Sequence[int], plain: Sequence[int]) -> tuple[int, ...]:
-    """What stands before a text's own ids where a tokenizer adds its special tokens."""
+    """What comes before a text's own ids where a tokenizer adds its special tokens."""
     n = len(plain)
     start = next((i for i in range(len(with_special) - n + 1) if list(with_special[i : i + n]) == list(plain)), 0)
     return tuple(with_special[:start])

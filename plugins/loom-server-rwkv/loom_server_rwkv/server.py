@@ -87,7 +87,7 @@ def load(path: Path, strategy: str) -> Any:
 
     try:
         names = set(torch.load(path, map_location="cpu", mmap=True, weights_only=True))
-    except Exception as error:  # whatever torch raises over a file that is no checkpoint
+    except Exception as error:  # whatever torch raises over a file that is not a checkpoint
         raise ModelError("not an RWKV checkpoint", where=str(path), why=str(error).splitlines()[0]) from error
     if "emb.weight" not in names:
         raise ModelError("not an RWKV checkpoint", where=str(path), why="it has no weight named emb.weight")
