@@ -61,7 +61,7 @@ def test_unknown_names_come_with_near_ones(loom: Any, arguments: tuple[str, ...]
         (("fable@words=0",), ["bad value for option 'words'", "words=0 is below the least value 1", "of a context"]),
         (("fable@n=1m",), ["n=1048576 is above the greatest value 10000"]),
         (("fable@words=many",), ["expected a whole number, got 'many' (write 4096 or 4k)", "loom info fable"]),
-        (("fable@mood=sad",), ["expected one of calm, moody, got 'sad'"]),
+        (("fable@mood=sad",), ["expected one of calm, moody, judged, got 'sad'"]),
         (("fable", "--accel", "fable_head:keep=2"), ["keep=2 is above the greatest value 1", "share of the context"]),
         (("fable", "--accel", "fable_head:keep=half"), ["expected a number, got 'half'"]),
         (("fable", "--accel", "fable_head:keep=nan"), ["expected a finite number, got 'nan'"]),

@@ -82,7 +82,7 @@ KV = KVUse(bytes_dense=8, bytes_held=4, kept=0.5, saves="real")
         ({"finish": "error"}, "an error without a reason"),
         ({"text": None}, "None (NoneType) where a text was expected"),
         ({"reasoning": 5}, "where the reasoning was expected"),
-        ({"notes": "a note"}, "notes that are no tuple"),
+        ({"notes": "a note"}, "notes that are not a tuple"),
         ({"token_ids": (1, -2)}, "token ids"),
         ({"timing": None}, "where a Timing was expected"),
         (
@@ -102,7 +102,7 @@ KV = KVUse(bytes_dense=8, bytes_held=4, kept=0.5, saves="real")
 def test_what_is_no_response_becomes_an_error_with_its_culprit(wrong: dict[str, Any], named: str) -> None:
     kept = border.answered(dataclasses.replace(GOOD, **wrong), "evil", "q7")
     assert (kept.key, kept.text, kept.finish, kept.n_in, kept.n_out) == ("k", "", "error", 0, 0)
-    assert kept.error is not None and named in kept.error and "server evil gave" in kept.error
+    assert kept.error is not None and named in kept.error and "server evil returned" in kept.error
     assert "sample q7" in kept.error
     json.dumps(plain(kept), allow_nan=False)
 

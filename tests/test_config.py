@@ -61,14 +61,14 @@ def test_flags_win_over_the_study_and_both_are_remembered(tmp_path: Path) -> Non
         ("limit = true", ["bad value for 'limit'", "expected a whole number, got True"]),
         ("seed = -1", ["bad value for 'seed'"]),
         ("lengths = [0]", ["bad value for 'lengths'", "0 is below 1"]),
-        ("lengths = {}", ["bad value for 'lengths'", "no list"]),
+        ("lengths = {}", ["bad value for 'lengths'", "expected a list"]),
         ("benchmarks = 3", ["bad value for 'benchmarks'", "expected a list, got 3"]),
         ("benchmarks = [3]", ["bad value for 'benchmarks'", "expected a text, got 3"]),
         ("model = 3", ["bad value for 'model'", "expected a text, got 3"]),
         ("overlength = 'cut'", ["bad value for 'overlength'", "error, skip, truncate"]),
         ("protocol = 'none'", ["bad value for 'protocol'", "query-aware, context-only"]),
         ("offline = 'yes'", ["bad value for 'offline'", "expected true or false"]),
-        ("model_options = 'a=b'", ["bad value for 'model_options'", "no table"]),
+        ("model_options = 'a=b'", ["bad value for 'model_options'", "expected a table"]),
         ("[server_options]\napi_key = 'x'", ["bad value for 'server_options'", "looks like a secret"]),
         ("limit = \nseed = 1", ["is not valid TOML", "line 1"]),
     ],
@@ -85,7 +85,7 @@ def test_a_study_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         from_toml(tmp_path / "none.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="no TOML"):
+    with pytest.raises(UsageError, match="not valid TOML"):
         from_toml(tmp_path / "binary.toml")
 
 

@@ -144,7 +144,7 @@ class Judge:
 """
     found = constants(source, ["Judge.__init__.self.template", "Judge.__init__.self.mixed"], where="up.py")
     assert list(found.values()) == ["Lead. {a} {end}", "Lead. {model}"]
-    with pytest.raises(DataError, match="no constant of the file"):
+    with pytest.raises(DataError, match="not a constant of the file"):
         constants(source, ["Judge.__init__.self.model"], where="up.py")
 
 

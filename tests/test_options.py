@@ -91,7 +91,7 @@ def test_each_kind_of_option(text: str, name: str, value: Any) -> None:
         ("flag=perhaps", ["expected true or false"]),
         ("mode=median", ["expected one of mean, max"]),
         ("limit=1", ["below the least value 2"]),
-        ("budget=big", ["no budget", "write 1024, 4x, 0.25 or 64MiB"]),
+        ("budget=big", ["expected a budget", "write 1024, 4x, 0.25 or 64MiB"]),
         ("budget=0", ["positive"]),
         ("budget=0x", ["positive"]),
         ("budget=0.5x", ["ratio in (0, 1]"]),

@@ -308,6 +308,6 @@ def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".lock").touch()
     folder.refuse_foreign()
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(RunError, match="no run folder") as caught:
+    with pytest.raises(RunError, match="not a run folder") as caught:
         folder.refuse_foreign()
     assert "thesis.tex" in caught.value.why
