@@ -1,5 +1,6 @@
-"""Writes docs/reference.md from the code (hooks, specs, commands with their help, options of this repository's plugins)
-docs/reproduced.md from the recomputed tables beside the benchmarks, and what the README says of certificates.
+"""Writes docs/reference.md from the code (interface, hooks, specs, commands with their help, options of this
+repository's plugins), api.txt from its signatures, docs/reproduced.md from the recomputed tables beside the benchmarks,
+and what the README says of certificates.
 
 Run `python docs/generate.py` after a change; a test runs it with --check. Only plugins of this repository are
 described, whatever else is installed. Knows plugins by their specs.
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from loom_kit.signatures import dump, offered
 from loom_parity import certificate, published_cells as tables
 
 from loom_core.api import Catalog, Found, NoOptions, installed
@@ -34,6 +36,11 @@ README = ROOT / "README.md"
 PARITY = "authors' program: "
 """Begins what the README says of a certificate."""
 REPRODUCED = ROOT / "docs" / "reproduced.md"
+SIGNATURES = ROOT / "api.txt"
+INTERFACE = ("loom_core.api", *(f"loom_core.api.{part}" for part in ("records", "serving", "templates", "doubles")))
+"""What plugins import of core."""
+BASES = ("loom_rag", "loom_bench_files", "loom_kv", "loom_parity", "loom_kit")
+"""Whose top level plugins import too."""
 WIDTH = 100
 
 HEAD = """# Reference
@@ -49,13 +56,22 @@ tables whose outputs are public there. Written by `python docs/generate.py` from
 benchmark, which `loom reproduced BENCH --upstream FOLDER --write` makes; a test fails when it is stale. Outcomes:
 `equal`, rounded to the digits printed; `cut`, equal where the further digits were cut off; `other`, explained below the
 table; `no outputs`, not recomputed, for the raw outputs are not there.
+
+Not here: the repositories of LongBench and its second version, Counting-Stars, LongSafety and longctx_bench (passkey)
+hold no raw outputs; NIAH's are the marks of a judge model (with Claude 2.1's answers, without GPT-4's), which no rule
+gives anew; L-Eval's answers for ROUGE and F1 are public, and the figures printed of them were not at hand.
 """
 
 
 def reference() -> str:
     """The whole file as it should be."""
-    parts = [HEAD, *_hooks(), *_specs(), *_commands(), *_exit_codes(), *_installed()]
+    parts = [HEAD, *_interface(), *_hooks(), *_specs(), *_commands(), *_exit_codes(), *_installed()]
     return "\n".join(part.rstrip() + "\n" for part in parts)
+
+
+def signatures() -> str:
+    """The signatures of everything that plugins may import: a change of it is a change of the public interface."""
+    return "\n".join(line.rstrip() for line in dump([*INTERFACE, *BASES])).rstrip() + "\n"
 
 
 def reproduced() -> str:
@@ -80,6 +96,18 @@ def readme() -> str:
 def _after_first_cells(said: str, found: re.Match[str]) -> str:
     """The first cells of a row, with what a certificate says behind them."""
     return f"{found[1]}{said}"
+
+
+def _interface() -> Iterator[str]:
+    yield "## The interface"
+    yield (
+        "What plugins import, where each name lives, and the first sentence said of it there. All signatures are in "
+        "`api.txt` of the repository."
+    )
+    for package in (*INTERFACE, *BASES):
+        yield f"### `{package}`"
+        rows: list[tuple[str, ...]] = [(f"`{item.name}`", item.summary, f"`{item.home}`") for item in offered(package)]
+        yield _table(("name", "meaning", "home"), rows)
 
 
 def _hooks() -> Iterator[str]:
@@ -247,7 +275,12 @@ def main() -> int:
     """Write the files; with --check only print how they differ. Exit code 1 when something differed under --check."""
     check = "--check" in sys.argv[1:]
     differ = False
-    for path, text in ((REFERENCE, reference()), (REPRODUCED, reproduced()), (README, readme())):
+    for path, text in (
+        (REFERENCE, reference()),
+        (SIGNATURES, signatures()),
+        (REPRODUCED, reproduced()),
+        (README, readme()),
+    ):
         old = path.read_text("utf-8") if path.exists() else ""
         differ |= old != text
         if check:

@@ -5,3 +5,7 @@ no model, no method, and imports neither torch nor (before it is used) numpy.
 """
 
 __version__ = "0.1.0"
+
+from loom_core import moved
+
+moved.install()

@@ -89,6 +89,7 @@ def run(config: RunConfig, catalog: Catalog, command: list[str], progress: Progr
     placement = place(config)
     executor: Executor = catalog.make(catalog.executors.get(config.executor))
     executor.check(placement)
+    report = reporter(catalog)
     environment = check(selection, placement)
     folder = RunFolder(Path(config.out)) if config.out else default_folder(selection, progress.note)
     with folder.writing():
@@ -100,7 +101,7 @@ def run(config: RunConfig, catalog: Catalog, command: list[str], progress: Progr
         outcome = Runner(folder, selection, plan["model"]["digest"], progress, jobs, placement, executor).run()
         _remember(folder, outcome, environment)
         score_run(folder, selection, note=progress.note)
-        result = Result(folder, outcome, reporter(catalog).write(folder))
+        result = Result(folder, outcome, report.write(folder))
         summary = {"planned": outcome.planned, "ended": outcome.ended, "failed": outcome.failed}
         catalog.observe("loom_run_ended", folder=folder.path, summary=summary)
     return result

@@ -17,9 +17,9 @@ import time
 from typing import Any
 
 import torch
+from loom_kv import Policy
 from loom_server_hf.engine import Engine, Row
-from loom_server_hf.kv import Policy
-from loom_server_hf.kv.host import attached
+from loom_server_hf.host import attached
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, StoppingCriteriaList
 
 

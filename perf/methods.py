@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from loom_kv import Policy, Session, compose
 from loom_server_hf.engine import Engine
-from loom_server_hf.kv import Policy
-from loom_server_hf.kv.codec import compose
-from loom_server_hf.kv.host import Session, attached
+from loom_server_hf.host import attached
 from torch import Tensor
 
 from loom_core.api import installed, parse_arms

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import gzip
+import importlib
+import importlib.metadata
 import io
 import json
 import os
@@ -33,6 +36,7 @@ from loom_core.run import executors, manifest, worker
 from loom_core.run.writing import to_line
 
 SEED = int(os.environ.get("LOOM_FUZZ_SEED", "20260"))
+doctor = importlib.import_module("loom_core.cli.doctor")
 ODD: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1.5, 10**400, 1e308, -0.0, "", "x", "../../x", "\0", "\ud800", "\x1b[2J", "x" * 300),
     *([], {}, [[]], [None], {"": None}, {"name": 1}, [1, "x"], {"error": 5}),
@@ -210,3 +214,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest, "versions", lambda *_: {})
     monkeypatch.setattr(manifest, "git_state", lambda *_: None)
     monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+def looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What each command line looks up anew stays as it is while a test runs: what is installed, and the devices."""
+    monkeypatch.setattr(importlib.metadata, "entry_points", functools.cache(importlib.metadata.entry_points))
+    monkeypatch.setattr(importlib.metadata, "version", functools.cache(importlib.metadata.version))
+    devices = doctor._devices  # it starts a process
+    monkeypatch.setattr(doctor, "_devices", functools.cache(lambda: tuple(devices())))

@@ -156,3 +156,11 @@ def test_a_path_that_is_no_run_folder(tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         config_from((f"{tmp_path}/nothing",), {})
     assert caught.value.what == "not a run folder" and caught.value.why == "it does not exist"
+
+
+def test_a_setting_of_a_newer_version_is_refused_not_dropped() -> None:
+    record = {**RunConfig().to_json(), "galaxy": 5}
+    with pytest.raises(UsageError, match="does not know: 'galaxy'"):
+        RunConfig.from_json(record)
+    older = {name: value for name, value in RunConfig().to_json().items() if name != "executor"}
+    assert RunConfig.from_json(older) == RunConfig()

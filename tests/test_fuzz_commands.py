@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fuzzing import SEED, ask, made, mutate
+from fuzzing import SEED, ask, looked_up_once, made, mutate
 
 N = 500
 COMMANDS = (("report", "--format", "md"), ("report", "--format", "csv"), ("compare",), ("diff",), ("leaderboard",))
@@ -40,7 +40,8 @@ def fuzz(base: Path, work: Path, seed: int, n: int, report: Callable[[str], None
     return codes
 
 
-def test_mutated_run_folders_end_in_a_message_or_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mutated_run_folders_end_in_a_message_or_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up_once(monkeypatch)
     print(f"LOOM_FUZZ_SEED={SEED}")
     base = made(tmp_path / "base")
     with chdir(tmp_path):
@@ -103,6 +104,7 @@ def line(random_: random.Random) -> list[str]:
 
 def test_hostile_command_lines_end_in_a_message_or_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     print(f"LOOM_FUZZ_SEED={SEED}")
+    looked_up_once(monkeypatch)
     monkeypatch.setenv("LOOM_DATA", "")
     monkeypatch.setenv("LOOM_OFFLINE", "1")
     made(tmp_path / "base")

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fuzzing import ODD, SEED, ask, mutate, mutated, quick
+from fuzzing import ODD, SEED, ask, looked_up_once, mutate, mutated, quick
 
 from loom_core.api import LoomError
 from loom_core.data.pins import read_pins
@@ -141,6 +141,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LOOM_OFFLINE", "1")
     monkeypatch.setenv("LOOM_CACHE", str(tmp_path / "cache"))
     quick(monkeypatch)
+    looked_up_once(monkeypatch)
     return tmp_path
 
 

@@ -328,7 +328,7 @@ HOOKS = ("benchmarks", "metrics", "augmentations", "servers", "models", "suites"
 class Point:
     """An entry point of a plugin that is spoilt."""
 
-    dist = types.SimpleNamespace(name="loom-hostile", version="1")
+    dist = types.SimpleNamespace(name="loom-hostile", version="1", read_text=lambda _: "")
     value = MODULE
 
     def __init__(self, name: str, load: Callable[[], Any]) -> None:

@@ -168,18 +168,30 @@ def test_commands_of_plugins_are_added_and_a_broken_one_is_named(loom: Any, site
     )
     site.add(
         "old_commands",
-        "from loom_core.api import hookimpl\n@hookimpl\ndef loom_commands(cli): ...\n",
+        "import click\nfrom loom_core.api import hookimpl\n@hookimpl\ndef loom_commands(cli):\n"
+        "    cli.add_command(click.Command('hail', help='Hails.'))\n",
         group="loom.commands",
     )
     site.add("hidden_commands", "from loom_core.api import hookimpl\n@hookimpl\ndef loom_commands(): ...\n")
     site.add("bad_commands", "raise ImportError('gone')", group="loom.commands")
     done = loom("--help", env=site.env)
     assert "greet" in done.out and "Greets." in done.out and "bad_commands is broken: ImportError: gone" in done.err
-    assert "old_commands is broken" in done.err and "cli" in done.err
+    assert "hail" in done.out and "Hails." in done.out and loom("hail", env=site.env).code == 0
     assert loom("greet", env=site.env).out == "hello\n"
     rows = json.loads(loom("list", "--format", "json", env=site.env).out)
     (row,) = [row for row in rows if row["name"] == "hidden_commands"]
     assert "entry-point group 'loom.commands'" in row["status"]
+
+
+@pytest.mark.parametrize(("asked", "fits"), [("<0.1", False), (">=2,<3", False), (">=0.1,<9", True), ("", True)])
+def test_a_plugin_for_another_version_of_core_names_its_range(loom: Any, site: Site, asked: str, fits: bool) -> None:
+    site.add("ages", REGISTERS.format(module="ages", metric="aged", version="1"))
+    with (site.path / "ages-1.0.dist-info" / "METADATA").open("a", encoding="utf-8") as file:
+        file.write(f"Requires-Dist: loom-core{asked}\nRequires-Dist: click\n")
+    found = rows(loom, env=site.env)
+    assert (("metric", "aged") in found) == fits
+    if not fits:
+        assert f"asks for loom-core{asked}, and this is" in found["broken plugin", "ages"]["status"]
 
 
 def test_tracing_shows_every_hook_call(loom: Any) -> None:
@@ -206,7 +218,7 @@ def test_check_passes_a_good_plugin_and_fails_a_bad_one(loom: Any, site: Site) -
     assert "all checks passed" in good.out or "no check failed" in good.out
     mixed = loom("check", "loom-bench-fable", code=1)
     failed = {line.split(":")[0] for line in mixed.out.splitlines() if line.startswith("FAIL")}
-    broken = {"FAIL fable_leak", "FAIL fable_meddle", "FAIL fable_stuck"}
+    broken = {"FAIL fable_leak", "FAIL fable_meddle", "FAIL fable_moody", "FAIL fable_stuck"}
     assert failed == broken, "those that are broken on purpose, and nothing else"
     assert "changes more than the context" in mixed.out
     assert "no installed server that can run it has a kit" in mixed.out
@@ -240,3 +252,29 @@ def test_a_plugin_that_pip_installs_is_found_and_runs(loom: Any, tmp_path: Path)
     loom("run", "fable@n=2:tell", "--model", "toy", env=env)
     manifest = json.loads((loom.folder() / "manifest.json").read_text("utf-8"))
     assert manifest["versions"]["loom-bench-fable"] == "7.0"
+
+
+def test_two_run_reports_are_refused_by_name_and_one_takes_the_place_of_the_plain_one(loom: Any, site: Site) -> None:
+    source = """
+from loom_core.api import RunReportSpec, hookimpl
+
+@hookimpl
+def loom_run_reports():
+    return [RunReportSpec(name="{name}", version="1", summary="mine", factory="{module}:Mine")]
+
+class Mine:
+    def write(self, folder):
+        return {{"tasks": []}}
+    def show(self, report):
+        return ["mine alone"]
+    def closing(self, folder, report):
+        return ["closed"]
+"""
+    site.add("myreport", source.format(name="mine", module="myreport"))
+    done = loom("run", "fable@n=1:tell", "--model", "toy", env=site.env, code=2)
+    assert "two run reports are installed" in done.err and "myreport" in done.err and "loom-report" in done.err
+    assert not (loom.cwd / "runs").exists(), "said before anything is asked"
+    site.add("again", source.format(name="report", module="again"))
+    assert ("broken plugin", "again") in rows(loom, env=site.env) or ("broken plugin", "report") in rows(
+        loom, env=site.env
+    )

@@ -19,7 +19,7 @@ from loom_core.registry.commands import installed_commands
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = sorted(path for path in (ROOT / "plugins").iterdir() if path.is_dir() and path.name.startswith("loom-"))
 KINDS = ("bench", "server", "accel", "metric", "model")
-OWN = ("loom-report", "loom-lab", "loom-kit", "loom-parity", "loom-rag")
+OWN = ("loom-report", "loom-lab", "loom-kit", "loom-parity", "loom-rag", "loom-kv")
 """Distributions that are no plugin of one kind: parts of loom, and bases of plugins."""
 VENV = "python3 -m venv .venv && .venv/bin/"
 RUN_COMMAND = f"{VENV}pip install -r requirements.txt && .venv/bin/loom run"
@@ -192,3 +192,22 @@ def test_readme_lists_every_plugin() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     missing = [plugin.name for plugin in PLUGINS if plugin.name not in readme]
     assert missing == []
+
+
+def required(folder: Path) -> set[str]:
+    """The distributions of this repository that one requires, directly or not."""
+    rows = toml(folder)["project"]["dependencies"]
+    own = {name for row in rows if (ROOT / "plugins" / (name := re.split(r"[^A-Za-z0-9-]", row)[0])).is_dir()}
+    return own | {deeper for name in own for deeper in required(ROOT / "plugins" / name)}
+
+
+def test_what_readmes_tell_to_install_brings_all_that_it_requires() -> None:
+    """None of this repository is on an index: a line that leaves a base out ends in an error of pip."""
+    lines = 0
+    for path in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("plugins/*/README.md")]:
+        for line in re.findall(r"^(?:\$ )?pip install (?:-c \S+ )?((?:\./\S*\s*)+)$", path.read_text("utf-8"), re.M):
+            named = {name for name in re.findall(r"plugins/([\w-]+)", line) if (ROOT / "plugins" / name).is_dir()}
+            missing = {base for name in named for base in required(ROOT / "plugins" / name)} - named
+            assert not missing, f"{path.relative_to(ROOT)}: {line.strip()} lacks {sorted(missing)}"
+            lines += 1
+    assert lines > 20

@@ -44,15 +44,23 @@ def listener() -> Iterator[tuple[str, list[str]]]:
     server.server_close()
 
 
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for what is made once for all tests here."""
+    return tmp_path_factory.mktemp("shelf")
+
+
 @pytest.fixture
-def forged(loom: Any) -> Callable[..., Path]:
+def forged(loom: Any, shelf: Path) -> Callable[..., Path]:
     """A run folder as somebody else might hand it over: an honest one whose config was rewritten."""
-    loom("run", "fable@n=2:tell", *DOUBLE, "--out", "honest")
+    honest = shelf / "honest"
+    if not honest.exists():
+        loom("run", "fable@n=2:tell", *DOUBLE, "--out", honest)
 
     def make(**config: Any) -> Path:
         folder = loom.cwd / "forged"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(loom.cwd / "honest", folder)
+        shutil.copytree(honest, folder)
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
         manifest["config"] |= config
         (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")

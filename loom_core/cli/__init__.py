@@ -18,7 +18,6 @@ from loom_core.cli.commands import own_commands
 from loom_core.contract.errors import LoomError, PluginError, UsageError, nearest, refusal
 from loom_core.contract.guard import guarded
 from loom_core.registry.commands import Command, installed_commands
-from loom_core.registry.plugins import resolve
 
 KNOWN = "loom.commands"
 """Where a command line keeps the commands that it found."""
@@ -43,11 +42,11 @@ class LazyGroup(click.Group):
         """The command, imported now. Raises PluginError where a plugin's cannot be."""
         if name not in self._installed(context):
             return None
-        spec, distribution = self._installed(context)[name]
-        with guarded(f"command {name} of {distribution}"):
-            command = resolve(spec.factory)
+        found = self._installed(context)[name]
+        with guarded(f"command {name} of {found.distribution}"):
+            command = found.load()
         if not isinstance(command, click.Command):
-            raise PluginError(f"{spec.factory} is not a click command", where=distribution)
+            raise PluginError(f"{found.spec.factory} is not a click command", where=found.distribution)
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

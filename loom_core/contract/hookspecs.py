@@ -29,6 +29,8 @@ from loom_core.contract.specs import (
 from loom_core.contract.types import Json
 
 if TYPE_CHECKING:
+    import click
+
     from loom_core.contract.protocols import Graded
     from loom_core.pipeline import RunFile
     from loom_core.registry.plugins import Catalog, Found
@@ -100,9 +102,12 @@ def loom_executors() -> Sequence[ExecutorSpec]:
 
 
 @hookspec
-def loom_commands() -> Sequence[CommandSpec]:
-    """Commands of `loom`. Looked for in the entry-point group `loom.commands`, loaded only by the command line."""
-    return ()
+def loom_commands(cli: click.Group) -> Sequence[CommandSpec] | None:
+    """Commands of `loom`. Looked for in the entry-point group `loom.commands`, loaded only by the command line.
+
+    An implementation takes no argument. cli: an empty group, for plugins of before that add their commands to it; it
+    goes in loom-core 1.2.
+    """
 
 
 @hookspec(firstresult=True)

@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import math
 import os
+import re
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from typing import Any, Generic, TypeVar
 
 import pluggy
 
+from loom_core import __version__
 from loom_core.contract import hookspecs
 from loom_core.contract.errors import LoomError, PluginError, UsageError, nearest
 from loom_core.contract.foreign import visible
@@ -297,6 +299,9 @@ def load_all(group: str = GROUP) -> Catalog:
     catalog = Catalog()
     for point in sorted(importlib.metadata.entry_points(group=group), key=lambda p: (p.name, p.value)):
         distribution = point.dist.name if point.dist else "?"
+        if other := another_api(point.dist):
+            catalog.broken.append(Broken(point.name, distribution, other))
+            continue
         try:
             with guarded(f"plugin {point.name}"):
                 plugin = point.load()
@@ -305,6 +310,26 @@ def load_all(group: str = GROUP) -> Catalog:
             continue
         catalog.register(plugin, point.name, distribution, point.dist.version if point.dist else "?")
     return catalog
+
+
+ASKED = re.compile(r"^Requires-Dist:\s*loom-core\b\s*\(?([^;)\n]*)", re.M)
+OURS = frozenset((">=0.1", ""))
+"""Ranges that this version fits, so that nothing is imported to see it."""
+
+
+def another_api(distribution: importlib.metadata.Distribution | None) -> str:
+    """Why a distribution was written for another version of loom-core; "" where it was not, or does not say."""
+    found = ASKED.search((distribution.read_text("METADATA") or "") if distribution else "")
+    asked = found[1].strip() if found else ""
+    if asked in OURS:
+        return ""
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    try:
+        fits = SpecifierSet(asked).contains(__version__, prereleases=True)
+    except InvalidSpecifier:
+        return ""
+    return "" if fits else f"it asks for loom-core{asked}, and this is {__version__}"
 
 
 @functools.cache

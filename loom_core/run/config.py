@@ -104,7 +104,15 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Json]) -> RunConfig:
-        """The config that `to_json` wrote."""
+        """The config that `to_json` wrote. Raises UsageError for a setting that this version does not know: leaving it
+        out would ask something else."""
+        if unknown := sorted(set(record) - {f.name for f in fields(cls)}):
+            raise UsageError(
+                f"this run has a setting that this version of loom does not know: {unknown[0]!r}",
+                where="manifest.json, config",
+                why="the run was made by another version of loom",
+                hint="continue it with the version that manifest.json names (versions), or start another run",
+            )
         return _typed({f.name: record[f.name] for f in fields(cls) if f.name in record}, where="manifest.json")
 
     def merged(self, values: Mapping[str, Any], origin: str) -> RunConfig:

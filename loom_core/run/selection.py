@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from loom_core.contract.errors import DataError, LoomError, UsageError, nearest
+from loom_core.contract.errors import DataError, LoomError, RunError, UsageError, nearest
 from loom_core.contract.guard import guarded
 from loom_core.contract.keys import digest, plain
 from loom_core.contract.options import build, identity
@@ -114,7 +114,10 @@ class Selection:
 
     def task(self, full_name: str) -> tuple[Chosen, Task]:
         """The task of that full name."""
-        return next((chosen, task) for chosen, task, name in self.tasks() if name == full_name)
+        for chosen, task, name in self.tasks():
+            if name == full_name:
+                return chosen, task
+        raise RunError(f"this run has no task {full_name[:80]!r}, of which it has jobs", hint="its files were altered")
 
     def metric_specs(self, task: Task) -> tuple[Found[MetricSpec], ...]:
         """The metrics of a task, the primary one first."""

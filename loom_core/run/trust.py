@@ -42,7 +42,8 @@ def seal(config: Json) -> str | None:
 def is_own(manifest: Mapping[str, Json]) -> bool:
     """True if this user's loom wrote the config of this manifest, and nobody changed it since."""
     given, made = manifest.get("seal"), seal(manifest.get("config"))
-    return isinstance(given, str) and made is not None and hmac.compare_digest(given, made)
+    own = isinstance(given, str) and given.isascii() and made is not None
+    return own and hmac.compare_digest(str(given), str(made))
 
 
 def _key() -> bytes:

@@ -6,7 +6,7 @@ A table is a list of `contracts.Line`; what else it holds (harmonic means, effec
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import comb
+from math import comb, fsum
 from statistics import fmean
 
 from loom_core.contract.protocols import Graded, Line
@@ -20,15 +20,23 @@ def mean_line(
     scale: float = 100.0,
     digits: int = 2,
     note: str = "",
+    of_sum: bool = False,
 ) -> Line:
-    """`scale` times the mean of a metric over the rows; rows without a value are missing, and no value is None."""
+    """`scale` times the mean of a metric over the rows; rows without a value are missing, and no value is None.
+
+    of_sum: the sum is multiplied and then divided, as in the authors' program: where the result lies between two
+    rounded figures (28.75 of 5.75 right in 20), the other order may give the lower one.
+    """
     members = list(rows)
     found = [row.scored[metric].value if metric in row.scored else None for row in members]
     values = [value for value in found if value is not None]
+    mean = None
+    if values:
+        mean = scale * fsum(values) / len(values) if of_sum else scale * fmean(values)
     return Line(
         name=name,
         metric=metric,
-        value=scale * fmean(values) if values else None,
+        value=mean,
         n=len(values),
         missing=len(found) - len(values),
         digits=digits,

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from loom_server_hf.kv import LayerView, QueryChunk
+from loom_kv import LayerView, QueryChunk
 from torch import Tensor
 
 

@@ -19,7 +19,7 @@ heads the same scale (window attention and expected attention do: both are proba
 from __future__ import annotations
 
 import torch
-from loom_server_hf.kv import Allotment, Geometry, LayerView, Need, QueryChunk, WindowPolicy
+from loom_kv import Allotment, Geometry, LayerView, Need, ObservesQueries, QueryChunk, SharesHeads, WindowPolicy
 from torch import Tensor
 
 from loom_accel_adakv.expected import ExpectedAttention
@@ -64,8 +64,18 @@ class AdaKV(WindowPolicy):
 
     @property
     def need(self) -> Need:
-        """The window's queries, or the raw ones of the whole prompt."""
-        return super().need if self.options.base == "snapkv" else Need(raw_queries=True)
+        """The window's queries."""
+        return super().need if self.options.base == "snapkv" else Need()
+
+    @property
+    def observes(self) -> ObservesQueries | None:
+        """Expected attention looks at the raw queries of the whole prompt."""
+        return self if self.options.base == "expected-attention" else None
+
+    @property
+    def shares_heads(self) -> SharesHeads:
+        """Always."""
+        return self
 
     @property
     def first(self) -> int:

@@ -11,11 +11,10 @@ from hypothesis import given, settings, strategies as st
 from loom_accel_adakv.method import AdaKV, kvpress, official, shares
 from loom_accel_adakv.oracle import options as oracle_options
 from loom_accel_adakv.plugin import AdaKVOptions, loom_augmentations
-from loom_server_hf.conformance import Subject, toy_model, toy_prompts
+from loom_kv import LayerView
+from loom_kv.ragged import RaggedStore
+from loom_kv.testing import Subject, toy_kept, toy_model, toy_prompts, toy_view
 from loom_server_hf.engine import Engine, Row
-from loom_server_hf.kv import LayerView
-from loom_server_hf.kv.ragged import RaggedStore
-from loom_server_hf.toy import toy_kept, toy_view
 from torch import Tensor
 
 from loom_core.api import Budget, UsageError, build

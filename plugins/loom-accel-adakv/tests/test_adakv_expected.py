@@ -10,8 +10,8 @@ import torch
 from loom_accel_adakv.expected import ExpectedAttention
 from loom_accel_adakv.method import AdaKV
 from loom_accel_adakv.plugin import AdaKVOptions
-from loom_server_hf.conformance import Subject, toy_model, toy_prompts
-from loom_server_hf.kv import LayerView, QueryChunk
+from loom_kv import LayerView, QueryChunk
+from loom_kv.testing import Subject, toy_model, toy_prompts
 from torch import Tensor
 
 from loom_core.api import Budget

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from loom_server_hf.kv import Allotment, Geometry, LayerView, Need, Policy, group_reduce, pool, window_attention
+from loom_kv import Allotment, Geometry, LayerView, Need, Policy, SharesLayers, group_reduce, pool, window_attention
 from torch import Tensor
 from torch.nn import functional
 
@@ -55,8 +55,13 @@ class CakeKV(Policy):
 
     @property
     def need(self) -> Need:
-        """The window's queries, and a budget for the whole model."""
-        return Need(window=self.options.window, whole_model=True)
+        """The window's queries."""
+        return Need(window=self.options.window)
+
+    @property
+    def shares_layers(self) -> SharesLayers:
+        """One budget for the whole model."""
+        return self
 
     @property
     def shares_prefix(self) -> bool:

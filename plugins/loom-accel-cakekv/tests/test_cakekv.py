@@ -11,11 +11,10 @@ from hypothesis import given, settings, strategies as st
 from loom_accel_cakekv.method import CakeKV, allocate
 from loom_accel_cakekv.oracle import options as oracle_options
 from loom_accel_cakekv.plugin import CakeKVOptions, loom_augmentations
-from loom_server_hf.conformance import Subject, toy_model, toy_prompts
+from loom_kv import LayerView
+from loom_kv.cascade import Cascade
+from loom_kv.testing import Subject, toy_model, toy_prompts, toy_view
 from loom_server_hf.engine import Engine, Row
-from loom_server_hf.kv import LayerView
-from loom_server_hf.kv.cascade import Cascade
-from loom_server_hf.toy import toy_view
 from torch import Tensor
 
 from loom_core.api import Budget, UsageError, build

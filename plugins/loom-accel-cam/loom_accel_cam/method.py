@@ -20,7 +20,7 @@ only, so that no batch changes them.
 from __future__ import annotations
 
 import torch
-from loom_server_hf.kv import LayerView, Merge, Need, Policy, StepView
+from loom_kv import LayerView, Merge, Merges, Need, Policy, StepsDecode, StepView
 from torch import Tensor
 
 
@@ -31,9 +31,19 @@ class CaM(Policy):
 
     @property
     def need(self) -> Need:
-        """Each step of decoding; the column sums of the prompt where something looks at them."""
+        """The column sums of the prompt where something looks at them."""
         cumulative = self.options.form == "text" or self.options.host == "h2o"
-        return Need(mass_stride=self.options.stride if cumulative else 0, decode=True)
+        return Need(mass_stride=self.options.stride if cumulative else 0)
+
+    @property
+    def steps(self) -> StepsDecode:
+        """Each step of decoding."""
+        return self
+
+    @property
+    def merges(self) -> Merges:
+        """What leaves is merged into what stays."""
+        return self
 
     @property
     def first(self) -> int:

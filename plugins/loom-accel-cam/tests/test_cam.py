@@ -9,10 +9,9 @@ import torch
 from loom_accel_cam.method import CaM
 from loom_accel_cam.oracle import options as oracle_options
 from loom_accel_cam.plugin import CaMOptions, loom_augmentations
-from loom_server_hf.conformance import Subject, toy_model, toy_prompts, u4_batch
+from loom_kv import Allotment, StepView
+from loom_kv.testing import Subject, toy_model, toy_prompts, toy_view, u4_batch
 from loom_server_hf.engine import Engine, Row
-from loom_server_hf.kv import Allotment, StepView
-from loom_server_hf.toy import toy_view
 from torch import Tensor
 
 from loom_core.api import Budget, UsageError, build

@@ -11,7 +11,7 @@ quantised twice. The scale and the minimum are kept in the model's number format
 
 from __future__ import annotations
 
-from loom_server_hf.kv import Codec, Format, Geometry, GroupedStore, HeldView, Store
+from loom_kv import Codec, Format, Geometry, GroupedStore, HeldView, Store
 
 
 class FlexGen(Codec):

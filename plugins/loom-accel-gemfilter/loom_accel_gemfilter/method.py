@@ -5,7 +5,7 @@ Raw products: no softmax and no 1/√d, as the authors do. Knows tensors, no mod
 
 from __future__ import annotations
 
-from loom_server_hf.kv import Picker, pool
+from loom_kv import Picker, pool
 from torch import Tensor
 
 from loom_accel_gemfilter.plugin import GemFilterOptions

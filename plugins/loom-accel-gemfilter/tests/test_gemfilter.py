@@ -12,9 +12,9 @@ import pytest
 import torch
 from loom_accel_gemfilter.method import GemFilter
 from loom_accel_gemfilter.plugin import GemFilterOptions
-from loom_server_hf.conformance import toy_model, toy_prompts
+from loom_kv.testing import toy_model, toy_prompts
+from loom_kv.testing.oracle import check
 from loom_server_hf.engine import Engine, Row, RowResult
-from loom_server_hf.oracle import check
 from loom_server_hf.picking import PickingEngine, first_layers, pick
 from loom_server_hf.session import load_picker, load_policy
 from torch import Tensor

@@ -18,7 +18,7 @@ without them the sum has one term.
 
 from __future__ import annotations
 
-from loom_server_hf.kv import LayerView, Need, Policy, StepView, group_reduce
+from loom_kv import LayerView, Need, Policy, StepsDecode, StepView, group_reduce
 from torch import Tensor
 
 
@@ -29,8 +29,13 @@ class H2O(Policy):
 
     @property
     def need(self) -> Need:
-        """The column sums, and each step where it evicts there."""
-        return Need(mass_stride=self.options.stride, decode=self.options.form == "decode")
+        """The column sums."""
+        return Need(mass_stride=self.options.stride)
+
+    @property
+    def steps(self) -> StepsDecode | None:
+        """Each step of decoding, where it evicts there."""
+        return self if self.options.form == "decode" else None
 
     def newest(self, n_valid: int) -> int:
         """The recent tokens."""

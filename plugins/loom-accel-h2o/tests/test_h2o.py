@@ -10,11 +10,10 @@ import torch
 from loom_accel_h2o.method import H2O
 from loom_accel_h2o.oracle import options as oracle_options
 from loom_accel_h2o.plugin import H2OOptions, loom_augmentations
-from loom_server_hf.conformance import Subject, toy_model, toy_prompts
+from loom_kv import Allotment, LayerView, StepView
+from loom_kv.choose import drop
+from loom_kv.testing import Subject, toy_kept, toy_model, toy_prompts, toy_view
 from loom_server_hf.engine import Engine, Row
-from loom_server_hf.kv import Allotment, LayerView, StepView
-from loom_server_hf.kv.choose import drop
-from loom_server_hf.toy import toy_kept, toy_view
 from torch import Tensor
 
 from loom_core.api import Budget, UsageError, build

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from loom_server_hf.kv import Codec, Format, Geometry, GroupedStore, HeldView, Store
+from loom_kv import Codec, Format, Geometry, GroupedStore, HeldView, Store
 
 WHOLE = 2**40
 """Tokens of a window that nothing leaves."""

@@ -9,11 +9,10 @@ import torch
 from loom_accel_kivi.method import KIVI
 from loom_accel_kivi.oracle import options as oracle_options
 from loom_accel_kivi.plugin import KIVIOptions, loom_augmentations
-from loom_server_hf.conformance import toy_model, toy_prompts
+from loom_kv import HeldView, compose
+from loom_kv.testing import toy_model, toy_prompts
 from loom_server_hf.engine import Engine, Row
-from loom_server_hf.kv import HeldView
-from loom_server_hf.kv.codec import compose
-from loom_server_hf.kv.host import attached
+from loom_server_hf.host import attached
 
 from loom_core.api import ModelError, UsageError, build
 

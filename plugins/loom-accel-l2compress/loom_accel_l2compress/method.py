@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 
 import torch
-from loom_server_hf.kv import Allotment, LayerView, Policy
+from loom_kv import Allotment, LayerView, Policy
 from torch import Tensor
 
 BITS = 17

@@ -9,8 +9,7 @@ import torch
 from loom_accel_l2compress.method import L2Compress
 from loom_accel_l2compress.oracle import options as oracle_options
 from loom_accel_l2compress.plugin import L2CompressOptions, loom_augmentations
-from loom_server_hf.conformance import Subject, toy_model, toy_prompts
-from loom_server_hf.toy import toy_kept, toy_view
+from loom_kv.testing import Subject, toy_kept, toy_model, toy_prompts, toy_view
 from torch import Tensor
 
 from loom_core.api import Budget, UsageError, build

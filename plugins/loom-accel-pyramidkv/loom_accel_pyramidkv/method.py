@@ -17,7 +17,7 @@ head), and the window itself. Original positions; nothing is evicted while decod
 
 from __future__ import annotations
 
-from loom_server_hf.kv import Allotment, LayerView, WindowPolicy
+from loom_kv import Allotment, LayerView, WindowPolicy
 
 
 def official(layer: int, layers: int, n: int, budget: int, window: int, beta: int) -> int:

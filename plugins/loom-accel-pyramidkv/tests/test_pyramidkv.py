@@ -11,9 +11,8 @@ from hypothesis import given, settings, strategies as st
 from loom_accel_pyramidkv.method import PyramidKV, kvpress, official
 from loom_accel_pyramidkv.oracle import options as oracle_options
 from loom_accel_pyramidkv.plugin import PyramidKVOptions, loom_augmentations
-from loom_server_hf.conformance import Subject, toy_model, toy_prompts
+from loom_kv.testing import Subject, toy_kept, toy_model, toy_prompts, toy_view
 from loom_server_hf.engine import Engine, Row
-from loom_server_hf.toy import toy_kept, toy_view
 
 from loom_core.api import Budget, UsageError, build
 

@@ -14,7 +14,7 @@ stored, scored and evicted once per KV head. avg pooling is linear, so with grou
 
 from __future__ import annotations
 
-from loom_server_hf.kv import WindowPolicy
+from loom_kv import WindowPolicy
 
 
 class SnapKV(WindowPolicy):

@@ -9,8 +9,8 @@ import torch
 from loom_accel_snapkv.method import SnapKV
 from loom_accel_snapkv.oracle import options as oracle_options
 from loom_accel_snapkv.plugin import SnapKVOptions, loom_augmentations
-from loom_server_hf.kv import Geometry, LayerView
-from loom_server_hf.kv.choose import choose
+from loom_kv import Geometry, LayerView
+from loom_kv.choose import choose
 from torch import Tensor
 
 from loom_core.api import Budget, UsageError, build

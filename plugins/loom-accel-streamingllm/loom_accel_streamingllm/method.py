@@ -13,7 +13,7 @@ The streamed form reads texts longer than the trained window; the evict form doe
 
 from __future__ import annotations
 
-from loom_server_hf.kv import LayerView, Policy, Stream
+from loom_kv import LayerView, Policy, Stream
 from torch import Tensor
 
 

@@ -10,7 +10,7 @@ import torch
 from loom_accel_streamingllm.method import StreamingLLM
 from loom_accel_streamingllm.oracle import options as oracle_options
 from loom_accel_streamingllm.plugin import StreamingLLMOptions, loom_augmentations
-from loom_server_hf.conformance import STEPS, Subject, fixed_tokens, toy_model, toy_prompts
+from loom_kv.testing import STEPS, Subject, fixed_tokens, toy_model, toy_prompts
 from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 

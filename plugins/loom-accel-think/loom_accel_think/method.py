@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from loom_server_hf.kv import ChannelPrunedStore, Codec, HeldView, Need, Store
+from loom_kv import ChannelPrunedStore, Codec, HeldView, Need, Store
 from torch import Tensor
 
 

@@ -9,9 +9,9 @@ import torch
 from loom_accel_think.method import ThinK
 from loom_accel_think.oracle import options as oracle_options
 from loom_accel_think.plugin import ThinKOptions, loom_augmentations
-from loom_server_hf.conformance import toy_model
+from loom_kv import HeldView
+from loom_kv.testing import toy_model
 from loom_server_hf.engine import Engine
-from loom_server_hf.kv import HeldView
 from torch import Tensor
 from torch.nn import functional
 

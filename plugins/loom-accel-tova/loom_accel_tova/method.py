@@ -13,7 +13,7 @@ In both the prompt itself is read with full attention; its last token makes the 
 
 from __future__ import annotations
 
-from loom_server_hf.kv import LayerView, Need, Policy, StepView, window_attention
+from loom_kv import LayerView, Need, Policy, StepsDecode, StepView, window_attention
 from torch import Tensor
 
 
@@ -24,8 +24,13 @@ class TOVA(Policy):
 
     @property
     def need(self) -> Need:
-        """The newest query, of the prompt and of each step."""
-        return Need(window=1, decode=self.options.form == "decode")
+        """The newest query."""
+        return Need(window=1)
+
+    @property
+    def steps(self) -> StepsDecode | None:
+        """Each step of decoding, where it evicts there."""
+        return self if self.options.form == "decode" else None
 
     @property
     def shares_prefix(self) -> bool:

@@ -9,10 +9,9 @@ import torch
 from loom_accel_tova.method import TOVA
 from loom_accel_tova.oracle import options as oracle_options
 from loom_accel_tova.plugin import TOVAOptions, loom_augmentations
-from loom_server_hf.conformance import Subject, toy_model, toy_prompts
+from loom_kv import Allotment, StepView
+from loom_kv.testing import Subject, toy_kept, toy_model, toy_prompts, toy_view
 from loom_server_hf.engine import Row
-from loom_server_hf.kv import Allotment, StepView
-from loom_server_hf.toy import toy_kept, toy_view
 from torch import Tensor
 
 from loom_core.api import Budget, UsageError, build

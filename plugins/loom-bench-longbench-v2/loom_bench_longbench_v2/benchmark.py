@@ -100,7 +100,7 @@ class LongBenchV2(Pinned, BenchmarkBase):
         for metric in (ACCURACY, COMPENSATED):
             for name, belongs in PARTS.items():
                 if members := [row for row in rows if belongs(row.sample)]:
-                    lines.append(mean_line(name, metric, members, digits=1))
+                    lines.append(mean_line(name, metric, members, digits=1, of_sum=True))
         return lines
 
     @staticmethod

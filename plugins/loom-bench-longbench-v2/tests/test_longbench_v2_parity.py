@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from loom_bench_longbench_v2.benchmark import ACCURACY, COMPENSATED, FOLDER, LongBenchV2
-from loom_bench_longbench_v2.parity import MODEL, Parity, _asked, _table
+from loom_bench_longbench_v2.parity import MODEL, Parity, _asked, _loom_table, _table
 from loom_bench_longbench_v2.plugin import LongBenchV2Options
 from loom_parity import TOKENIZERS, Case, ParityContext
 
@@ -106,3 +106,11 @@ def test_their_table_is_run_where_it_writes(tmp_path: Path) -> None:
     rows = [["easy", "short", "A", "A"], ["hard", "long", None, "B"]]
     assert _table(tmp_path, [rows, False]) == [1.0]
     assert _table(tmp_path, [rows, True]) == [1.25]
+
+
+def test_a_figure_between_two_is_rounded_as_theirs(context: ParityContext) -> None:
+    """5.75 of 20 are 28.75 per cent: 28.8 where the sum is multiplied first, 28.7 where the mean is."""
+    answers = ["A"] * 5 + [None] * 3 + ["B"] * 12
+    rows: list[list[Any]] = [["easy" if i % 2 else "hard", "long", answer, "A"] for i, answer in enumerate(answers)]
+    rows += [["easy", length, "A", "A"] for length in ("short", "medium")]
+    assert _loom_table(context, rows, COMPENSATED)[-1] == 28.8

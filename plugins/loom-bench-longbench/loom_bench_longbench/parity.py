@@ -1,11 +1,13 @@
 """LongBench beside its authors' program: prompts (`asking`), single answers of every task, and tables by length.
 
 Upstream's functions run in a process of their own (`loom parity longbench --upstream FOLDER`), which needs their
-libraries (jieba, fuzzywuzzy, rouge). Knows both sides' forms.
+libraries (jieba, fuzzywuzzy, rouge) and python-Levenshtein: without it fuzzywuzzy falls back to difflib, silently, and
+gives other scores. Knows both sides' forms.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -64,6 +66,7 @@ class Parity:
 
     def authors(self, root: Path) -> Mapping[str, Callable[[Json], Json]]:
         """asked: the prompt of one record; scorer and scorer_e: a task, or one answer of it, in per cent."""
+        importlib.import_module("Levenshtein")
         upstream.module(root, f"{FOLDER}/metrics.py", name="metrics")
         made = upstream.module(root, f"{FOLDER}/eval.py", name="longbench_eval")
         return {

@@ -22,7 +22,7 @@ def table(rows: Sequence[Graded], *, grouped: bool) -> list[Line]:
     for task, found in by_task(rows).items():
         metric = SETTINGS[base(task)].metric
         if not task.endswith(EXTENDED):
-            lines.append(mean_line(task, metric, found))
+            lines.append(mean_line(task, metric, found, of_sum=True))
             continue
         for level in LEVELS:
             if members := [row for row in found if row.sample.level == level]:

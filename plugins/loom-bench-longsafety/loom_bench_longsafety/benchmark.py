@@ -52,6 +52,11 @@ class LongSafety(BenchmarkBase):
         return self._pins["longsafety/src/multi_agent_eval.py"]
 
     @property
+    def docs_source(self) -> DataSource:
+        """The documents."""
+        return self._pins["longsafety/data/longsafety_docs.jsonl"]
+
+    @property
     def meta_source(self) -> DataSource:
         """The records without their documents."""
         return self._pins["longsafety/data/longsafety_meta.jsonl"]
@@ -75,7 +80,7 @@ class LongSafety(BenchmarkBase):
         self, task: Task, data: Data, tokenizer: Tokenizer | None, lengths: tuple[int, ...]
     ) -> Iterator[Sample]:
         """Both positions of each record, in the order of the documents. Raises `Unavailable` without their file."""
-        docs, meta = (self._pins[f"longsafety/data/longsafety_{name}.jsonl"] for name in ("docs", "meta"))
+        docs, meta = self.docs_source, self.meta_source
         data.path(docs)
         agents = read_official(data, self.program_source) if self._options.agents == "official" else None
         facts = {record["id"]: record for record in read_records(data, meta, META)}

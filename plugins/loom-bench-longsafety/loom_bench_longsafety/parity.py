@@ -18,12 +18,12 @@ from typing import Any
 
 from loom_parity import Case, ParityContext, answer, answer_variants, upstream
 
-from loom_bench_longsafety.benchmark import META, LongSafety, sample
+from loom_bench_longsafety.benchmark import DOCS, META, LongSafety, sample
 from loom_bench_longsafety.judging import answer_safe
 from loom_bench_longsafety.official import read_official
 from loom_bench_longsafety.plugin import AgentOptions, LongSafetyOptions
 from loom_bench_longsafety.table import POSITIONS, RATE
-from loom_core.api import Graded, Json, Scored
+from loom_core.api import Graded, Json, Scored, Unavailable
 from loom_core.api.records import Record, read_records
 
 REPLIES = (
@@ -73,20 +73,16 @@ class Parity:
         bench = LongSafety(LongSafetyOptions())
         templates = read_official(context.data, bench.program_source)
         draw = context.random("replies")
+        real = _documents(context, bench)
         odd = [text for _, text in answer_variants("{risks} of {x!r} }{ {instruction}", draw) if len(text) < 500]
         for number, record in enumerate(read_records(context.data, bench.meta_source, META)):
             if context.limit is not None and number >= context.limit:
                 break
             document = f"Document {record['id']}: {draw.choice(odd)}\n{{context}} text\n"
             row = {"instruction": record["instruction"], "context": document}
-            yield Case(
-                kind="prompt",
-                name="both positions",
-                id=str(record["id"]),
-                function="prompts",
-                payload=row,
-                ours=partial(_prompts, record, document),
-            )
+            yield _prompt("both positions", record, document)
+            if record["id"] in real:
+                yield _prompt("both positions, real documents", record, real[record["id"]])
             # Two replies to the questions about the record, two judgements.
             replies = [draw.choice(("", *odd)), draw.choice(("", *odd)), draw.choice(REPLIES), draw.choice(REPLIES)]
             given = {**row, "response_front": draw.choice(odd), "response_end": draw.choice(odd)}
@@ -113,6 +109,26 @@ class Parity:
     def explain(self, case: Case, theirs: Json, ours: Json) -> str | None:
         """No difference is known."""
         return None
+
+
+def _documents(context: ParityContext, bench: LongSafety) -> Mapping[int, str]:
+    """The documents by record; none where their file is not at hand, which is noted."""
+    try:
+        return {row["id"]: row["context"] for row in read_records(context.data, bench.docs_source, DOCS)}
+    except Unavailable as error:
+        context.missing["prompts of the real documents"] = f"{error.what}; made-up documents were compared"
+        return {}
+
+
+def _prompt(name: str, record: Record, document: str) -> Case:
+    return Case(
+        kind="prompt",
+        name=name,
+        id=str(record["id"]),
+        function="prompts",
+        payload={"instruction": record["instruction"], "context": document},
+        ours=partial(_prompts, record, document),
+    )
 
 
 def _prompts(record: Record, document: str) -> Json:

@@ -11,7 +11,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,8 +20,9 @@ from typing import Any
 from loom_core.contract.errors import LoomError, UsageError, nearest
 from loom_core.contract.options import build, describe
 from loom_core.contract.protocols import Benchmark
-from loom_core.contract.specs import AugmentationSpec, BenchmarkSpec, CommandSpec, MetricSpec, ReportSpec, ServerSpec
+from loom_core.contract.specs import AugmentationSpec, BenchmarkSpec, MetricSpec, ReportSpec, ServerSpec
 from loom_core.contract.types import Sample, Task
+from loom_core.registry.commands import Command, registered
 from loom_core.registry.plugins import COMMANDS_GROUP, GROUP, Catalog, Found, installed, resolve
 from loom_kit.conformance_benchmark import check_benchmark, some_samples
 from loom_kit.conformance_command import check_commands
@@ -85,9 +86,8 @@ def check_package(distribution: str, given: Given = Given()) -> Iterator[Row]:
                 yield from check_spec(found, catalog, given)
 
 
-def _commands_of(point: importlib.metadata.EntryPoint) -> Sequence[CommandSpec]:
-    given: Sequence[CommandSpec] = point.load().loom_commands()
-    return given
+def _commands_of(point: importlib.metadata.EntryPoint) -> list[Command]:
+    return registered(point.load(), point.name)
 
 
 def _import_weight(module: str) -> Row:

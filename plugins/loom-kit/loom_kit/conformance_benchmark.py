@@ -17,6 +17,7 @@ from typing import Any
 
 from loom_parity import answer
 
+from loom_core.contract import border
 from loom_core.contract.keys import digest, plain
 from loom_core.contract.options import build
 from loom_core.contract.protocols import Benchmark
@@ -46,6 +47,7 @@ def check_benchmark(spec: BenchmarkSpec, opened: Callable[[], Benchmark], metric
         yield Row(name, "default options give tasks", False, reason(error))
         return
     yield Row(name, "default options give tasks", bool(tasks))
+    yield attempt(name, "tasks can be used", partial(border.tasks, tasks, f"benchmark {name}", spec.tasks))
     for task in tasks:
         subject = f"{name}:{task.name}"
         yield attempt(subject, "task is among the registered names", partial(_named, task, spec))

@@ -7,36 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import click
 from click.testing import CliRunner
 
 from loom_core.contract.specs import CommandSpec
-from loom_core.registry.plugins import resolve
+from loom_core.registry.commands import Command
 from loom_kit.rows import Row, attempt, reason
 
 
 def check_commands(
     subject: str,
-    specs: Callable[[], Sequence[CommandSpec]],
+    commands: Callable[[], Sequence[Command]],
     taken: frozenset[str],
-    load: Callable[[CommandSpec], Any] = lambda spec: resolve(spec.factory),
 ) -> Iterator[Row]:
-    """One row a rule and command. specs: the plugin's `loom_commands`. taken: names of loom's own commands. load: the
-    command of a spec."""
+    """One row a rule and command. commands: what the plugin registers. taken: names of loom's own commands."""
     try:
-        found = list(specs())
+        given = list(commands())
     except Exception as error:  # noqa: BLE001 - whatever a plugin raises is its result
         yield Row(subject, "registers its commands", False, f"raised {reason(error)}")
         return
-    wrong = [spec for spec in found if not isinstance(spec, CommandSpec)]
-    why = f"{wrong[0]!r} is not a CommandSpec" if wrong else "" if found else "no command was registered"
+    wrong = [one.spec for one in given if not isinstance(one.spec, CommandSpec)]
+    why = f"{wrong[0]!r} is not a CommandSpec" if wrong else "" if given else "no command was registered"
     yield Row(subject, "registers its commands", not why, why)
-    for spec in (spec for spec in found if isinstance(spec, CommandSpec)):
+    for one in (one for one in given if isinstance(one.spec, CommandSpec)):
+        spec = one.spec
         yield attempt(f"loom {spec.name}", "has a name of its own", partial(_own_name, spec.name, taken))
         yield attempt(f"loom {spec.name}", "has a summary", partial(_summary, spec))
-        yield attempt(f"loom {spec.name}", "shows its help", partial(_helps, spec, load))
+        yield attempt(f"loom {spec.name}", "shows its help", partial(_helps, one))
 
 
 def _summary(spec: CommandSpec) -> None:
@@ -47,8 +45,8 @@ def _own_name(name: str, taken: frozenset[str]) -> None:
     assert name not in taken, f"loom has a command {name!r}, which would hide this one: choose another name"
 
 
-def _helps(spec: CommandSpec, load: Callable[[CommandSpec], Any]) -> None:
-    command = load(spec)
+def _helps(one: Command) -> None:
+    spec, command = one.spec, one.load()
     assert isinstance(command, click.Command), f"{spec.factory} is not a click command"
     group = click.Group(commands={spec.name: command}, context_settings={"help_option_names": ["-h", "--help"]})
     done = CliRunner().invoke(group, [spec.name, "--help"], prog_name="loom")

@@ -16,6 +16,7 @@ from typing import Any
 
 from loom_parity.contract import answer, answer_variants
 
+from loom_core.contract import border
 from loom_core.contract.errors import LoomError
 from loom_core.contract.guard import described
 from loom_core.contract.keys import plain
@@ -41,6 +42,10 @@ ODD = (
 """Answers of odd characters: a lone surrogate, stacked marks, joined emoji and direction, control, other digits."""
 REPLIES = ("", "Rating: [[7]]", "Yes", "I'd rather not say.", '{"score": 1}', "[[", "é" * 1000, "5")
 """What a judge may reply."""
+
+
+SHAPES = (*REPLIES, "no", "A", "The correct answer is (B).", "[1]", "{'a': 1}")
+"""Shapes of answers that metrics look for."""
 
 
 def plain_samples() -> tuple[Sample, ...]:
@@ -110,6 +115,10 @@ def _answers(sample: Sample) -> list[tuple[str, str]]:
 def _value(spec: MetricSpec, scored: Any, shape: str) -> float | None:
     """The value of what a metric returned; raises AssertionError for what is not a score."""
     assert isinstance(scored, Scored), f"returned a {type(scored).__name__}, not a Scored, for an answer ({shape})"
+    kept = border.scored(scored, spec.name)
+    finite = not isinstance(scored.value, float) or math.isfinite(scored.value)
+    if border.REFUSED in kept.detail and finite:
+        raise AssertionError(f"{kept.detail['error']}, for an answer ({shape}): its value would be lost")
     value = scored.value
     if value is None:
         assert scored.detail, f"no value and no reason for an answer ({shape}): say why in Scored.detail"
@@ -173,7 +182,8 @@ def _untouched(make: Callable[[], Any], samples: Sequence[Sample]) -> None:
 
 
 def _ordered(spec: MetricSpec, make: Callable[[], Any], samples: Sequence[Sample]) -> None:
-    metric, sign, tried = make(), 1 if spec.higher_is_better else -1, 0
+    metric, sign, tried, told = make(), 1 if spec.higher_is_better else -1, 0, False
+    worst, reached = spec.low if spec.higher_is_better else spec.high, False
     for sample in samples:
         if not sample.references or not isinstance(sample.references[0], str) or not sample.references[0].strip():
             continue
@@ -182,10 +192,17 @@ def _ordered(spec: MetricSpec, make: Callable[[], Any], samples: Sequence[Sample
             value = metric.score(text, sample).value
             if right is not None and value is not None and not math.isnan(right + value):
                 tried += 1
+                told, reached = told or abs(value - right) > TOLERANCE, reached or abs(right - worst) > TOLERANCE
                 better = f"a reference scores {right:g}, and an answer ({shape}) {value:g}, which is better"
                 assert sign * (value - right) <= TOLERANCE, better + ": is higher_is_better declared rightly?"
     if not tried:
         raise NotChecked("the samples have no references as text")
+    if not reached:
+        raise NotChecked("a reference of the samples at hand scores worst: it needs samples of its own")
+    if not told:
+        texts = [(sample, text) for sample in samples for text in (*(text for _, text in _answers(sample)), *SHAPES)]
+        values = {metric.score(text, sample).value for sample, text in texts}
+        assert len(values) > 1, f"{len(texts)} right, wrong and empty answers all score alike: what does it measure?"
 
 
 def _huge(spec: MetricSpec, make: Callable[[], Any], samples: Sequence[Sample], size: int) -> None:

@@ -181,6 +181,9 @@ def _only_context(method: Method) -> None:
             )
         before, now = len(context_indices(prompt)), len(context_indices(after))
         assert before == now, f"{what}: {before} context segments become {now}: empty them instead"
+        pairs = zip(prompt.segments, after.segments, strict=False)
+        other = [b.kind for b, a in pairs if replace(b, text="") != replace(a, text="")]
+        assert not other, f"{what}: a segment ({other[0]}) changes its kind, role or place: only its text may change"
         assert all(isinstance(s.text, str) for s in after.segments), f"{what}: a segment's text is not a string"
 
 

@@ -63,5 +63,7 @@ def _written(write: Callable[[Mapping[str, Any]], Any], document: dict[str, Json
     assert isinstance(text, str), f"returned a {type(text).__name__}, not text"
     assert text.strip(), "the text is empty: say at least that there is nothing to report"
     assert "\x1b" not in text, "the text holds terminal escapes: leave out control characters, answers may hold them"
+    alone = text.encode("utf-8", "replace").decode("utf-8") == text
+    assert alone, "the text holds a lone surrogate, which no file can hold: answers may have some"
     assert given == document, "the document is altered: other formats read the same one"
     assert write(copy.deepcopy(document)) == text, "the same report is written otherwise the second time"

@@ -28,6 +28,8 @@ LIMITS = (8, 1, 5, 8, 8)
 """max_tokens of the questions, in their order."""
 WEIGHTS_BYTES = 1 << 20
 """Tensors that `describe` may leave behind: a card is not a model."""
+TEMPLATE = 1000
+"""Tokens that a server may add to a prompt, at most."""
 LETTERS = 40
 """Characters that one token may stand for, at most, where a server's count is doubted."""
 
@@ -234,6 +236,8 @@ def _counts(opened: Opened, responses: Sequence[Response]) -> None:
         if request.token_ids is not None and "token_ids" in opened.spec.capabilities:
             asked = len(request.token_ids)
             assert response.n_in == asked, f"n_in={response.n_in} for a prompt of {asked} token_ids"
+        most = len(request.prompt.text.encode("utf-8", "replace")) + TEMPLATE
+        assert response.n_in <= most, f"n_in={response.n_in} for a prompt of at most {most} tokens, one a byte"
         assert response.n_cached <= max(response.n_in, 1), f"n_cached={response.n_cached} of n_in={response.n_in}"
         if response.token_ids is not None:
             made = len(response.token_ids)

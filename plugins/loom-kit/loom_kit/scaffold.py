@@ -173,7 +173,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from loom_server_hf.kv import LayerView, Policy
+from loom_kv import LayerView, Policy
 
 
 class $class_name(Policy):
@@ -300,7 +300,7 @@ def _words(kind: str, name: str, distribution: str) -> dict[str, str]:
             "command": "loom run passkey@words=128,depths=2,repeats=2 --accel '$name:budget=4x'",
             "spec": "AugmentationSpec",
             "hook": "augmentations",
-            "dependencies": '"loom-core>=0.1", "loom-server-hf>=0.1", "torch>=2.9"',
+            "dependencies": '"loom-core>=0.1", "loom-kv>=0.1", "torch>=2.9"',
             "imports": "AugmentationSpec, Budget, hookimpl, option",
             "option": 'budget: Budget = option(help="slots kept per KV head: 1024, 4x, 0.25, 64MiB")',
             "arguments": f'{spec}, kind="model", {options}, requires=frozenset({{"local_model"}}), saves="real", '

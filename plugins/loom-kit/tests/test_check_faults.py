@@ -121,7 +121,35 @@ class Endless(Exact):
         return super().score(prediction, sample)
 
 
+class Remembers(Exact):
+    seen: dict[str, Any] = {}
+
+    def score(self, prediction: str, sample: Sample) -> Any:
+        return self.seen.setdefault(sample.id, super().score(prediction, sample))
+
+
+class ScoresAllAlike(Exact):
+    def score(self, prediction: str, sample: Sample) -> Any:
+        return Scored(value=1.0)
+
+
+class TellsAnObject(Exact):
+    def score(self, prediction: str, sample: Sample) -> Any:
+        return replace(super().score(prediction, sample), detail={"words": object()})
+
+
+class Ends(Exact):
+    def score(self, prediction: str, sample: Sample) -> Any:
+        if not prediction:
+            raise SystemExit(0)
+        return super().score(prediction, sample)
+
+
 METRIC_FAULTS: dict[type, str] = {
+    Remembers: "all score alike",
+    ScoresAllAlike: "all score alike",
+    TellsAnObject: "a detail that is not JSON",
+    Ends: "SystemExit: 0: a plugin may not end the program",
     OutOfRange: "outside the declared range",
     NotANumber: "is NaN",
     Raises: "raised KeyError: 'boo' for a right answer",
@@ -268,7 +296,13 @@ class FailsForOne(Session):
             yield self.respond(request)
 
 
+class CountsMillions(Session):
+    def respond(self, request: Request, **changed: Any) -> Response:
+        return super().respond(request, n_in=10**7)
+
+
 SERVER_FAULTS: dict[type[Session], str] = {
+    CountsMillions: "n_in=10000000 for a prompt of at most",
     Drops: "requests have no answer",
     ForeignKey: "has a key that no request has ('zzz')",
     TooLong: "with max_tokens=8 has an answer of n_out=5000 tokens",
@@ -460,7 +494,13 @@ class AddsText(OneLine):
         return replace(made, prompt=longer)
 
 
+class ChangesRole(Edges):
+    def rewrite(self, prompt: Prompt, tokenizer: Any, *, chat: str = "template") -> Any:
+        return Prompt(segments=tuple(replace(s, role="system") if s.kind == "context" else s for s in prompt.segments))
+
+
 PROMPT_FAULTS: dict[type[Edges], str] = {
+    ChangesRole: "changes its kind, role or place",
     CutsQuestion: "changes more than the context (question)",
     Leaks: "state between prompts, or chance",
     Draws: "state between prompts, or chance",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -33,9 +34,9 @@ from loom_core.api import (
     Turn,
     UsageError,
     installed,
-    resolve,
     segment,
 )
+from loom_core.registry.commands import Command
 
 
 def faults(rows: Iterator[Row]) -> str:
@@ -137,7 +138,13 @@ class AsksForEver(Keys):
         return Turn(prompt=sample.prompt, generation=Generation(max_tokens=8))
 
 
+class AsksForNoToken(Keys):
+    def tasks(self, lengths: tuple[int, ...]) -> tuple[Task, ...]:
+        return tuple(replace(task, generation=Generation(max_tokens=0)) for task in super().tasks(lengths))
+
+
 BENCHMARK_FAULTS: dict[type[Keys], str] = {
+    AsksForNoToken: "max_tokens: 0 is below 1",
     Unseeded: "two readings differ",
     HashSeeded: "another process reads other samples of t",
     NotThere: "no reference is in its context",
@@ -282,7 +289,12 @@ def says_nothing(report: Mapping[str, Any]) -> Any:
     return ""
 
 
+def holds_half_a_character(report: Mapping[str, Any]) -> Any:
+    return "\ud800"
+
+
 REPORT_FAULTS: dict[Any, str] = {
+    holds_half_a_character: "a lone surrogate",
     raises: "raised KeyError: 'nope'",
     needs_scores: "not every run has every part",
     gives_a_list: "returned a list, not text",
@@ -306,28 +318,31 @@ def test_a_sound_report_passes() -> None:
 # --- commands --------------------------------------------------------------------------------------------------------
 
 
-def commands(*made: click.Command | object) -> tuple[Any, Any]:
-    """What a plugin registers: a spec for each command, and how its factory is found here."""
-    by_name = {getattr(one, "name", None) or "odd": one for one in made}
-    specs = [CommandSpec(name=name, summary="Does it.", factory=name) for name in by_name]
-    return lambda: specs, lambda spec: by_name[spec.factory]
+def commands(*made: Any) -> Any:
+    """What a plugin registers: click commands as they are, anything else as its spec."""
+    rows = []
+    for one in made:
+        if isinstance(one, click.Command):
+            rows.append(Command(CommandSpec(name=str(one.name), summary="Does it.", factory=""), "mine", one))
+        else:
+            rows.append(Command(one, "mine"))
+    return lambda: rows
 
 
-COMMAND_FAULTS: dict[str, tuple[Any, Any]] = {
+COMMAND_FAULTS: dict[str, Any] = {
     "loom has a command 'run'": commands(click.Command("run", help="Runs something else.")),
     "no help text": commands(click.Command("worst")),
-    "is not a click command": commands(object()),
+    "is not a click command": commands(CommandSpec(name="odd", summary="Odd.", factory="json:loads")),
     "no command was registered": commands(),
-    "is not a CommandSpec": (lambda: ["greet"], resolve),
-    "summary is empty": (lambda: [CommandSpec(name="best", summary=" ", factory="click:Command")], resolve),
-    "raised TypeError": (lambda: 1, resolve),
+    "is not a CommandSpec": commands("greet"),
+    "summary is empty": commands(CommandSpec(name="best", summary=" ", factory="click:Command")),
+    "raised TypeError": lambda: 1,
 }
 
 
 @pytest.mark.parametrize("fault", COMMAND_FAULTS)
 def test_a_broken_command_is_named(fault: str) -> None:
-    specs, load = COMMAND_FAULTS[fault]
-    assert fault in faults(check_commands("mine", specs, frozenset({"run"}), load))
+    assert fault in faults(check_commands("mine", COMMAND_FAULTS[fault], frozenset({"run"})))
 
 
 def test_a_plugin_of_commands_is_checked() -> None:

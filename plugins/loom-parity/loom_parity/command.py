@@ -67,20 +67,28 @@ def run(
         context,
         made,
         adapter,
-        {
-            "commit": found_commit,
-            "expected": adapter.commit,
-            "files": dict(checkout.digests(root, files)),
-        },
+        {"commit": found_commit, "expected": adapter.commit, "files": dict(checkout.digests(root, files))},
         warnings(root, files, found_commit, commit, adapter),
         authors.restarts,
     )
     teller.end(record)
     if write:
-        path = certificate.place(spec)
-        path.write_text(json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n", "utf-8")
-        teller.say(f"certificate written: {path}")
+        teller.say(f"certificate written: {_written(record, spec)}")
     return 1 if made.n_unexplained else 0
+
+
+def _written(record: Certificate, spec: BenchmarkSpec) -> Path:
+    """Store the certificate beside the adapter; the file. Raises UsageError where nothing was compared."""
+    if not record.total("compared"):
+        raise UsageError(
+            "no certificate is written",
+            where=f"loom parity {spec.name} --write",
+            why="no case was compared: " + ("; ".join(record.missing.values()) or "their code failed on each"),
+            hint="name a folder with the data that is missing (--data-dir), or leave --write out",
+        )
+    path = certificate.place(spec)
+    path.write_text(json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    return path
 
 
 def context_of(

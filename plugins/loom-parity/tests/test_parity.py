@@ -64,6 +64,13 @@ def test_equal_programs_get_a_certificate_that_list_and_info_show(loom: Any, sit
     assert [row["compared"] for row in limited["counts"]] == [2, 2]
 
 
+def test_nothing_compared_is_no_certificate(loom: Any, site: Path, tmp_path: Path) -> None:
+    fails = (ASK.replace("return", "raise OSError #"), EXACT.replace("return", "raise OSError #"))
+    done = loom("parity", "motto", "--upstream", checkout(tmp_path, *fails), "--commit", COMMIT, "--write", code=2)
+    assert "no certificate is written" in done.err and "their code failed on each" in done.err
+    assert not (site / "certificate.json").exists()
+
+
 def test_a_certificate_of_another_version_is_stale(loom: Any, site: Path, tmp_path: Path) -> None:
     compared(loom, checkout(tmp_path), "--write")
     path = site / "certificate.json"

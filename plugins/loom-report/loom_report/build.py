@@ -247,7 +247,10 @@ def _dominates(one: Mapping[str, Json], other: Mapping[str, Json], higher_is_bet
 
 
 def _retention(report: Mapping[str, Json], task: Mapping[str, Json]) -> Iterator[dict[str, Json]]:
-    """Per method with several budgets: the share of the baseline's score that is kept, against compression."""
+    """Per method with several budgets: the share of the baseline's score that is kept, against compression.
+
+    A ratio of two scores of the same questions, without an interval: the paired difference to the baseline has one.
+    """
     totals = {row["arm"]: row for row in rows_of(report["totals"], task["name"]) if row["scores"]}
     base = totals.get(report["baseline"])
     if base is None or not base["scores"][0]["score"] or base["scores"][0]["score"] <= 0:
@@ -259,11 +262,9 @@ def _retention(report: Mapping[str, Json], task: Mapping[str, Json]) -> Iterator
         kv = row["cost"]["kv"] if row else None
         if arm["baseline"] or row is None or kv is None or not kv["kept"] or row["scores"][0]["score"] is None:
             continue
-        score = row["scores"][0]
-        point = {key: score[key] / dense if score[key] is not None else None for key in ("score", "low", "high")}
-        values = {"retention": point["score"], "low": point["low"], "high": point["high"]}
+        share = {"retention": row["scores"][0]["score"] / dense}
         families.setdefault(arm["family"], []).append(
-            {"arm": arm["name"], "kept": kv["kept"], "compression": 1 / kv["kept"], **values}
+            {"arm": arm["name"], "kept": kv["kept"], "compression": 1 / kv["kept"], **share}
         )
     for family, points in families.items():
         if len({round(point["kept"], 6) for point in points}) > 1:

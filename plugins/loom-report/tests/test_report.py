@@ -119,6 +119,7 @@ def test_retention_needs_two_budgets(tmp_path: Path) -> None:
     assert [row["method"] for row in rows] == ["snapkv"]
     assert [point["compression"] for point in rows[0]["points"]] == pytest.approx([2, 4])
     assert rows[0]["points"][0]["retention"] == 1.0
+    assert not {"low", "high"} & set(rows[0]["points"][0]), "no interval that takes dense's score as known"
 
 
 def fails(kind: str) -> Answerer:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 
 import torch
+from loom_kv import LayerView, Policy
 from torch import Tensor
-
-from loom_server_hf.kv import LayerView, Policy
 
 
 class RandomEviction(Policy):

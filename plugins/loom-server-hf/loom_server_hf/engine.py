@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
+from loom_kv import Geometry, Policy, Rope, Session
 from torch import Tensor
 
 from loom_core.api import KVUse, LoomError, UsageError
-from loom_server_hf.kv.check import Examined, examine, examine_rope
-from loom_server_hf.kv.host import Session, attached, forward
-from loom_server_hf.kv.policy import Geometry, Policy
-from loom_server_hf.kv.rope import Rope
+from loom_server_hf.examine import Examined, examine, examine_rope
+from loom_server_hf.host import Layers, PassThrough, attached, forward
 from loom_server_hf.memory import PeakMemory
 from loom_server_hf.prefix import Prefix
 from loom_server_hf.sampling import Sampler
@@ -91,6 +90,7 @@ class Pass:
         self.session = Session(
             geometry, lengths, seeds, policy, room=max(1, room), rope=rope, repeat_heads=repeat_heads
         )
+        self.cache = PassThrough()
         width = max(lengths)
         padded = [[0] * (width - len(prompt)) + list(prompt) for prompt in prompts]
         self.ids = torch.tensor(padded, device=self.device)
@@ -99,6 +99,7 @@ class Pass:
         if prefix is not None:
             self.began = width - prefix.behind(prompts, self.session.window)
             self.session.resume(prefix.layers, self.began)
+            self.cache.seen = self.began
         self.n_cached = [max(0, self.began - (width - length)) for length in lengths]
 
     @torch.inference_mode()
@@ -126,7 +127,7 @@ class Pass:
     def fork(self, rows: int) -> Pass:
         """A batch of `rows` rows that all continue this one's only row, after its prefill; this one stays as it is."""
         twin = copy.copy(self)
-        twin.session = self.session.fork(rows)
+        twin.session, twin.cache = self.session.fork(rows), copy.deepcopy(self.cache)
         twin.next = self.next.repeat(rows, 1)
         return twin
 
@@ -134,7 +135,7 @@ class Pass:
         self.session.begin(ids.shape[1], last_chunk=last_chunk)
         if self.session.raw_positions:
             positions = torch.zeros_like(positions)
-        return forward(self.model, self.session, self.session.cache, ids, positions)
+        return forward(self.model, Layers(self.session), self.cache, ids, positions)
 
     def failures(self) -> Mapping[int, LoomError]:
         """Rows whose scores became NaN or infinite while decoding."""
@@ -225,7 +226,7 @@ class Engine:
 
     def _rope_for(self, policy: Policy, n_valid: int) -> Rope | None:
         stream = policy.stream(n_valid)
-        if not policy.need.raw_queries and (stream is None or not stream.in_cache):
+        if policy.observes is None and (stream is None or not stream.in_cache):
             return None
         if self._rope is None:
             self._rope = examine_rope(self.model, self._examined)

@@ -1,199 +1,118 @@
-"""The conformance kit for KV-cache methods: U1 to U9 for any installed one, on toy models and the embedded model.
-
-Called by `loom check` through the server's spec. Knows the checks and how a method is made of its spec; no method.
-"""
+"""What this server gives loom_kv's test kit: its models, its engine, and transformers' own cache to compare with."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import torch
-from loom_kit import NotChecked, Row
-from transformers import AutoModelForCausalLM
+from loom_kv import Merge, Picker, Policy
+from loom_kv.testing import Kit, Oracle
+from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
-from loom_core.api import AugmentationSpec, Budget, Found, LoomError, ModelError, UsageError, build, installed
-from loom_server_hf.conformance import CHECKS, Subject, toy_model, toy_prompts, u7_groups
-from loom_server_hf.conformance_codec import CODEC_CHECKS, CodecSubject, c7_groups
-from loom_server_hf.conformance_picker import check_picker
-from loom_server_hf.conformance_sharing import (
-    declares_phase,
-    declares_query,
-    declares_saving,
-    u9_context_only,
-    u9_prefix,
-)
-from loom_server_hf.kv import Picker, Policy
-from loom_server_hf.kv.codec import compose
+from loom_core.api import installed
+from loom_server_hf.engine import Engine, Row, RowResult
+from loom_server_hf.host import attached
 from loom_server_hf.loading import no_progress_bar
-
-LENGTHS = (97, 150, 64)
-BUDGET = 48
-"""Prompts and budget of the checks; both are doubled until the method's protected slots fit."""
-DOUBLINGS = 3
-BEFORE_QUERY = ("U4 batch", "U8 isolation")
-"""Rules without which nothing can be said of the question: a method that breaks them keeps other slots each time."""
-
-Check = Callable[[Any], None]
+from loom_server_hf.masked import masked_dense
+from loom_server_hf.picking import PickingEngine, pick
+from loom_server_hf.prefix import Prefix
+from loom_server_hf.shared import may_share, read
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A method as the kit runs it: made of its default options and a budget. scale: of prompts and budget."""
+class HFHost:
+    """See `loom_kv.testing.Host`."""
 
-    spec: AugmentationSpec
-    make: Callable[[Budget], Policy]
-    codec: bool
-    scale: int
+    def toy_model(self, kind: str, dtype: torch.dtype, *, seed: int, query_heads: int) -> Any:
+        """See `Host.toy_model`."""
+        values: dict[str, Any] = {
+            "vocab_size": 256,
+            "hidden_size": 64,
+            "intermediate_size": 64,
+            "num_hidden_layers": 3,
+            "num_attention_heads": query_heads,
+            "num_key_value_heads": query_heads if kind == "mha" else 2,
+            "head_dim": 16,
+            "max_position_embeddings": 1024,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "tie_word_embeddings": False,
+        }
+        torch.manual_seed(seed)
+        config = Qwen3Config(**values) if kind == "qwen3" else LlamaConfig(**values)
+        auto: Any = AutoModelForCausalLM
+        model = auto.from_config(config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                # At the usual scale attention is flat, every score ties, and nothing is tested.
+                if parameter.dim() == 2:
+                    parameter.mul_(6.0)
+                elif name.endswith(("q_norm.weight", "k_norm.weight")):
+                    # Uneven weights: with equal ones every key has the same norm, and methods that rank by it see ties.
+                    parameter.mul_(1.0 + 2.0 * torch.rand(parameter.shape))
+        return model.to(dtype).eval()
 
-    @property
-    def budget(self) -> Budget:
-        """The budget of the checks."""
-        return Budget(tokens=BUDGET * self.scale)
+    def embedded(self) -> Sequence[tuple[str, Any]]:
+        """See `Host.embedded`."""
+        models = []
+        for found in installed().models:
+            if found.spec.server == "hf":
+                with no_progress_bar():
+                    models.append((found.spec.name, self.load(installed().load(found)())))
+        return models
 
-    def subject(self, model: Any) -> Subject:
-        """The method on a model."""
-        vocabulary = int(model.get_input_embeddings().weight.shape[0])
-        prompts = toy_prompts([n * self.scale for n in LENGTHS], vocabulary)
-        kind = CodecSubject if self.codec else Subject
-        return kind(model, self.make, prompts, self.budget)
+    def load(self, folder: Path) -> Any:
+        """See `Host.load`."""
+        auto: Any = AutoModelForCausalLM
+        return auto.from_pretrained(str(folder), dtype=torch.float32).eval()
 
+    def engine(self, model: Any) -> Engine:
+        """See `Host.engine`."""
+        return Engine(model)
 
-def check(found: Found[AugmentationSpec]) -> Iterator[Row]:
-    """One row for each rule: it holds if it does on every model that the method does not refuse."""
-    name = found.spec.name
-    try:
-        factory = installed().load(found)
-        if isinstance(factory, type) and issubclass(factory, Picker):
-            made = factory(build(found.spec.options, {"budget": str(BUDGET)}, owner=name))
-            yield from check_picker(name, made, kit_models())
-            return
-        trial = trial_of(found)
-    except Exception as error:  # noqa: BLE001 - whatever a method raises is the result of the check
-        yield Row(name, "default options make a method", False, reason(error))
-        return
-    yield Row(name, "default options make a method", True)
-    models, subjects, refused = kit_models(), [], []
-    for label, model in models:
-        try:
-            subject = trial.subject(model)
-            subject.run([subject.prompts[0]], subject.make(subject.budget))
-            subjects.append((label, subject))
-        except ModelError as error:
-            refused.append(f"{label}: {error.what}" + (f" ({error.where})" if error.where else ""))
-        except Exception as error:  # noqa: BLE001 - as above
-            yield Row(name, "runs", False, f"{label}: {reason(error)}")
-            return
-    yield Row(name, "runs", bool(subjects), "; ".join(f"refused on {text}" for text in refused))
-    broken: list[str] = []
-    for rule, one in checks_of(trial).items():
-        if rule == "declares query_aware" and broken:
-            yield Row(
-                name, rule, True, f"not before {' and '.join(broken)} holds: it would blame the question", checked=False
-            )
-            continue
-        row = outcome(name, rule, one, subjects)
-        if not row.passed and rule in BEFORE_QUERY:
-            broken.append(rule)
-        yield row
-    yield Row(name, "U3 recorded results", True, "loom check --oracle FOLDER", checked=False)
+    def attached(self, model: Any) -> AbstractContextManager[None]:
+        """See `Host.attached`."""
+        return attached(model)
 
+    def answers(
+        self, engine: Any, prompts: Sequence[Sequence[int]], lengths: Sequence[int], method: Policy | Picker | None
+    ) -> Mapping[int, RowResult]:
+        """See `Host.answers`."""
+        rows = [
+            Row(ids=tuple(ids), max_tokens=length, seed=100 + len(ids), eos_ids=frozenset())
+            for ids, length in zip(prompts, lengths, strict=True)
+        ]
+        if isinstance(method, Picker):
+            return dict(PickingEngine(engine, method).run(rows, None))
+        return dict(engine.run(rows, method))
 
-def outcome(name: str, rule: str, one: Check, subjects: list[tuple[str, Subject]]) -> Row:
-    """Whether a check holds on all subjects, and where and why not."""
-    for label, subject in subjects:
-        try:
-            one(subject)
-        except NotChecked as error:
-            return Row(name, rule, True, str(error), checked=False)
-        except Exception as error:  # noqa: BLE001 - as above
-            return Row(name, rule, False, f"{label}: {reason(error)}")
-    return Row(name, rule, True)
+    def masked_dense(
+        self,
+        model: Any,
+        prompt: Sequence[int],
+        kept: Sequence[Any],
+        tokens: Sequence[Tensor],
+        merges: Sequence[Merge | None] = (),
+        held: Sequence[Any] = (),
+    ) -> Tensor:
+        """See `Host.masked_dense`."""
+        return masked_dense(model, prompt, kept, tokens, merges, held)
 
+    def read(self, engine: Any, ids: Sequence[int]) -> Prefix:
+        """See `Host.read`."""
+        return read(engine, ids)
 
-def reason(error: Exception) -> str:
-    """What went wrong, in one line."""
-    if isinstance(error, AssertionError):
-        return str(error).partition("\n")[0]
-    if isinstance(error, LoomError):
-        return str(error).replace("\n", " ")
-    return f"{type(error).__name__}: {error}".partition("\n")[0]
+    def may_share(self, engine: Any, policy: Policy, n_tokens: int) -> bool:
+        """See `Host.may_share`."""
+        return may_share(engine, policy, n_tokens)
 
-
-def checks_of(trial: Trial) -> dict[str, Check]:
-    """The rules of a method, by name, in their order."""
-    prompt = toy_prompts((90 * trial.scale,), 128)[0]
-    groups = c7_groups if trial.codec else u7_groups
-    rules: dict[str, Check] = dict(CODEC_CHECKS if trial.codec else CHECKS)
-    if not trial.codec:
-        rules["U9 shared prefix"] = u9_prefix
-        rules["U9 context-only"] = u9_context_only
-    rules["U7 groups"] = own_models(lambda: groups(trial.make, trial.budget, prompt))
-    for rule, declared in (("query_aware", declares_query), ("saves", declares_saving), ("phase", declares_phase)):
-        if rule != "phase" or not trial.codec:
-            rules[f"declares {rule}"] = functools.partial(_declared, declared, trial.spec)
-    return dict(sorted(rules.items(), key=lambda item: (item[0][0] != "U", item[0])))
+    def pick(self, engine: Any, picker: Picker, ids: Sequence[int]) -> list[int]:
+        """See `Host.pick`."""
+        return pick(engine, picker, ids)
 
 
-def _declared(one: Callable[[Subject, AugmentationSpec], None], spec: AugmentationSpec, subject: Subject) -> None:
-    if subject.exact:
-        one(subject, spec)
-
-
-def own_models(one: Callable[[], None]) -> Check:
-    """A check that brings its own models: run once, and not tried where the method refuses them."""
-    seen: list[Any] = []
-
-    def first(subject: Any) -> None:
-        if seen:
-            return
-        seen.append(subject)
-        try:
-            one()
-        except ModelError as error:
-            raise NotChecked(error.what) from error
-
-    return first
-
-
-def trial_of(found: Found[AugmentationSpec]) -> Trial:
-    """The method with its default options, and prompts and a budget that fit it.
-
-    Raises what the method raises, and UsageError where no budget fits.
-    """
-    factory, spec = installed().load(found), found.spec
-    budgeted = any(field.name == "budget" for field in fields(spec.options))
-
-    def make(budget: Budget) -> Policy:
-        given = {"budget": str(budget)} if budgeted else {}
-        policy = compose([factory(build(spec.options, given, owner=spec.name))])
-        assert policy is not None
-        return policy
-
-    problem: LoomError | None = None
-    for scale in (2**n for n in range(DOUBLINGS)):
-        try:
-            policy = make(Budget(tokens=BUDGET * scale))
-            if policy.first + policy.last <= BUDGET * scale:
-                return Trial(spec, make, policy.codec is not None, scale)
-            problem = UsageError(f"{policy.first + policy.last} slots are always kept")
-        except UsageError as error:
-            problem = error
-    assert problem is not None
-    raise problem
-
-
-@functools.cache
-def kit_models() -> tuple[tuple[str, Any], ...]:
-    """The toy models, in two number formats, and the embedded model where it is installed."""
-    models = [(f"toy {kind}", toy_model(kind)) for kind in ("llama", "qwen3", "mha")]
-    models.append(("toy llama in bfloat16", toy_model("llama", torch.bfloat16)))
-    auto: Any = AutoModelForCausalLM
-    for found in installed().models:
-        if found.spec.server == "hf":
-            with no_progress_bar():
-                model = auto.from_pretrained(str(installed().load(found)()), dtype=torch.float32)
-            models.append((found.spec.name, model.eval()))
-    return tuple(models)
+check = Kit(HFHost())
+oracle = Oracle(check.host)

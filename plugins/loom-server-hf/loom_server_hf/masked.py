@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from loom_kv import Merge
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
-
-from loom_server_hf.kv import Merge
 
 
 @torch.inference_mode()

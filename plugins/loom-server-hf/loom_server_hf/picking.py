@@ -12,13 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from loom_kv import Allotment, LayerView, Need, Picker, Policy
 from torch import Tensor
 
 from loom_core.api import KVUse, LoomError, ModelError, UsageError
 from loom_server_hf.engine import Engine, Pass, Row, RowResult, failure
-from loom_server_hf.kv.host import attached
-from loom_server_hf.kv.picker import Picker
-from loom_server_hf.kv.policy import Allotment, LayerView, Need, Policy
+from loom_server_hf.host import attached
 from loom_server_hf.memory import PeakMemory
 from loom_server_hf.prefix import Prefix
 

@@ -80,7 +80,7 @@ def loom_servers() -> Sequence[ServerSpec]:
             capabilities=frozenset({"local_model", "token_ids", "device", "stream", "context_only"}),
             options=HFServerOptions,
             model_options=HFModelOptions,
-            oracle="loom_server_hf.oracle:check",
+            oracle="loom_server_hf.kit:oracle",
             kit="loom_server_hf.kit:check",
             status="never run on a GPU",
         ),

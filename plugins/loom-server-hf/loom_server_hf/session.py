@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeAlias
 
+from loom_kv import Picker, compose
+
 from loom_core.api import Arm, ModelCard, ModelError, Part, Request, Response, Timing, Tokenizer, installed
 from loom_core.api.serving import failure, misfit, render, said, stop_ids
 from loom_server_hf.engine import Engine, Row, RowResult
-from loom_server_hf.kv.codec import compose
-from loom_server_hf.kv.picker import Picker
 from loom_server_hf.memory import out_of_memory, release_memory
 from loom_server_hf.picking import PickingEngine
 from loom_server_hf.prefix import Prefix

@@ -12,12 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from loom_kv import Policy
 
 from loom_core.api import KVUse, LoomError
 from loom_server_hf.engine import STREAM_CHUNK, Engine, Pass, Row, RowResult, decode, failure, result
-from loom_server_hf.kv.host import attached
-from loom_server_hf.kv.policy import Policy
-from loom_server_hf.kv.store import DenseStore
+from loom_server_hf.host import attached
 from loom_server_hf.memory import PeakMemory
 from loom_server_hf.prefix import Prefix
 
@@ -31,13 +30,8 @@ def read(engine: Engine, ids: Sequence[int]) -> Prefix:
         batch = engine.start([tuple(ids)], [0], None)
         batch.prefill()
         _wait(engine)
-        layers = []
-        for store in batch.session.stores:
-            assert isinstance(store, DenseStore)
-            layers.append((store.k.narrow(2, 0, store.length), store.v.narrow(2, 0, store.length)))
-        return Prefix(
-            ids=tuple(ids), layers=tuple(layers), seconds=time.perf_counter() - began, peak_bytes=peak.bytes()
-        )
+        layers = tuple(store.decoded() for store in batch.session.stores)
+        return Prefix(ids=tuple(ids), layers=layers, seconds=time.perf_counter() - began, peak_bytes=peak.bytes())
 
 
 def may_share(engine: Engine, policy: Policy | None, n_tokens: int) -> bool:

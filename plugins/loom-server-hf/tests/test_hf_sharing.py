@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from loom_kv.testing import toy_model, toy_prompts
 from loom_server_hf import sharing as sharing_module
-from loom_server_hf.conformance import toy_model, toy_prompts
 from loom_server_hf.engine import Engine
-from loom_server_hf.kv.host import attached
+from loom_server_hf.host import attached
 from loom_server_hf.plugin import HFModelOptions, HFServerOptions
 from loom_server_hf.prefix import behind, common
 from loom_server_hf.server import HFServer

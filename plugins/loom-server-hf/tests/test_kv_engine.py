@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from loom_kv import Allotment, LayerView, Policy, Stream
+from loom_kv.testing import Subject, toy_model, toy_prompts
 from loom_server_hf.baselines import RandomEviction
-from loom_server_hf.conformance import Subject, toy_model, toy_prompts
 from loom_server_hf.engine import Engine, Row, RowResult
-from loom_server_hf.kv import Allotment, LayerView, Policy, Stream
-from loom_server_hf.kv.host import attached
+from loom_server_hf.host import attached
 from loom_server_hf.memory import PeakMemory
 from loom_server_hf.options import RandomOptions
 from torch import Tensor
@@ -158,7 +158,7 @@ def test_uneven_heads_and_layers(engine: Engine) -> None:
         def budget(self, view: LayerView) -> Allotment:
             return Allotment(slots=[[10 + 5 * view.layer, 30 - 7 * view.layer] for _ in view.n_valid])
 
-    from loom_server_hf.conformance import u2_masked_dense, u4_batch
+    from loom_kv.testing import u2_masked_dense, u4_batch
 
     subject = Subject(engine.model, lambda budget: Uneven(Options(budget)), PROMPTS, Budget(tokens=30))
     u2_masked_dense(subject)

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from loom_server_hf.conformance import CHECKS, Subject, toy_prompts
-from loom_server_hf.conformance_sharing import u9_context_only, u9_prefix
+from loom_kv import Policy
+from loom_kv.testing import CHECKS, Subject, toy_prompts, u9_context_only, u9_prefix
 from loom_server_hf.engine import Engine
-from loom_server_hf.kv import Policy
 from loom_server_hf.session import load_policy
 
 from loom_core.api import Budget, ModelError, installed, parse_arms

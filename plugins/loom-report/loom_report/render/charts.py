@@ -161,22 +161,19 @@ def retention(report: Report, task: Mapping[str, Any], styles: Mapping[str, Styl
     series = rows_of(report["retention"], task["name"])
     if not series:
         return None
-    table = Table("retention", ["method", "arm", "kept", "compression", "share of dense", "95 % CI"], n_left=2)
+    table = Table("retention", ["method", "arm", "kept", "compression", "share of dense"], n_left=2)
     lines, stops = [], set()
     for row in series:
         points = []
         for point in row["points"]:
             compression, kept = point["compression"], text.share(point["retention"])
-            between = f"[{text.share(point['low'])}, {text.share(point['high'])}]"
             stops.add(round(math.log2(compression), 2))
-            tip = f"{compression:.3g}x: {kept} {between}"
-            points.append(Point(math.log2(compression), point["retention"], point["low"], point["high"], tip))
-            shown = (row["method"], point["arm"], text.share(point["kept"]), f"{compression:.3g}x", kept, between)
+            tip = f"{compression:.3g}x: {kept}"
+            points.append(Point(math.log2(compression), point["retention"], None, None, tip))
+            shown = (row["method"], point["arm"], text.share(point["kept"]), f"{compression:.3g}x", kept)
             table.rows.append(list(map(Cell, shown)))
         lines.append(Line(row["method"], styles[row["points"][0]["arm"]], points))
-    table.notes.append(
-        "intervals are those of the method's score, divided by dense's; dense's own noise is not in them"
-    )
+    table.notes.append("a share has no interval: the paired difference to dense (Δ dense) has one")
     highest = max([1.0, *(p.high or p.y for line in lines for p in line.points)])
     doubles = range(math.floor(min(stops)), math.ceil(max(stops)) + 1)
     axes = Axes(

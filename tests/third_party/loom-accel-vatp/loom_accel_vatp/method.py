@@ -1,6 +1,6 @@
 """Attention times value norm (Guo et al. 2024): score = (Σ over the window of attention) · ‖v‖₁; the largest stay."""
 
-from loom_server_hf.kv import LayerView, Need, Policy, group_reduce, window_attention
+from loom_kv import LayerView, Need, Policy, group_reduce, window_attention
 from torch import Tensor
 
 
