@@ -144,7 +144,7 @@ def test_a_record_without_a_field_is_left_out_and_named(tmp_path: Path, data: Da
         (("{text}", "{text"), "tasks.ask.prompt", "'{' in field name"),
         (('context = ["text"]', 'context = ["txt"]'), "tasks.ask.context", "'txt' is not a field of the prompt"),
         (('average = "micro"', 'average = "mean"'), "table 2.average", "not one of macro, micro"),
-        (('over = ["level"]', 'over = ["levle"]'), "table 1.over", "'levle' is none of"),
+        (('over = ["level"]', 'over = ["levle"]'), "table 1.over", "'levle' is not one of"),
         (('side = "left"', 'side = "top"'), "tasks.ask.truncation.side", "not one of"),
         (('name = "colours"', 'name = "two colours"'), "benchmark.name", "letters, digits"),
         (("[tasks.ask]", '[tasks."a:b"]'), "tasks.a:b", "letters, digits"),
