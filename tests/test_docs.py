@@ -21,7 +21,7 @@ from loom_core.contract.options import describe
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "plugins.md"
-DOCUMENTS = sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/*.md")) + sorted(ROOT.glob("plugins/*/README.md"))
+DOCUMENTS = sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/**/*.md")) + sorted(ROOT.glob("plugins/*/README.md"))
 EXAMPLES = ("A metric", "A benchmark", "A benchmark without code", "An acceleration method", "A server")
 LONGEST_FILE = 60
 
@@ -162,6 +162,26 @@ def anchors(document: Path) -> set[str]:
     """The anchors of a document's headings, as they are made from Markdown."""
     headings = re.findall(r"^#+ (.+)$", document.read_text("utf-8"), flags=re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_site_builds_strictly(tmp_path: Path) -> None:
+    """A link that leads nowhere, a page outside the menu or an anchor that is not there ends the build."""
+    if importlib.util.find_spec("mkdocs") is None or importlib.util.find_spec("material") is None:
+        pytest.skip("mkdocs-material is not installed: pip install -r requirements-docs.txt")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for page in ("index", "start/index", "CONTRIBUTING/index", "reference/index", "footguns/index"):
+        assert (tmp_path / "site" / f"{page}.html").is_file(), page
+
+
+def test_links_between_the_site_and_the_repository_are_turned() -> None:
+    turned = module_of(ROOT / "docs" / "site_pages.py").turned
+    text = "[a](../CONTRIBUTING.md#rules) [b](../perf/engine.py) [c](x.md)\n```\n[d](../LICENSE)\n```\n"
+    wanted = "[a](CONTRIBUTING.md#rules) b (`perf/engine.py`) [c](x.md)\n```\n[d](../LICENSE)\n```\n"
+    assert turned(text, "docs/data.md") == wanted
+    assert turned("[a](docs/data.md) [b](README.md)", "SECURITY.md") == "[a](data.md) [b](start.md)"
+    assert turned("[a](../../RELEASING.md)", "docs/decisions/x.md") == "[a](../RELEASING.md)"
 
 
 def test_the_reference_is_what_the_generator_writes() -> None:

@@ -48,6 +48,6 @@ def test_loom_itself_uses_none_of_them() -> None:
 def test_the_name_of_a_thing_is_looked_up_when_it_is_asked_for() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module = importlib.import_module("loom_core.types")
+        module = importlib.import_module("loom_core.contract.types")
     with pytest.raises(AttributeError, match="Nothing"):
         _ = module.Nothing

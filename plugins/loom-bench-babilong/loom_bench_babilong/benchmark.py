@@ -15,6 +15,7 @@ from pathlib import Path
 
 from loom_bench_babilong.mixing import Noise, fitted, own_sentences, sentences_of
 from loom_bench_babilong.plugin import EVALUATED, LONG, PREFIX, TASKS, BabilongOptions
+from loom_bench_babilong.released import LEVELS as RELEASED, Cell, level_name
 from loom_bench_babilong.stories import Story, chosen, in_turn, made, read_stories
 from loom_bench_babilong.wording import Ask, loom_ask, read_prompt
 from loom_core.api import (
@@ -36,17 +37,11 @@ from loom_core.api import (
     read_pins,
     rows_of,
 )
-from loom_core.api.records import read_records, text
 
 METRIC, WHOLE = "babilong_labels", "babilong_whole_labels"
 MAX_TOKENS = 20
-HUB = "hf:RMT-team/babilong@ee0d588794c7ac098062ee0d247c733d62e94fe2:data"
-"""The records on the hub, data/TASK/LEVEL.json: 100 each. Earlier revisions are parquet. Digests that are not in
-`DIGESTS` are recorded at the first download."""
-DIGESTS = {("qa1", 16 * 1024): "2687478021246215c84060fa7d1f2be0b7058a09d774c169d9d75a56fd6994c0"}
 DEFAULT_SAMPLES = 20
-HUB_LEVELS = (0, *(1024 * 2**i for i in range(10)), 1024**2, 10 * 1024**2)
-LEVELS = {"loom": (0, 1024, 2048, 4096), "babi": (0, 1024, 2048, 4096), "official": HUB_LEVELS[:9]}
+LEVELS = {"loom": (0, 1024, 2048, 4096), "babi": (0, 1024, 2048, 4096), "official": RELEASED["1000"]}
 CHANCE = {
     **dict.fromkeys(("qa1", "qa2", "qa3", "qa4", "qa11", "qa12", "qa13", "qa14"), 1 / 6),
     **dict.fromkeys(("qa6", "qa9", "qa17", "qa18"), 1 / 2),
@@ -54,14 +49,6 @@ CHANCE = {
     "qa10": 1 / 3,
 }
 """One over the number of answers, where every question has all of them to choose from."""
-FIELDS = {"input": text, "target": text, "question": text}
-
-
-def level_name(tokens: int) -> str:
-    """The authors' name of a length: 0k, 1k, …, 512k, 1M."""
-    if tokens and tokens % 1024**2 == 0:
-        return f"{tokens // 1024**2}M"
-    return f"{tokens // 1024}k" if tokens % 1024 == 0 else str(tokens)
 
 
 class Babilong(BenchmarkBase):
@@ -87,10 +74,8 @@ class Babilong(BenchmarkBase):
         """bAbI's file of a task."""
         return next(source for path, source in self._pins.items() if f"/en-10k/{name}_" in path)
 
-    def _records(self, name: str, level: int) -> DataSource:
-        path = f"{HUB}/{name}/{level_name(level)}.json"
-        licence = "Apache-2.0; bAbI BSD or CC BY 3.0; PG-19 texts"
-        return DataSource(pin=path, folder="babilong", sha256=DIGESTS.get((name, level), ""), licence=licence)
+    def _cell(self, name: str, level: int) -> Cell:
+        return Cell(self._options.release, name, level)
 
     def _released_levels(self, name: str) -> tuple[int, ...]:
         """The lengths asked for, of a released task; qa11 to qa20 are released at 0 alone."""
@@ -98,17 +83,18 @@ class Babilong(BenchmarkBase):
 
     def _levels(self) -> tuple[int, ...]:
         levels = tuple(dict.fromkeys(self._options.levels or LEVELS[self._options.variant]))
-        if self._options.variant == "official" and (odd := [n for n in levels if n not in HUB_LEVELS]):
+        released = RELEASED[self._options.release]
+        if self._options.variant == "official" and (odd := [n for n in levels if n not in released]):
             raise UsageError(
-                f"no records of length {odd[0]} are released",
+                f"no records of length {level_name(odd[0])} are released",
                 where="babilong, option levels",
-                hint="released: " + ", ".join(map(level_name, HUB_LEVELS)),
+                hint="released: " + ", ".join(map(level_name, released)),
             )
         return levels
 
     def sources(self) -> tuple[DataSource, ...]:
         """Every file of the default lengths, the prompts and the stories."""
-        records = [self._records(name, level) for name in EVALUATED for level in LEVELS["official"]]
+        records = [self._cell(name, level).usual for name in EVALUATED for level in LEVELS["official"]]
         return (*self._pins.values(), *records)
 
     def tasks(self, lengths: tuple[int, ...]) -> Sequence[Task]:
@@ -121,7 +107,7 @@ class Babilong(BenchmarkBase):
         variant = self._options.variant
         sources: tuple[DataSource, ...] = ()
         if variant == "official":
-            sources = (self.prompts_source, *(self._records(name, level) for level in self._released_levels(name)))
+            sources = (self.prompts_source, *(self._cell(name, level).usual for level in self._released_levels(name)))
         elif variant == "babi":
             sources = (self.prompts_source, self.stories_source(name), *((self._indices,) if name in EVALUATED else ()))
         return Task(
@@ -218,32 +204,29 @@ class Babilong(BenchmarkBase):
 
     def _released(self, task: Task, name: str, data: Data, ask: Ask) -> Iterator[Sample]:
         """The records of every length that is there, the lengths in turn; what is not there is noted."""
-        there: list[tuple[int, DataSource]] = []
+        there: list[tuple[Cell, tuple[DataSource, ...]]] = []
         missing: list[Unavailable] = []
         for level in self._released_levels(name):
-            source = self._records(name, level)
+            cell = self._cell(name, level)
             try:
-                data.path(source)
+                there.append((cell, cell.files(data)))
             except Unavailable as error:
                 missing.append(error)
                 data.notes[f"babilong:{task.name}: length {level_name(level)} is unavailable here"] = None
-            else:
-                there.append((level, source))
         if missing and not there:
             raise missing[0]
-        rows = [
-            islice(read_records(data, source, FIELDS, form="json"), self._options.samples or None)
-            for _, source in there
-        ]
+        rows = [islice(cell.records(data, files), self._options.samples or None) for cell, files in there]
+        of = "" if self._options.release == "100" else f"{self._options.release}-"
         for row in zip_longest(*rows):
-            for (level, _), record in zip(there, row, strict=True):
-                if record is not None:
+            for (cell, _), found in zip(there, row, strict=True):
+                if found is not None:
+                    number, record = found
                     yield Sample(
-                        id=f"{task.name}-{level_name(level)}-{record.number}",
+                        id=f"{task.name}-{level_name(cell.level)}-{of}{number}",
                         task=task.name,
                         prompt=ask(record["input"], record["question"]),
                         references=(record["target"],),
-                        level=level_name(level),
+                        level=level_name(cell.level),
                         meta=_meta(record["question"], record["target"], task),
                     )
 

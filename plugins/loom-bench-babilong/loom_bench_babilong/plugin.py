@@ -31,7 +31,12 @@ class BabilongOptions:
         low=0,
     )
     samples: int | None = option(
-        None, help="samples of each task and length; 0: all there are; none: official all (100), otherwise 20", low=0
+        None, help="samples of each task and length; 0: all there are; none: official all, otherwise 20", low=0
+    )
+    release: Literal["100", "1000"] = option(
+        "100",
+        help="official: records of each task and length; 1000 is the set that the authors' scripts and "
+        "lm-evaluation-harness take, up to 128k",
     )
     text: str = option(
         "", help="babi: a text file whose sentences surround the facts; empty: loom's own sentences", reach=True
@@ -42,6 +47,10 @@ class BabilongOptions:
     seed: int = option(
         0, help="loom, babi: another seed draws other facts, places and text; babi: 0 takes the authors' stories", low=0
     )
+
+    def __post_init__(self) -> None:
+        if self.release != "100" and self.variant != "official":
+            raise ValueError("release: only with variant=official")
 
 
 @hookimpl

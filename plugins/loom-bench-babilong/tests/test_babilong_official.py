@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 from loom_bench_babilong.benchmark import METRIC, Babilong
 from loom_bench_babilong.plugin import EVALUATED, LONG, TASKS, BabilongOptions
+from loom_bench_babilong.released import Cell
 from loom_bench_babilong.stories import Story, read_stories
 from loom_bench_babilong.wording import read_prompt
+from loom_kit.upstream import serving
 
 from loom_core.api import (
     DataDir,
@@ -246,6 +248,70 @@ def test_released_records(tmp_path: Path) -> None:
     assert any("8k is unavailable here" in note for note in data.notes)
     with pytest.raises(Unavailable, match=r"data/qa2/0k\.json"):
         samples("qa2", data, variant="official", levels=(0,))
+
+
+def shards(mirror: Path, names: dict[str, list[dict[str, Any]]]) -> None:
+    """Parquet files of the columns that the hub's description gives, in the folder of the mirror."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet  # type: ignore[import-untyped]
+
+    for name, rows in names.items():
+        path = mirror / "babilong" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def test_the_release_of_a_thousand(tmp_path: Path) -> None:
+    """At 0k one file, at 4k two shards that are one list, at 8k nothing; columns in any order, a wrong row is noted."""
+    data = mirror_with(tmp_path, {"babilong/prompts.py": prompts_file(MADE_UP)})
+    turned = [dict(reversed(record(i).items())) for i in range(3)]
+    shards(
+        tmp_path / "mirror",
+        {
+            "0k/qa1-00000-of-00001.parquet": turned,
+            "4k/qa1-00000-of-00002.parquet": [record(0), record(1)],
+            "4k/qa1-00001-of-00002.parquet": [{**record(2), "target": None}, record(3)],
+        },
+    )
+    found = samples("qa1", data, variant="official", release="1000", levels=(0, 4096, 8192))
+    assert [sample.id for sample in found] == [
+        *("qa1-0k-1000-1", "qa1-4k-1000-1", "qa1-0k-1000-2", "qa1-4k-1000-2", "qa1-0k-1000-3", "qa1-4k-1000-3"),
+    ]
+    assert found[0].prompt.text.endswith("Mary moved to the garden. 0\n</context>\n\nQuestion: Where is Mary?")
+    assert "garden. 3\n" in found[-1].prompt.text and found[-1].references == found[0].references
+    ((place, field),) = [(bad.place, bad.field) for bad in data.bad]
+    assert (place, field) == ("row 1", "target")
+    assert any("8k is unavailable here" in note for note in data.notes)
+    with pytest.raises(Unavailable, match=r"0k/qa2-00000-of-00001\.parquet"):
+        samples("qa2", data, variant="official", release="1000", levels=(0,))
+    shards(tmp_path / "mirror", {"0k/qa3-00000-of-00001.parquet": [{"input": "a", "answer": "b", "question": "c"}]})
+    with pytest.raises(DataError, match="no column 'target'"):
+        samples("qa3", data, variant="official", release="1000", levels=(0,))
+
+
+def test_a_shard_that_is_missing_on_the_hub_is_looked_for_under_the_next_number(tmp_path: Path) -> None:
+    shards(tmp_path, {name: [record(0)] for name in ("qa1-00000-of-00002.parquet", "qa1-00001-of-00002.parquet")})
+    with serving() as upstream:
+        for i in range(2):
+            name = f"qa1-0000{i}-of-00002.parquet"
+            path = f"/datasets/RMT-team/babilong-1k-samples/resolve/main/0k/{name}"
+            upstream.files[path] = (tmp_path / "babilong" / name).read_bytes()
+        data = upstream.data_dir(tmp_path / "cache")
+        files = Cell("1000", "qa1", 0).files(data)
+        assert [row.number for _, row in Cell("1000", "qa1", 0).records(data, files)] == [1, 1]
+        with pytest.raises(DataError, match="404"):
+            Cell("1000", "qa2", 0).files(data)
+
+
+def test_tasks_and_levels_of_the_release_of_a_thousand() -> None:
+    bench = Babilong(BabilongOptions(variant="official", release="1000"))
+    names = [source.pin for source in bench.tasks(())[-1].sources]
+    assert names[1:] == ["hf:RMT-team/babilong-1k-samples@main:0k/qa20-00000-of-00001.parquet"]
+    assert sum("babilong-1k-samples" in source.pin for source in bench.sources()) == 5 * 9
+    with pytest.raises(UsageError, match="no records of length 256k"):
+        Babilong(BabilongOptions(variant="official", release="1000", levels=(256 * 1024,))).tasks(())
+    with pytest.raises(ValueError, match="only with variant=official"):
+        BabilongOptions(release="1000")
 
 
 def test_without_the_prompts_a_task_is_unavailable(tmp_path: Path) -> None:

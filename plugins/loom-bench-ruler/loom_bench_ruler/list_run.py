@@ -45,7 +45,7 @@ def common_search(room: int, max_tokens: int, where: str) -> Search:
 @dataclass(frozen=True, slots=True)
 class CommonRun:
     """One run of cwe. words: the pool, in the run's order. more: the words for lists of more than the pool has, asked
-    for when one is drawn; raises Unavailable where they are not at hand."""
+    for when one is drawn; raises Unavailable where they are not at hand. long_lists: where those come from."""
 
     settings: Common
     wording: Wording
@@ -55,6 +55,7 @@ class CommonRun:
     words: Sequence[str]
     more: Callable[[], Sequence[str]]
     source: str
+    long_lists: str
 
     def make(self, n: int, index: int) -> Made:
         """An example list, then a list of n different words; the example's answer is a turn of the assistant."""
@@ -81,7 +82,7 @@ class CommonRun:
             units=n,
             context=3,
             oracle=numbered(common),
-            meta={"words": self.source},
+            meta={"words": self.source} | ({} if self.long_lists == "file" else {"long_lists": self.long_lists}),
         )
 
     def _list(self, n: int, often: int, seldom: int) -> tuple[str, list[str]]:

@@ -45,7 +45,7 @@ QUESTIONS = {"squad": "ruler/dataset/dev-v2.0.json", "hotpotqa": "ruler/hotpot_d
 CHECKOUT = "ruler/scripts/data/synthetic/json/{}.json"
 """Where the authors' script download_qa_dataset.sh puts the questions."""
 ESSAYS = "niah/"
-LongLists = Literal["file", "pool"]
+LongLists = Literal["auto", "file", "pool"]
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,16 @@ class Official:
 
     def essays(self, data: Data) -> Haystack:
         """The essays in the order of their names, one directly behind the other, as the authors' script joins them."""
-        found = haystack("".join(data.text(source) for source in self._essays()))
+        found = haystack(self.essays_text(data))
         if not found.known:
             data.notes[
                 "ruler: essays other than the pinned ones are cut into sentences by a plain rule, not NLTK's"
             ] = None
         return found
+
+    def essays_text(self, data: Data) -> str:
+        """The essays as one text."""
+        return "".join(data.text(source) for source in self._essays())
 
     def long_lists(self, data: Data) -> tuple[str, ...]:
         """The words of english_words.json. Raises Unavailable where the file is absent or a git-lfs pointer."""
@@ -112,7 +116,7 @@ class Official:
 
     def questions(self, data: Data, dataset: str) -> tuple[list[str], list[Asked]]:
         """Documents and questions: from the checkout where the authors' script puts them, else as pinned."""
-        text, pin = self._questions_text(data, dataset)
+        text, pin = self.questions_text(data, dataset)
         try:
             values = json.loads(text)
             return read_squad(values) if dataset == "squad" else read_hotpot(values)
@@ -120,7 +124,8 @@ class Official:
             why = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise DataError(f"the questions of {dataset} cannot be read", where=pin, why=why) from error
 
-    def _questions_text(self, data: Data, dataset: str) -> tuple[str, str]:
+    def questions_text(self, data: Data, dataset: str) -> tuple[str, str]:
+        """The file of a set of questions, and its pin."""
         placed, pinned = self.pins[CHECKOUT.format(dataset)], self.pins[QUESTIONS[dataset]]
         try:
             return data.text(placed), placed.pin
@@ -159,11 +164,18 @@ class Read:
                 chains = ChainRun(settings, wording, draw, RandomState(seed), self._noise, choice.vt)
                 return chain_samples(chains, level, room, cut, max_tokens, where, count)
             case Common():
-                search = common_search(room, max_tokens, where)
-                common = self._common(settings, level, seed, draw, choice.long_lists)
-                if choice.long_lists == "pool":
-                    search = search.at_most(len(common.words))
-                return samples(common, search.units(common, count), search, count, max_tokens)
+                wonderwords_book()  # where it is absent, so is the task, whatever long lists are made of
+                if choice.long_lists != "pool":
+                    try:
+                        return self._lists(settings, level, room, max_tokens, seed, where, count, "file")
+                    except Unavailable:
+                        if choice.long_lists == "file":
+                            raise
+                    self.data.notes[
+                        f"ruler:{where}: english_words.json is not at hand, so lists of more words than wonderwords "
+                        "has are not made (as with long_lists=pool)"
+                    ] = None
+                return self._lists(settings, level, room, max_tokens, seed, where, count, "pool")
             case Frequent():
                 return FrequentRun(settings, wording, seed, draw, room, max_tokens, where).samples(count)
             case Questions():
@@ -189,11 +201,26 @@ class Read:
             source=source,
         )
 
-    def _common(self, settings: Common, level: int, seed: int, draw: Random, long_lists: LongLists) -> CommonRun:
+    def _lists(
+        self,
+        settings: Common,
+        level: int,
+        room: int,
+        max_tokens: int,
+        seed: int,
+        where: str,
+        count: Count,
+        long_lists: Literal["file", "pool"],
+    ) -> Iterator[Made]:
+        """A run of cwe, its search done. Raises Unavailable where a list takes words from a file that is absent."""
         book = wonderwords_book()
         pool = [book.single[i] for i in order(seed, len(book.single))]
+        search = common_search(room, max_tokens, where)
+        if long_lists == "pool":
+            search = search.at_most(len(pool))
         more: Callable[[], Sequence[str]] = (lambda: self._long_lists) if long_lists == "file" else (lambda: pool)
-        return CommonRun(settings, self.wording, seed, draw, level < SHORT, pool, more, book.source)
+        run = CommonRun(settings, self.wording, seed, Random(seed), level < SHORT, pool, more, book.source, long_lists)
+        return samples(run, search.units(run, count), search, count, max_tokens)
 
     @cached_property
     def _noise(self) -> str:

@@ -48,8 +48,10 @@ class RulerOptions:
     vt: Literal["pinned", "paper"] = option(
         "pinned", help="official: vt's layout, of the pinned commit or of the generator before 2025-05-13"
     )
-    long_lists: Literal["file", "pool"] = option(
-        "file", help="official: cwe lists of more words than wonderwords has, from english_words.json or not made"
+    long_lists: Literal["auto", "file", "pool"] = option(
+        "auto",
+        help="official: cwe lists of more words than wonderwords has; file: from english_words.json, as the authors; "
+        "pool: not made; auto: file where it is at hand, else pool, with a note",
     )
     room: Literal["base", "template"] = option(
         "base", help="official: a length holds the bare prompt, or the chat template and BOS as well"
@@ -59,7 +61,7 @@ class RulerOptions:
         if len(set(self.levels)) != len(self.levels):
             raise ValueError("the same length is given twice")
         chosen = {"vt": self.vt, "long_lists": self.long_lists, "room": self.room}
-        usual = {"vt": "pinned", "long_lists": "file", "room": "base"}
+        usual = {"vt": "pinned", "long_lists": "auto", "room": "base"}
         if self.variant == "loom" and (odd := sorted(name for name in chosen if chosen[name] != usual[name])):
             raise ValueError(f"{', '.join(odd)}: only with variant=official")
 

@@ -5,22 +5,30 @@ The wording in these files is made up. What the rules must give is written out b
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from loom_bench_ruler import benchmark, words
+from loom_bench_ruler import words
 from loom_bench_ruler.benchmark import Ruler
 from loom_bench_ruler.needles import DEPTHS
 from loom_bench_ruler.plugin import TASKS, RulerOptions
 from loom_bench_ruler.questions import read_hotpot, read_squad
-from loom_bench_ruler.settings import LOOM_SETTINGS, MAX_TOKENS, read_noise, read_settings, read_wording
-from loom_bench_ruler.words import WordBook
+from loom_bench_ruler.settings import (
+    LOOM_SETTINGS,
+    MAX_TOKENS,
+    Needles,
+    family,
+    read_noise,
+    read_settings,
+    read_wording,
+)
+from loom_kit.tokenizers import cl100k_ranks, embedded_tokenizer, write_model_folder
 
-from loom_core.api import DataDir, DataError, Sample, Unavailable, UsageError, read_pins
+from loom_core.api import DataDir, DataError, Sample, Tokenizer, Unavailable, UsageError
 from loom_core.api.doubles import ToyTokenizer
 from loom_core.api.records import constants
 from loom_core.api.serving import messages
@@ -30,151 +38,23 @@ MIRROR = Path(os.environ.get("LOOM_SHARED", ROOT.parent / "shared")) / "data"
 YAML = "scripts/synthetic.yaml"
 needs_mirror = pytest.mark.skipif(not (MIRROR / "ruler" / YAML).is_file(), reason=f"no upstream files at {MIRROR}")
 
-CONSTANTS = '''
-"""Made up, in the shape of the authors' file."""
 
-TASKS = {
-    'niah': {
-        'tokens_to_generate': 128,
-        'template': """Some odd {type_needle_v} here.\\n{context}\\nWhat are all odd {type_needle_v} for {query}?""",
-        'answer_prefix': """ The odd {type_needle_v} for {query} are"""
-    },
-    'variable_tracking': {
-        'tokens_to_generate': 30,
-        'template': """Follow the chains.\\n\\n{context}\\nWhich hold {query}?""",
-        'answer_prefix': """ There are {num_v} that hold {query}: """
-    },
-    'common_words_extraction': {
-        'tokens_to_generate': 120,
-        'template': """A list.\\n{context}\\nWhich ten?""",
-        'answer_prefix': """ These ten:"""
-    },
-    'freq_words_extraction': {
-        'tokens_to_generate': 50,
-        'template': """Count. {context}\\nWhich three?""",
-        'answer_prefix': """ These three:"""
-    },
-    'qa': {
-        'tokens_to_generate': 32,
-        'template': """Read.\\n\\n{context}\\n\\nQuestion: {query}""",
-        'answer_prefix': """ Answer:"""
-    },
-}
-'''
-NIAH = """
-if args.type_haystack == 'essay':
-    haystack = load("essay")
-elif args.type_haystack == 'noise':
-    haystack = "Dust falls. Nobody minds."
-elif args.type_haystack == 'needle':
-    haystack = needle
-"""
-BOOK = WordBook(
-    tuple(f"adj{chr(97 + i)}" for i in range(26)),
-    tuple(f"noun{chr(97 + i)}{chr(97 + j)}" for i in range(26) for j in range(9)),
-    tuple(f"w{chr(97 + i)}{chr(97 + j)}{chr(97 + k)}" for i in range(26) for j in range(26) for k in range(9)),
-    "made up",
-)
-SQUAD = {
-    "data": [
-        {
-            "paragraphs": [
-                {
-                    "context": f"Article {a} paragraph {p} says that colour{a}x{p} is the answer. "
-                    + "Filler words. " * 5,
-                    "qas": [
-                        {
-                            "question": f"Which colour, {a} {p}?",
-                            "is_impossible": False,
-                            "answers": [{"text": f"colour{a}x{p}"}, {"text": "colour"}],
-                        },
-                        {"question": "Impossible?", "is_impossible": True, "answers": []},
-                    ],
-                }
-                for p in range(4)
-            ]
-        }
-        for a in range(30)
-    ]
-}
-HOTPOT = [
-    {
-        "question": f"Which town, {i}?",
-        "answer": f"Town{i}",
-        "context": [[f"Title {i} {j}", [f"Fact {i} {j}.", f" It is Town{i} if {j}."]] for j in range(3)],
-    }
-    for i in range(20)
-]
+def data_of(mirror: Path) -> DataDir:
+    return DataDir(mirror=mirror, cache=mirror.parent / "cache", offline=True).for_benchmark("ruler")
 
 
-@pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A mirror with files of the authors' shape, labelled as extracts; the word list stands in for wonderwords."""
-    monkeypatch.setattr("loom_bench_ruler.official.wonderwords_book", lambda: BOOK)
-    sources = read_pins(Path(benchmark.__file__)).values()
-    folder = tmp_path / "mirror"
-    for source in sources:
-        path = source.pin.rpartition(":")[2]
-        content = {
-            "scripts/data/synthetic/constants.py": CONSTANTS,
-            "scripts/data/synthetic/niah.py": NIAH,
-            "scripts/data/synthetic/json/english_words.json": json.dumps({i: f"long{i}" for i in range(30_000)}),
-            "dataset/dev-v2.0.json": json.dumps(SQUAD),
-            "hotpot_dev_distractor_v1.json": json.dumps(HOTPOT),
-            YAML: settings_text(),
-        }.get(path)
-        if content is None and source.folder == "ruler":
-            continue
-        if content is None:
-            name = path.rpartition("/")[2].removesuffix(".txt")
-            content = "".join(f"Essay {name} has sentence number {i} here. " for i in range(40))
-        put(folder / source.folder, path, content)
-    return folder
-
-
-def put(folder: Path, path: str, content: str) -> None:
-    (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    (folder / path).write_text(content, "utf-8")
-    row = f'[[file]]\npath = "{path}"\nsha256 = "{hashlib.sha256(content.encode()).hexdigest()}"\n'
-    with (folder / "EXTRACT.toml").open("a") as file:
-        file.write(f"{row}bytes = {len(content.encode())}\n\n")
-
-
-def settings_text() -> str:
-    """The thirteen tasks as the authors' YAML writes them."""
-    kinds: dict[str, tuple[str, Any]] = {}
-    for name, row in LOOM_SETTINGS.items():
-        values: dict[str, Any]
-        if name.startswith("niah"):
-            task = "niah"
-            values = {
-                "type_haystack": row.haystack,  # type: ignore[union-attr]
-                "type_needle_k": row.keys,  # type: ignore[union-attr]
-                "type_needle_v": row.values,  # type: ignore[union-attr]
-                "num_needle_k": 1 if name == "niah_multiquery" else row.n_keys,  # type: ignore[union-attr]
-                "num_needle_v": row.n_values,  # type: ignore[union-attr]
-                "num_needle_q": row.n_queries,  # type: ignore[union-attr]
-            }
-        else:
-            task, values = {
-                "vt": ("variable_tracking", {"type_haystack": "noise", "num_chains": 1, "num_hops": 4}),
-                "cwe": ("common_words_extraction", {"freq_cw": 30, "freq_ucw": 3, "num_cw": 10}),
-                "fwe": ("freq_words_extraction", {"alpha": 2.0}),
-                "qa_1": ("qa", {"dataset": "squad"}),
-                "qa_2": ("qa", {"dataset": "hotpotqa"}),
-            }[name]
-        kinds[name] = (task, values)
-    lines = ["# Licence text", ""]
-    for name, (task, values) in kinds.items():
-        lines += [f"{name}:", f"  task: {task}", "  args:", *(f"    {k}: {v}" for k, v in values.items()), "    ", ""]
-    return "\n".join(lines)
-
-
-def samples(mirror: Path, task: str, lengths: tuple[int, ...] = (8192,), **options: Any) -> list[Sample]:
+def samples(
+    mirror: Path,
+    task: str,
+    lengths: tuple[int, ...] = (8192,),
+    *,
+    data: DataDir | None = None,
+    tokenizer: Tokenizer | None = None,
+    **options: Any,
+) -> list[Sample]:
     bench = Ruler(RulerOptions(variant="official", **{"samples": 2, **options}))
     found = next(row for row in bench.tasks(lengths) if row.name == task)
-    data = DataDir(mirror=mirror, cache=mirror.parent / "cache", offline=True).for_benchmark("ruler")
-    return list(bench.samples(found, data, ToyTokenizer(), lengths))
+    return list(bench.samples(found, data or data_of(mirror), tokenizer or ToyTokenizer(), lengths))
 
 
 def tokens(sample: Sample) -> int:
@@ -202,6 +82,64 @@ def test_every_task_leaves_room_for_its_answer(mirror: Path, task: str) -> None:
             assert reference in row.prompt.segments[evidence.segment].text[evidence.start : evidence.end]
         if task not in ("cwe", "fwe"):
             assert len(row.evidence) == len(row.references)
+
+
+class FastTokenizer(ToyTokenizer):
+    """The tokenizer of a model folder, without special tokens or a template."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tokenizer = pytest.importorskip("tokenizers").Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Token ids."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+@pytest.fixture(scope="module", params=["embedded", "gpt-4"])
+def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """Those of the embedded model and of GPT-4; Llama 3 counts a bare text by the same rule as GPT-4."""
+    if request.param == "embedded":
+        return embedded_tokenizer() or pytest.skip("the embedded model is not installed")
+    if ranks := cl100k_ranks():
+        return FastTokenizer(write_model_folder(tmp_path_factory.mktemp("model"), "gpt-4", ranks))
+    pytest.skip("the tokens of cl100k_base are not at hand")
+
+
+def test_no_task_is_refused_at_4k(mirror: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer) -> None:
+    """None is over the length, none more than two of the authors' steps below it; the lists of cwe hold words alone."""
+    pytest.importorskip("wonderwords")
+    monkeypatch.setattr("loom_bench_ruler.official.wonderwords_book", words.wonderwords_book)
+    data = data_of(mirror)
+    for task, settings in LOOM_SETTINGS.items():
+        room = 4096 - MAX_TOKENS[family(settings)]
+        essays = isinstance(settings, Needles) and settings.haystack == "essay"
+        step = 500 if essays else {"fwe": room // 32, "cwe": 10, "qa_1": 10, "qa_2": 10}.get(task, 25)
+        for row in samples(mirror, task, (4096,), tokenizer=tokenizer, data=data):
+            n, units = len(tokenizer.encode(row.prompt.text)), row.meta["units"]
+            assert room - 2 * step * n / units <= n <= room, row.id
+            if task == "cwe":
+                assert set(entries_of(row)) <= set(words.wonderwords_book().single) and len(row.references) == 10
+
+
+def entries_of(row: Sample) -> list[str]:
+    return [entry.strip() for entry in re.split(r"(?:^| )\d+\. ", row.prompt.context)[1:]]
+
+
+def test_long_lists_without_their_file(mirror: Path, made_up: SimpleNamespace) -> None:
+    """The file is needed where a list has more words than the pool: then no such list is made, and that is said."""
+    length = 393_216
+    (whole,) = samples(mirror, "cwe", (length,), samples=1)
+    assert any(entry.startswith("long") for entry in entries_of(whole)) and "long_lists" not in whole.meta
+    (mirror / "ruler/scripts/data/synthetic/json/english_words.json").write_text("version https://git-lfs.github.com/")
+    data = data_of(mirror)
+    (row,) = samples(mirror, "cwe", (length,), samples=1, data=data)
+    assert set(entries_of(row)) <= set(made_up.words) and row.meta["long_lists"] == "pool"
+    assert [note for note in data.notes if "cwe, length 393216: english_words.json is not at hand" in note]
+    (same,) = samples(mirror, "cwe", (length,), samples=1, long_lists="pool")
+    assert same == row
+    with pytest.raises(DataError, match="long lists are not at hand"):
+        samples(mirror, "cwe", (length,), samples=1, long_lists="file")
+    assert samples(mirror, "cwe", (8192,), long_lists="file"), "short ones need no file"
 
 
 def test_a_needle_prompt_by_hand(mirror: Path) -> None:
@@ -306,11 +244,11 @@ def test_questions_come_in_order_with_their_own_distractors_first(mirror: Path) 
     assert row.prompt.context.count("Title 1 0\n") > 1
 
 
-def test_question_sets_are_read() -> None:
-    documents, questions = read_squad(SQUAD)
+def test_question_sets_are_read(made_up: SimpleNamespace) -> None:
+    documents, questions = read_squad(made_up.squad)
     assert (len(documents), len(questions)) == (120, 120)
     assert all(len(question.others) == 3 and len(question.documents) == 1 for question in questions)
-    documents, questions = read_hotpot(HOTPOT)
+    documents, questions = read_hotpot(made_up.hotpot)
     assert (len(documents), len(questions)) == (60, 20)
     assert documents[questions[3].documents[1]] == "Title 3 1\nFact 3 1. It is Town3 if 1."
 
@@ -355,10 +293,10 @@ def missing(name: str) -> str:
 
 
 @needs_mirror
-def test_the_authors_settings_are_read() -> None:
+def test_the_authors_settings_are_read(made_up: SimpleNamespace) -> None:
     text = (MIRROR / "ruler" / YAML).read_text("utf-8")
     assert read_settings(text, "here") == dict(LOOM_SETTINGS)
-    assert read_settings(settings_text(), "here") == dict(LOOM_SETTINGS)
+    assert read_settings(made_up.settings, "here") == dict(LOOM_SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -370,14 +308,14 @@ def test_the_authors_settings_are_read() -> None:
         ("The odd {type_needle_v} for {query}", "Odd", "needle"),
     ],
 )
-def test_templates_this_plugin_does_not_know(old: str, new: str, why: str) -> None:
-    table = constants(CONSTANTS.replace(old.replace("\\\\", "\\"), new), ["TASKS"], where="here")["TASKS"]
+def test_templates_this_plugin_does_not_know(made_up: SimpleNamespace, old: str, new: str, why: str) -> None:
+    table = constants(made_up.constants.replace(old.replace("\\\\", "\\"), new), ["TASKS"], where="here")["TASKS"]
     with pytest.raises(DataError, match=f"(?s)templates of RULER.*here.*{why}"):
         read_wording(table, "here")
 
 
-def test_noise_is_read_and_not_executed() -> None:
-    assert read_noise(NIAH, "here") == "Dust falls. Nobody minds."
+def test_noise_is_read_and_not_executed(made_up: SimpleNamespace) -> None:
+    assert read_noise(made_up.niah, "here") == "Dust falls. Nobody minds."
     with pytest.raises(DataError, match="no noise"):
         read_noise("haystack = open('x').read()", "here")
     with pytest.raises(DataError, match="cannot be parsed"):

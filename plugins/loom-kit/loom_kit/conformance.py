@@ -15,22 +15,32 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from loom_core.contract.errors import LoomError, UsageError, nearest
 from loom_core.contract.options import build, describe
 from loom_core.contract.protocols import Benchmark
-from loom_core.contract.specs import AugmentationSpec, BenchmarkSpec, MetricSpec, ReportSpec, ServerSpec
+from loom_core.contract.specs import (
+    AugmentationSpec,
+    BenchmarkSpec,
+    MetricSpec,
+    ReportSpec,
+    ServerSpec,
+    SuiteSpec,
+)
 from loom_core.contract.types import Sample, Task
 from loom_core.registry.commands import Command, registered
 from loom_core.registry.plugins import COMMANDS_GROUP, GROUP, Catalog, Found, installed, resolve
 from loom_kit.conformance_benchmark import check_benchmark, some_samples
 from loom_kit.conformance_command import check_commands
+from loom_kit.conformance_imports import check_imports
 from loom_kit.conformance_metric import check_metric
 from loom_kit.conformance_prompt import check_prompt_method
 from loom_kit.conformance_report import check_report
 from loom_kit.conformance_server import check_server
 from loom_kit.conformance_strategy import check_strategy
+from loom_kit.conformance_suite import check_suite
 from loom_kit.protocols import implements
 from loom_kit.rows import Row as Row, attempt, contained, reason, rows_told
 
@@ -64,6 +74,7 @@ def check_package(distribution: str, given: Given = Given()) -> Iterator[Row]:
     named = [found for kind in catalog.kinds for found in kind if found.spec.name == distribution]
     if named and not points and not commands:
         for found in named:
+            yield from check_imports(found.spec.factory.partition(".")[0], found.distribution)
             yield from check_spec(found, catalog, given)
         return
     if not points and not commands:
@@ -74,6 +85,8 @@ def check_package(distribution: str, given: Given = Given()) -> Iterator[Row]:
         )
     for point in [*points, *commands]:
         yield _import_weight(point.value.partition(":")[0])
+    for package in dict.fromkeys(point.value.partition(":")[0].partition(".")[0] for point in [*points, *commands]):
+        yield from check_imports(package, distribution)
     for point in commands:
         rows = check_commands(point.name, partial(_commands_of, point), given.commands)
         yield from rows_told(rows, point.name)
@@ -133,6 +146,8 @@ def _checked(found: Found[Any], catalog: Catalog, given: Given) -> Iterator[Row]
                 yield from check_strategy(found.spec, catalog.load(found))
         case ReportSpec():
             yield from check_report(found.spec, catalog.load(found))
+        case SuiteSpec():
+            yield from check_suite(found.spec, lambda: Path(catalog.make(found)), catalog)
 
 
 def _opened(found: Found[BenchmarkSpec], catalog: Catalog) -> Benchmark:

@@ -12,6 +12,7 @@ from typing import Any
 from loom_core import __version__
 from loom_core.contract.errors import PluginError, UsageError, nearest
 from loom_core.contract.keys import plain
+from loom_core.contract.protocols import Data
 from loom_core.contract.specs import BenchmarkSpec
 from loom_core.data.access import DataDir
 from loom_core.registry.plugins import Catalog, installed, resolve
@@ -19,7 +20,7 @@ from loom_core.run.config import RunConfig
 from loom_core.run.selection import Chosen, described, opened
 from loom_parity import certificate, checkout
 from loom_parity.authors import Authors
-from loom_parity.certificate import Certificate
+from loom_parity.certificate import SHORT, Certificate
 from loom_parity.comparing import Comparison, Disagreement, compare, described as differing, limited
 from loom_parity.contract import Parity, ParityContext
 from loom_parity.told import Teller
@@ -145,6 +146,15 @@ def warnings(root: Path, files: set[str], found: str, given: str | None, adapter
     if altered := checkout.changed(root, sorted(files)) if checkout.commit_of(root) else []:
         told.append("changed since that commit: " + ", ".join(altered[: checkout.SHOWN]))
     return told
+
+
+def stand_ins(data: Data) -> list[str]:
+    """The files read that a mirror says are not the authors' whole ones: cut, or made up in their shape."""
+    return [
+        f"not the whole file of its authors, as EXTRACT.toml says: {used.pin} (sha256 {used.sha256[:SHORT]})"
+        for used in (data.used() if isinstance(data, DataDir) else ())
+        if used.extract
+    ]
 
 
 def _certificate(
