@@ -115,7 +115,7 @@ def content_faults(folder: Path, wheel: Path) -> Iterator[str]:
         yield f"holds {', '.join(sorted(strange))} beside the package"
     if f"{package}/__init__.py" not in names or f"{package}/py.typed" not in names:
         yield f"{package} lacks __init__.py or py.typed"
-    if left := [name for name in names if "/tests/" in name or name.endswith((".pyc", ".log"))]:
+    if left := [name for name in names if name.startswith(f"{package}/tests/") or name.endswith((".pyc", ".log"))]:
         yield f"holds {left[0]}, which is not for users"
     if any(name.endswith("entry_points.txt") for name in names) != bool(
         table.get("entry-points") or table.get("scripts")
@@ -242,7 +242,7 @@ def table(rows: Sequence[Row]) -> str:
     heads = ("distribution", "version", "KiB", "files", "registers", "outcome")
     cells = [heads]
     for row in rows:
-        fine = f"not at hand: {', '.join(row.away)}" if row.away else "; ".join(["ok", *row.remarks])
+        fine = f"not at hand: {', '.join(row.away)}" if row.away else "ok"
         outcome = "; ".join(row.faults) or fine
         size = f"{row.wheel.stat().st_size / 1024:,.0f}"
         cells.append((row.name, row.wheel.name.split("-")[1], size, str(row.n_files), row.loaded or "-", outcome))
@@ -278,6 +278,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows.append(row)
             print(f"{name}: {'; '.join(row.faults) or 'checked'}", file=sys.stderr)
     print(table(rows))
+    for remark in sorted({remark for row in rows for remark in row.remarks}):
+        print(f"of this environment, no fault of a wheel: {remark}")
     n = sum(bool(row.faults) for row in rows)
     away = sum(bool(row.away) for row in rows)
     print(f"{len(rows)} wheels in {given.out}: {n} with a fault, {away} not installed here for want of a package")
