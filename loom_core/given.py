@@ -128,7 +128,7 @@ def own_layout(path: Path, tasks: Sequence[Task]) -> Iterator[GivenAnswer]:
                 not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts),
                 "no answer: a text, or a list of texts",
             ),
-            (not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 0, "repeat is no whole number"),
+            (not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 0, "repeat is not a whole number"),
         ):
             if wrong:
                 hint = 'a record is {"id": …, "task": …, "answer": …}'
@@ -142,16 +142,16 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Json]]]:
         try:
             items = [(f"item {i}", item) for i, item in enumerate(json.loads(text), 1)]
         except ValueError as error:
-            raise DataError("the answers are no JSON", where=str(path), why=str(error)) from error
+            raise DataError("the answers are not valid JSON", where=str(path), why=str(error)) from error
     else:
         items = [(f"line {i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     for place, item in items:
         try:
             row = json.loads(item) if isinstance(item, str) else item
         except ValueError as error:
-            raise DataError("the answers are no JSON lines", where=f"{path}, {place}", why=str(error)) from error
+            raise DataError("the answers are not JSON lines", where=f"{path}, {place}", why=str(error)) from error
         if not isinstance(row, dict):
-            raise DataError("an answer is no JSON object", where=f"{path}, {place}")
+            raise DataError("an answer is not a JSON object", where=f"{path}, {place}")
         yield place, row
 
 
@@ -217,6 +217,6 @@ def _tell(folder: RunFolder, taken: Taken, name: str) -> None:
     told = [f"The answers were not made by loom: they were read from {name}. Nothing is known of times and prompts."]
     if taken.n_unknown:
         more = ", …" if taken.n_unknown > len(taken.unknown) else ""
-        told.append(f"{taken.n_unknown} answers are to no question of this run: {', '.join(taken.unknown)}{more}.")
+        told.append(f"{taken.n_unknown} answers match no question of this run: {', '.join(taken.unknown)}{more}.")
     plan["told"] = [*(row for row in plan["told"] if row not in told), *told]
     write_json(folder.plan, plan)

@@ -123,7 +123,7 @@ def prepare(folder: RunFolder, selection: Selection, command: list[str]) -> dict
                 "what this run asks has changed since it was planned",
                 where=str(folder.path),
                 why="; ".join(changed),
-                hint="ask anew in another folder (--out); to continue this one, install what it was planned with. "
+                hint="ask again in another folder (--out); to continue this one, install what it was planned with. "
                 f"Its answers can still be scored and reported: loom score {folder.path}",
             )
         card = selection.describe()
@@ -181,7 +181,7 @@ def stored_config(folder: RunFolder) -> RunConfig:
         siblings = folder.path.parent.glob("*/manifest.json")
         known = [str(path.parent) for path in siblings if path.parent != folder.path]
         raise RunError(
-            "this is no run folder",
+            "not a run folder",
             where=str(folder.path),
             why=why if folder.path.exists() else "it does not exist",
             hint=nearest(str(folder.path), known) if known else "loom run starts one; runs are kept below runs/",

@@ -60,7 +60,7 @@ def test_what_cannot_be_meant_is_refused_when_it_is_read(values: dict[str, Any])
 
 
 def test_a_grid_of_grids_is_refused_by_its_product() -> None:
-    with pytest.raises(UsageError, match="too large a grid"):
+    with pytest.raises(UsageError, match="the grid is too large"):
         parse_arms([f"bm25:k={MANY},chunk={MANY}"], installed())
 
 

@@ -80,11 +80,11 @@ KV = KVUse(bytes_dense=8, bytes_held=4, kept=0.5, saves="real")
         ({"finish": None}, "the finish None"),
         ({"error": "x"}, "an answer (stop) with an error"),
         ({"finish": "error"}, "an error without a reason"),
-        ({"text": None}, "None (NoneType) where a text is expected"),
-        ({"reasoning": 5}, "where the reasoning is expected"),
-        ({"notes": "a note"}, "notes that are no tuple"),
+        ({"text": None}, "None (NoneType) where a text was expected"),
+        ({"reasoning": 5}, "where the reasoning was expected"),
+        ({"notes": "a note"}, "notes that are not a tuple"),
         ({"token_ids": (1, -2)}, "token ids"),
-        ({"timing": None}, "where a Timing is expected"),
+        ({"timing": None}, "where a Timing was expected"),
         (
             {"timing": Timing(queued=0.0, started=5.0, first_token=0.0, ended=6.0)},
             "run backwards: first_token lies 5 s",
@@ -93,7 +93,7 @@ KV = KVUse(bytes_dense=8, bytes_held=4, kept=0.5, saves="real")
         ({"timing": Timing(queued=0.0, started=0.0, first_token=None, ended=math.inf)}, "timing.ended=inf"),
         ({"timing": Timing(queued=0.0, started=0.0, first_token=None, ended=0.0, batch=0)}, "timing.batch=0"),
         ({"timing": Timing(queued=0, started=0, first_token=None, ended=0, shared_seconds=-1.0)}, "shared_seconds=-1"),
-        ({"kv": {"bytes_held": 3}}, "where a KVUse is expected"),
+        ({"kv": {"bytes_held": 3}}, "where a KVUse was expected"),
         ({"kv": KVUse(bytes_dense=8, bytes_held=-4, kept=0.5, saves="real")}, "kv.bytes_held=-4"),
         ({"kv": KVUse(bytes_dense=8, bytes_held=4, kept=math.nan, saves="real")}, "kv.kept=nan"),
         ({"kv": KVUse(bytes_dense=8, bytes_held=4, kept=0.5, saves="much")}, "kv.saves='much'"),  # type: ignore[arg-type]
@@ -102,7 +102,7 @@ KV = KVUse(bytes_dense=8, bytes_held=4, kept=0.5, saves="real")
 def test_what_is_no_response_becomes_an_error_with_its_culprit(wrong: dict[str, Any], named: str) -> None:
     kept = border.answered(dataclasses.replace(GOOD, **wrong), "evil", "q7")
     assert (kept.key, kept.text, kept.finish, kept.n_in, kept.n_out) == ("k", "", "error", 0, 0)
-    assert kept.error is not None and named in kept.error and "server evil gave" in kept.error
+    assert kept.error is not None and named in kept.error and "server evil returned" in kept.error
     assert "sample q7" in kept.error
     json.dumps(plain(kept), allow_nan=False)
 

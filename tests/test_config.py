@@ -56,21 +56,21 @@ def test_flags_win_over_the_study_and_both_are_remembered(tmp_path: Path) -> Non
     [
         ("benchmark = ['x']", ["unknown setting 'benchmark'", "did you mean benchmarks"]),
         ("limit = 0", ["bad value for 'limit'", "0 is below 1"]),
-        ("limit = 'some'", ["bad value for 'limit'", "no whole number"]),
-        ("limit = 2.5", ["bad value for 'limit'", "2.5 is no whole number"]),
-        ("limit = true", ["bad value for 'limit'", "True is no whole number"]),
+        ("limit = 'some'", ["bad value for 'limit'", "expected a whole number"]),
+        ("limit = 2.5", ["bad value for 'limit'", "expected a whole number, got 2.5"]),
+        ("limit = true", ["bad value for 'limit'", "expected a whole number, got True"]),
         ("seed = -1", ["bad value for 'seed'"]),
         ("lengths = [0]", ["bad value for 'lengths'", "0 is below 1"]),
-        ("lengths = {}", ["bad value for 'lengths'", "no list"]),
-        ("benchmarks = 3", ["bad value for 'benchmarks'", "3 is no list"]),
-        ("benchmarks = [3]", ["bad value for 'benchmarks'", "3 is no text"]),
-        ("model = 3", ["bad value for 'model'", "3 is no text"]),
+        ("lengths = {}", ["bad value for 'lengths'", "expected a list"]),
+        ("benchmarks = 3", ["bad value for 'benchmarks'", "expected a list, got 3"]),
+        ("benchmarks = [3]", ["bad value for 'benchmarks'", "expected a text, got 3"]),
+        ("model = 3", ["bad value for 'model'", "expected a text, got 3"]),
         ("overlength = 'cut'", ["bad value for 'overlength'", "error, skip, truncate"]),
         ("protocol = 'none'", ["bad value for 'protocol'", "query-aware, context-only"]),
-        ("offline = 'yes'", ["bad value for 'offline'", "neither true nor false"]),
-        ("model_options = 'a=b'", ["bad value for 'model_options'", "no table"]),
+        ("offline = 'yes'", ["bad value for 'offline'", "expected true or false"]),
+        ("model_options = 'a=b'", ["bad value for 'model_options'", "expected a table"]),
         ("[server_options]\napi_key = 'x'", ["bad value for 'server_options'", "looks like a secret"]),
-        ("limit = \nseed = 1", ["is no TOML", "line 1"]),
+        ("limit = \nseed = 1", ["is not valid TOML", "line 1"]),
     ],
 )
 def test_study_files_that_cannot_be_meant(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -85,7 +85,7 @@ def test_a_study_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         from_toml(tmp_path / "none.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="no TOML"):
+    with pytest.raises(UsageError, match="not valid TOML"):
         from_toml(tmp_path / "binary.toml")
 
 
@@ -134,8 +134,8 @@ def test_how_a_run_is_carried_out_is_no_part_of_what_it_asks() -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({"limit": "many"}, ["bad value for 'limit'", "command line", "'many' is no whole number"]),
-        ({"model_options": ("x",)}, ["'x' is no option", "--model-option", "name=value"]),
+        ({"limit": "many"}, ["bad value for 'limit'", "command line", "expected a whole number, got 'many'"]),
+        ({"model_options": ("x",)}, ["'x' is not an option", "--model-option", "name=value"]),
         ({"server_options": ("a=1", "a=2")}, ["given twice", "--server-option"]),
         ({"model_options": ("hf_token=abc",)}, ["looks like a secret"]),
     ],
@@ -148,14 +148,14 @@ def test_flags_that_cannot_be_meant(flags: dict[str, Any], words: list[str]) -> 
 
 
 def test_a_folder_or_a_study_stands_alone(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="stands alone"):
+    with pytest.raises(UsageError, match="must be given alone"):
         config_from((str(study(tmp_path)), "fable"), {})
 
 
 def test_a_path_that_is_no_run_folder(tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         config_from((f"{tmp_path}/nothing",), {})
-    assert caught.value.what == "this is no run folder" and caught.value.why == "it does not exist"
+    assert caught.value.what == "not a run folder" and caught.value.why == "it does not exist"
 
 
 def test_a_setting_of_a_newer_version_is_refused_not_dropped() -> None:

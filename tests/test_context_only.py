@@ -15,8 +15,8 @@ from loom_core.contract.prompt import unfit_for_context_only
         (("context", "question"), ""),
         (("system", "instruction", "context", "instruction", "question", "prefill"), ""),
         (("context", "context", "question"), ""),
-        (("question", "context"), "question tokens stand before the context"),
-        (("context", "question", "context", "question"), "question tokens stand before the context"),
+        (("question", "context"), "question tokens come before the context"),
+        (("context", "question", "context", "question"), "question tokens come before the context"),
         (("instruction", "question"), "the prompt has no context"),
     ],
 )

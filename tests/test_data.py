@@ -109,7 +109,7 @@ def test_a_broken_list_of_extracts_is_named(tmp_path: Path, open_dir: Callable[.
 
 def test_text_that_is_not_utf8(tmp_path: Path, open_dir: Callable[..., DataDir]) -> None:
     put(tmp_path, "mirror/bench/dir/file.txt", b"\xff\xfe")
-    with pytest.raises(DataError, match="no UTF-8"):
+    with pytest.raises(DataError, match="not UTF-8"):
         open_dir(mirror=True).text(source(data=b"\xff\xfe"))
 
 
@@ -184,7 +184,7 @@ def test_what_stands_in_for_a_file_is_refused_by_name(
             tmp_path, "mirror/bench/EXTRACT.toml", f'file=[{{path="dir/file.txt",sha256="{sha256(content)}"}}]'.encode()
         )
     word = "git-lfs pointer" if content == POINTER else f"placeholder of {len(content)} byte"
-    with pytest.raises(DataError, match=rf"{word}s? stands in place of .*dir/file\.txt") as caught:
+    with pytest.raises(DataError, match=rf"{word}s? in place of .*dir/file\.txt") as caught:
         open_dir(mirror=True).path(asked)
     assert "dir" in caught.value.where and caught.value.hint
     assert open_dir().locked() == {}

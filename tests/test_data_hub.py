@@ -99,7 +99,7 @@ def test_gone_upstream(upstream: Upstream, tmp_path: Path, kind: str) -> None:
 
 def test_another_size_is_refused_before_a_byte_is_fetched(upstream: Upstream, tmp_path: Path) -> None:
     upstream.files[URL] = CONTENT * 2
-    with pytest.raises(DataError, match="another size than its pin"):
+    with pytest.raises(DataError, match="size differs from its pin"):
         upstream.data_dir(tmp_path).path(source())
     assert upstream.asked == []
 

@@ -170,6 +170,6 @@ def test_exit_codes_and_what_is_printed(upstream: Upstream, monkeypatch: pytest.
 
 
 def test_remote_and_offline_contradict_each_other(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "asks the network" in str(run(monkeypatch, [], "--offline").exception)
+    assert "uses the network" in str(run(monkeypatch, [], "--offline").exception)
     monkeypatch.setenv("LOOM_OFFLINE", "1")
     assert "LOOM_OFFLINE" in str(run(monkeypatch, []).exception)

@@ -95,7 +95,7 @@ def test_scores_of_a_new_metric_version_are_shown(almanac: Any) -> None:
     almanac("run", "almanac", *DOUBLE, "--out", "r")
     assert mean(almanac, "r")["score"] == 0.25
     shown = almanac("report", "r", env=new("metric"))
-    assert "metric almanac_seen: scored by version 1, installed is 2; `loom score r` scores anew" in shown.out
+    assert "metric almanac_seen: scored by version 1, installed is 2; `loom score r` scores it again" in shown.out
     almanac("score", "r", env=new("metric"))
     assert mean(almanac, "r")["score"] == 0.75
     plan = json.loads((almanac.cwd / "r" / "plan.json").read_text("utf-8"))

@@ -54,7 +54,7 @@ def test_no_nan_ever_enters_a_key(bad: Any) -> None:
 
 
 def test_what_is_no_json_value_is_refused() -> None:
-    with pytest.raises(TypeError, match="no JSON value"):
+    with pytest.raises(TypeError, match="not a JSON value"):
         plain(object())
 
 

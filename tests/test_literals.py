@@ -144,7 +144,7 @@ class Judge:
 """
     found = constants(source, ["Judge.__init__.self.template", "Judge.__init__.self.mixed"], where="up.py")
     assert list(found.values()) == ["Lead. {a} {end}", "Lead. {model}"]
-    with pytest.raises(DataError, match="no constant of the file"):
+    with pytest.raises(DataError, match="not a constant of the file"):
         constants(source, ["Judge.__init__.self.model"], where="up.py")
 
 
@@ -162,7 +162,7 @@ def test_classes_and_functions() -> None:
     [
         ("CHANGED", "changed after"),
         ("LOOP", "refers to itself"),
-        ("CALL", "Call is no literal"),
+        ("CALL", "Call is not a literal"),
         ("DEEP", "more than plain names"),
         ("SPEC", "computed format"),
         ("ODD", "unlike"),

@@ -23,7 +23,7 @@ def test_a_benchmark_with_options_and_tasks(catalog: Catalog) -> None:
         ("fable:zzz", "unknown task 'zzz'", "known: chat, tell"),
         ("fable@words=0", "bad value for option 'words'", "words of a context"),
         ("fable@wrods=3", "unknown option 'wrods'", "did you mean words?"),
-        ("fable@n", "'n' is no option", "name=value"),
+        ("fable@n", "'n' is not an option", "name=value"),
     ],
 )
 def test_mistyped_benchmarks(catalog: Catalog, text: str, what: str, hint: str) -> None:

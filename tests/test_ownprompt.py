@@ -64,10 +64,10 @@ def test_a_question_may_stand_first() -> None:
         ("no field", "names no field"),
         ("{context} {context}", "names {context} twice"),
         ("{context", "cannot be read"),
-        ("{0}", "no plain name"),
-        ("{context!r}", "no plain name"),
-        ("{prefill} {context}", "nothing may stand behind {prefill}"),
-        ("{context} {system}", "nothing may stand before {system}"),
+        ("{0}", "not a plain name"),
+        ("{context!r}", "not a plain name"),
+        ("{prefill} {context}", "nothing may follow {prefill}"),
+        ("{context} {system}", "nothing may come before {system}"),
     ],
 )
 def test_bad_templates_are_refused(text: str, what: str) -> None:

@@ -85,7 +85,7 @@ def test_what_is_no_parquet_is_named(tmp_path: Path, data: DataDir, damage: str)
     content = file.read_bytes()[:-100] if damage == "cut" else b"PAR1 nothing"
     file.write_bytes(content)
     source = pinned("data/test-00000-of-00001.parquet", content, origin="hf:o/d@r1")
-    with pytest.raises(DataError, match=r"(?s)cannot be read.*hf:o/d@r1.*no Parquet file, or a damaged one"):
+    with pytest.raises(DataError, match=r"(?s)cannot be read.*hf:o/d@r1.*not a Parquet file, or a damaged one"):
         read(data, source, FIELDS)
 
 

@@ -79,7 +79,7 @@ def test_an_environment_without_loom_says_what_to_install(tmp_path: Path) -> Non
     [
         ("echo broken pipe dream >&2; exit 3", "broken pipe dream"),
         ("exit 3", "it ended with exit code 3"),
-        ("echo hello", "it answered something else"),
+        ("echo hello", "it gave an unexpected answer"),
     ],
 )
 def test_what_is_no_python_is_told(tmp_path: Path, body: str, told: str) -> None:

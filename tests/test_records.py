@@ -72,7 +72,7 @@ def test_raw_control_characters_only_where_allowed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1, 2", b"[1 2]", b"[1,]", b'["\xff"]'])
 def test_what_is_no_list_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(DataError, match="no JSON list"):
+    with pytest.raises(DataError, match="not a JSON list"):
         read(tmp_path, content, {}, form="json")
 
 

@@ -147,7 +147,7 @@ def test_an_augmentation_sees_the_whole_context_of_a_model_with_a_small_window(l
 @pytest.mark.parametrize(
     ("arm", "said"),
     [
-        ("openai-embeddings:base_url=http://127.0.0.1:9/v1,retries=0", "the endpoint gave no embeddings"),
+        ("openai-embeddings:base_url=http://127.0.0.1:9/v1,retries=0", "the endpoint returned no embeddings"),
         ("bm25:size=4000,budget=4x", "the budget is smaller than the best chunk"),
     ],
 )

@@ -42,7 +42,7 @@ def test_answers_become_a_run_that_compares_by_question(loom: Any) -> None:
 def test_unknown_ids_are_named_and_turns_are_lists(loom: Any) -> None:
     rows = [{"id": "q0", "answer": ["0", "0"]}, {"id": "q99", "answer": "x"}]
     done = loom("score", "fable@turns=2,n=1:tell", "--answers", written(loom, rows), "--model-name", "m", "--out", "r")
-    assert "1 answers are to no question of this run: fable:tell q99" in done.err
+    assert "1 answers match no question of this run: fable:tell q99" in done.err
     assert "q99" in (loom.cwd / "r" / "report.md").read_text("utf-8")
     assert [row["value"] for row in loom.scores("fable_exact@1", loom.cwd / "r")] == [1.0]
 
@@ -55,7 +55,7 @@ def test_unknown_ids_are_named_and_turns_are_lists(loom: Any) -> None:
         ('{"answer": "a"}\n', "no id"),
         ("nonsense\n", "line 1"),
         ("[1]", "item 1"),
-        ("[", "no JSON"),
+        ("[", "not valid JSON"),
     ],
 )
 def test_broken_answers_are_refused(loom: Any, text: str, why: str) -> None:

@@ -131,7 +131,7 @@ def test_damage_says_which_lines(tmp_path: Path) -> None:
     assert "2 unreadable line(s)" in text and "line 2, 3" in text and "asked again" in text
     assert "1 record(s) of another kind" in text
     assert str(Damage()) == ""
-    with pytest.raises(RunError, match="line 2 is no record"):
+    with pytest.raises(RunError, match="line 2 is not a record"):
         list(read_lines(path))
 
 
@@ -308,6 +308,6 @@ def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".lock").touch()
     folder.refuse_foreign()
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(RunError, match="no run folder") as caught:
+    with pytest.raises(RunError, match="not a run folder") as caught:
         folder.refuse_foreign()
     assert "thesis.tex" in caught.value.why

@@ -14,7 +14,7 @@ SUMMARIES = {
     "list": "List what is installed.",
     "info": "Describe one benchmark, server, augmentation, metric, model or suite.",
     "data": "Fetch, lock and verify pinned data files.",
-    "doctor": "Say what is installed, and what is in the way.",
+    "doctor": "Show what is installed, and what is in the way.",
 }
 
 

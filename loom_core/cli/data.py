@@ -24,7 +24,7 @@ def data() -> None:
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
-    command = click.option("--offline", is_flag=True, help="Ask no network (LOOM_OFFLINE=1).")(command)
+    command = click.option("--offline", is_flag=True, help="Do not use the network (LOOM_OFFLINE=1).")(command)
     command = click.option("--data-dir", metavar="FOLDER", help="Mirror folder: FOLDER/NAME/PATH-IN-UPSTREAM.")(command)
     return click.argument("bench")(command)
 
@@ -35,7 +35,7 @@ def fetch(bench: str, data_dir: str | None, offline: bool) -> None:
     """Fetch what BENCH needs, verified.
 
     BENCH is a benchmark, or benchmark@option=value,… for the files of these options only. A damaged file in the
-    cache is fetched anew.
+    cache is fetched again.
     """
     files = DataDir.from_environment(data_dir, offline or None).for_benchmark(bench)
     _each(bench, files, files.fetch)
@@ -61,7 +61,7 @@ def lock(bench: str, data_dir: str | None, offline: bool, renew: bool) -> None:
 @data.command()
 @click.argument("bench", nargs=-1)
 @click.option("--data-dir", metavar="FOLDER", help="Mirror folder: FOLDER/NAME/PATH-IN-UPSTREAM.")
-@click.option("--offline", is_flag=True, help="Ask no network (LOOM_OFFLINE=1).")
+@click.option("--offline", is_flag=True, help="Do not use the network (LOOM_OFFLINE=1).")
 @click.option("--remote", is_flag=True, help="Ask the hosts of the pins instead: is each file there, as it is pinned?")
 def verify(bench: tuple[str, ...], data_dir: str | None, offline: bool, remote: bool) -> None:
     """Check the files of BENCH that are here, or (--remote) at their hosts; fetches nothing.
@@ -74,7 +74,7 @@ def verify(bench: tuple[str, ...], data_dir: str | None, offline: bool, remote: 
     """
     if remote:
         if offline:
-            raise UsageError("--remote asks the network", where="--offline", hint="leave one of them out")
+            raise UsageError("--remote uses the network", where="--offline", hint="leave one of them out")
         _ask(bench or tuple(found.spec.name for found in installed().benchmarks), data_dir)
         return
     if not bench:
@@ -90,7 +90,7 @@ def _ask(benches: Iterable[str], data_dir: str | None) -> None:
 
     files = DataDir.from_environment(data_dir, offline=None)
     if files.offline:
-        raise UsageError("--remote asks the network", where="LOOM_OFFLINE", hint="unset LOOM_OFFLINE")
+        raise UsageError("--remote uses the network", where="LOOM_OFFLINE", hint="unset LOOM_OFFLINE")
     counts: Counter[str] = Counter()
     told: set[str] = set()
     for answer in ask([source for bench in benches for source in sources_of(bench)], files.bases, files.http):

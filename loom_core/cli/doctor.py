@@ -33,7 +33,7 @@ class Finding(NamedTuple):
     text: str
 
 
-@click.command(short_help="Say what is installed, and what is in the way.")
+@click.command(short_help="Show what is installed, and what is in the way.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def doctor(form: str) -> int:
     """Look at this installation: versions, broken plugins, missing dependencies, devices, data folders, disk, settings.
@@ -123,7 +123,7 @@ def _devices() -> Iterator[Finding]:
         yield Finding("broken", "torch", f"cannot be imported: {last}")
         return
     except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
-        yield Finding("warning", "torch", f"did not tell its devices: {error}")
+        yield Finding("warning", "torch", f"did not report its devices: {error}")
         return
     text = "; ".join(rows) if rows else f"no GPU that torch can use; {os.cpu_count()} CPU cores"
     yield Finding("ok" if rows else "note", "devices", text)

@@ -90,12 +90,12 @@ def _elsewhere(what: str, answers: Path, model_name: str, given: Mapping[str, An
     say_all(report.closing(taken.folder, taken.report))
     say(f"{taken.recorded:,} answers of {answers.name} scored, {taken.missing:,} questions have none")
     if taken.n_unknown:
-        say(f"{taken.n_unknown:,} answers are to no question of this run: {', '.join(taken.unknown)}", err=True)
+        say(f"{taken.n_unknown:,} answers match no question of this run: {', '.join(taken.unknown)}", err=True)
     return 3 if taken.missing else 0
 
 
 def _again(run: Path, given: Mapping[str, Any], *, trusted: bool) -> int:
-    """Score a run folder anew."""
+    """Score a run folder again."""
     from loom_core.pipeline import continued_config
     from loom_core.registry.plugins import installed
     from loom_core.run.reporting import reporter

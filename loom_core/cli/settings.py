@@ -104,7 +104,9 @@ def config_from(what: tuple[str, ...], flags: dict[str, Any]) -> Any:
     for item in what if len(what) > 1 else ():
         if not is_description(item) and (item.endswith(".toml") or _is_folder(item)):
             raise UsageError(
-                "a study file or a run folder stands alone", where=item, hint="run it apart from " + " ".join(what[:2])
+                "a study file or a run folder must be given alone",
+                where=item,
+                hint="run it apart from " + " ".join(what[:2]),
             )
     if len(what) == 1 and what[0].endswith(".toml") and not is_description(what[0]):
         return from_toml(Path(what[0])).merged(given, origin)

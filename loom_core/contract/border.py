@@ -58,23 +58,23 @@ def scored(given: object, metric: str) -> Scored:
         with guarded(f"metric {metric}"):
             return _scored(given, metric)
     except LoomError as error:  # to look at it raised
-        return _refused(f"metric {metric} gave what cannot be looked at: {reason(error)}")
+        return _refused(f"metric {metric} returned a value that cannot be inspected: {reason(error)}")
 
 
 def _scored(given: object, metric: str) -> Scored:
     if not isinstance(given, Scored):
-        return _refused(f"metric {metric} gave {shown(given)} where a Scored is expected")
+        return _refused(f"metric {metric} returned {shown(given)}, not a Scored")
     value, why = _number(given.value)
     detail, extracted = _json(given.detail), _json(given.extracted)
     kept = dict(detail) if isinstance(detail, Mapping) else {}
     if why is None and (detail is _NO_JSON or not isinstance(detail, Mapping)):
-        why = "a detail that is no JSON"
+        why = "a detail that is not JSON"
     if why is None and extracted is _NO_JSON:
-        why = "an extracted answer that is no JSON"
+        why = "an extracted answer that is not JSON"
     clean = Scored(value=value, extracted=None if extracted is _NO_JSON else extracted, detail=kept)
     if why is None:
         return clean
-    return replace(clean, value=None, detail={**kept, **_because(f"the scorer gave {why} (metric {metric})")})
+    return replace(clean, value=None, detail={**kept, **_because(f"the scorer returned {why} (metric {metric})")})
 
 
 def in_range(given: Scored, metric: str, low: float | None, high: float | None, owner: str) -> Scored:
@@ -101,7 +101,7 @@ def request_of(given: object, server: str, asked: Container[str]) -> str:
     with guarded(f"server {server}", "generate()"):
         right = isinstance(given, Response)
     if not right or not isinstance(given, Response):
-        raise PluginError(f"server {server} gave {shown(given)} where a Response is expected")
+        raise PluginError(f"server {server} returned {shown(given)}, not a Response")
     if not isinstance(given.key, str) or given.key not in asked:
         why = "each request is answered once, under its own key"
         raise PluginError(f"server {server} answered a request that is not open: {shown(given.key)}", why=why)
@@ -111,7 +111,7 @@ def request_of(given: object, server: str, asked: Container[str]) -> str:
 def answered(given: Response, server: str, sample: str) -> Response:
     """What a server gave for a request, as a response that can be recorded and averaged.
 
-    One that is none (a text that is no text, an unknown finish, a count or a time below zero, times that run backwards,
+    A faulty one (a text that is not a text, an unknown finish, a count or a time below zero, times that run backwards,
     an answer with an error) becomes an error that names server and sample.
     """
     try:
@@ -121,9 +121,9 @@ def answered(given: Response, server: str, sample: str) -> Response:
         if why is None:
             return clean
     except LoomError as error:
-        why = f"what cannot be looked at ({reason(error)})"
+        why = f"a value that cannot be inspected ({reason(error)})"
     at = Timing(queued=0.0, started=0.0, first_token=None, ended=0.0)
-    told = f"server {server} gave {why} (sample {sample}): the answer is not recorded"
+    told = f"server {server} returned {why} (sample {sample}): the answer is not recorded"
     return Response(key=given.key, text="", finish="error", n_in=0, n_out=0, timing=at, error=told)
 
 
@@ -135,9 +135,9 @@ TIMES = ("queued", "started", "first_token", "ended")
 def _fault(given: Response) -> str | None:
     """Why a response cannot be recorded; None where it can."""
     if not isinstance(given.text, str):
-        return f"{shown(given.text)} where a text is expected"
+        return f"{shown(given.text)} where a text was expected"
     if given.finish not in get_args(Finish):
-        return f"the finish {shown(given.finish)}, which is none of {', '.join(get_args(Finish))}"
+        return f"the finish {shown(given.finish)}, which is not one of {', '.join(get_args(Finish))}"
     if given.finish != "error" and given.error is not None:
         return f"an answer ({given.finish}) with an error: {shown(given.error)}"
     if given.finish == "error" and not (isinstance(given.error, str) and given.error.strip()):
@@ -145,35 +145,35 @@ def _fault(given: Response) -> str | None:
     for name in (*COUNTS, *(name for name in OPTIONAL_COUNTS if getattr(given, name) is not None)):
         value, most = getattr(given, name), math.inf if name.endswith("bytes") else MOST_TOKENS
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-            return f"{name}={shown(value)}, which is no possible count"
+            return f"{name}={shown(value)}, which is not a possible count"
     if given.cost is not None and not _at_least_zero(given.cost):
-        return f"cost={shown(given.cost)}, which is no price"
+        return f"cost={shown(given.cost)}, which is not a price"
     if given.reasoning is not None and not isinstance(given.reasoning, str):
-        return f"{shown(given.reasoning)} where the reasoning is expected"
+        return f"{shown(given.reasoning)} where the reasoning was expected"
     if not isinstance(given.notes, tuple) or not all(isinstance(note, str) for note in given.notes):
-        return f"notes that are no tuple of texts: {shown(given.notes)}"
+        return f"notes that are not a tuple of texts: {shown(given.notes)}"
     ids = given.token_ids
     if ids is not None and not (isinstance(ids, tuple) and all(isinstance(i, int) and i >= 0 for i in ids)):
-        return f"token ids that are no tuple of ids: {shown(ids)}"
+        return f"token ids that are not a tuple of ids: {shown(ids)}"
     return _fault_of_timing(given.timing) or _fault_of_kv(given.kv)
 
 
 def _fault_of_timing(given: object) -> str | None:
     """Why times cannot be kept: each is a finite number, and none lies before the one that it follows."""
     if not isinstance(given, Timing):
-        return f"{shown(given)} where a Timing is expected"
+        return f"{shown(given)} where a Timing was expected"
     times = {name: getattr(given, name) for name in TIMES if name != "first_token" or given.first_token is not None}
     for name, value in times.items():
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-            return f"timing.{name}={shown(value)}, which is no time"
+            return f"timing.{name}={shown(value)}, which is not a time"
     order = list(times.items())
     for (before, earlier), (after, later) in itertools.pairwise(order):
         if later < earlier - CLOCK_SLACK:
             return f"times that run backwards: {after} lies {earlier - later:.6g} s before {before}"
     if not _at_least_zero(given.shared_seconds):
-        return f"timing.shared_seconds={shown(given.shared_seconds)}, which is no duration"
+        return f"timing.shared_seconds={shown(given.shared_seconds)}, which is not a duration"
     if not isinstance(given.batch, int) or given.batch < 1:
-        return f"timing.batch={shown(given.batch)}, which is no number of requests"
+        return f"timing.batch={shown(given.batch)}, which is not a number of requests"
     return None
 
 
@@ -182,14 +182,14 @@ def _fault_of_kv(given: object) -> str | None:
     if given is None:
         return None
     if not isinstance(given, KVUse):
-        return f"{shown(given)} where a KVUse is expected"
+        return f"{shown(given)} where a KVUse was expected"
     if given.saves not in get_args(Saves):
-        return f"kv.saves={shown(given.saves)}, which is none of {', '.join(get_args(Saves))}"
+        return f"kv.saves={shown(given.saves)}, which is not one of {', '.join(get_args(Saves))}"
     names = ("bytes_dense", "bytes_held", "kept", "tokens_held", "tokens_asked", "kept_asked", "bytes_asked")
     for name in names:
         value = getattr(given, name)
         if not (value is None and name not in names[:3]) and not _at_least_zero(value):
-            return f"kv.{name}={shown(value)}, which is no possible amount"
+            return f"kv.{name}={shown(value)}, which is not a possible amount"
     return None
 
 
@@ -207,7 +207,7 @@ def _scalar(value: object) -> Any:
 def tasks(given: object, owner: str, declared: Collection[str]) -> tuple[Task, ...]:
     """What a benchmark's `tasks` gave. declared: the names that its spec promises. Raises PluginError."""
     if not isinstance(given, Sequence) or isinstance(given, str):
-        raise _broken(owner, "tasks() gave no sequence of tasks", "", f"got {shown(given)}")
+        raise _broken(owner, "tasks() did not return a sequence of tasks", "", f"got {shown(given)}")
     seen: set[str] = set()
     for task in given:
         name = getattr(task, "name", None)
@@ -240,7 +240,7 @@ def _generation(given: Generation) -> str | None:
             return f"generation: {name}: {value} is below {least}"
         if value > MOST_TOKENS:
             return f"generation: {name}: {shown(value)} is above {MOST_TOKENS}"
-    return None if 0 < given.top_p <= 1 else f"generation: top_p: {given.top_p} is no share above 0"
+    return None if 0 < given.top_p <= 1 else f"generation: top_p: {given.top_p} is not a share above 0"
 
 
 def sample(given: object, owner: str, task: str) -> Sample:
@@ -289,11 +289,11 @@ def turn(given: object, owner: str) -> Turn:
 def lines(given: object, owner: str) -> list[Line]:
     """The lines of an official table. A value that is not finite is none. Raises PluginError."""
     if not isinstance(given, Sequence) or isinstance(given, str):
-        raise _broken(owner, "aggregate() gave no sequence of lines", "", f"got {shown(given)}")
+        raise _broken(owner, "aggregate() did not return a sequence of lines", "", f"got {shown(given)}")
     made = []
     for line in given:
         if not isinstance(line, Line):
-            raise _broken(owner, "aggregate() gave something else than lines", "", f"got {shown(line)}")
+            raise _broken(owner, "aggregate() returned something other than lines", "", f"got {shown(line)}")
         value, why = _number(line.value)
         if why is not None and line.value == line.value and not _infinite(line.value):
             raise _broken(owner, "a line cannot be used", f"line {line.name}, {line.metric}", f"value: {why}")
@@ -322,7 +322,7 @@ def _infinite(value: object) -> bool:
 def card(given: object, owner: str) -> ModelCard:
     """What a server's `describe` gave. Raises PluginError."""
     if not isinstance(given, ModelCard):
-        raise _broken(owner, "describe() gave no card of a model", "", f"got {shown(given)}")
+        raise _broken(owner, "describe() did not return a model card", "", f"got {shown(given)}")
     kinds = (("name", str), ("path", str), ("digest", str), ("window", int | None))
     for name, kind in (*kinds, ("kv_bytes_per_token", int | None), ("facts", Mapping[str, Any])):
         value = getattr(given, name)
@@ -356,12 +356,12 @@ def _because(why: str) -> dict[str, Json]:
 
 
 def _number(value: object) -> tuple[float | None, str | None]:
-    """(number, None), or (None, why it is none). None is no value, and no fault."""
+    """(number, None), or (None, why it is none). None is not a value, and no fault."""
     if value is None:
         return None, None
     value = _scalar(value)
     if not isinstance(value, (bool, int, float)):
-        return None, f"{shown(value)}, which is no number"
+        return None, f"{shown(value)}, which is not a number"
     try:
         number = float(value)
     except OverflowError:

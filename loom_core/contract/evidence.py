@@ -1,6 +1,6 @@
 """What becomes of evidence when a prompt is rewritten or cut: exact spans in, exact spans out.
 
-A rewriting says which characters of each segment it kept and where they stand now; spans are followed through any
+A rewriting says which characters of each segment it kept and where they are now; spans are followed through any
 number of rewritings. Knows segments; knows no tokens, no retriever and no model.
 """
 
@@ -28,7 +28,7 @@ class Rewritten:
     """What a prompt augmentation made of a prompt, and what that took.
 
     kept: the spans of the given prompt that stand in the new one, by segment and start; None where that is not known
-    (text was written anew), and then nothing is said about evidence. calls: requests to other models (embeddings,
+    (text was written again), and then nothing is said about evidence. calls: requests to other models (embeddings,
     scorers), read_tokens: tokens they read, cost: money where it is known. index_seconds: the part of the time that
     other questions on the same document need not spend again. tokens_before, tokens_after: of the contexts, by the
     target's tokenizer. facts: what the method wants recorded (chunks in all, chunks kept), the same in any process.

@@ -33,7 +33,7 @@ def plain(value: Any) -> Json:
         return [plain(v) for v in value]
     if isinstance(value, (str, int, float)):
         return value
-    raise TypeError(f"{kind.__name__} is no JSON value: {value!r}")
+    raise TypeError(f"{kind.__name__} is not a JSON value: {value!r}")
 
 
 @functools.cache

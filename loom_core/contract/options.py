@@ -56,7 +56,7 @@ def number(text: str) -> int:
     """`4096`, `4k` (4 x 1024), `1m` (1024 x 1024)."""
     match = re.fullmatch(r"(\d+)([kKmM]?)", text.strip())
     if not match:
-        raise ValueError(f"{text!r} is no whole number (write 4096 or 4k)")
+        raise ValueError(f"expected a whole number, got {text!r} (write 4096 or 4k)")
     return int(match[1]) * {"": 1, "k": 1024, "m": 1024**2}[match[2].lower()]
 
 
@@ -75,16 +75,16 @@ def budget(text: str) -> Budget:
     try:
         return Budget(tokens=number(text))
     except ValueError as error:
-        raise ValueError(f"{text!r} is no budget (write 1024, 4x, 0.25 or 64MiB): {error}") from None
+        raise ValueError(f"expected a budget, got {text!r} (write 1024, 4x, 0.25 or 64MiB): {error}") from None
 
 
 def _real(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no number") from None
+        raise ValueError(f"expected a number, got {text!r}") from None
     if not math.isfinite(value):
-        raise ValueError(f"{text!r} is no finite number")
+        raise ValueError(f"expected a finite number, got {text!r}")
     return value
 
 
@@ -100,7 +100,7 @@ def _boolean(text: str) -> bool:
         "0": False,
     }
     if text.lower() not in known:
-        raise ValueError(f"{text!r} is neither true nor false")
+        raise ValueError(f"expected true or false, got {text!r}")
     return known[text.lower()]
 
 
@@ -115,7 +115,7 @@ def _convert(value: Any, kind: Any) -> Any:
         for choice in arguments:
             if value == choice or str(value) == str(choice):
                 return choice
-        raise ValueError(f"{value!r} is none of {', '.join(str(a) for a in arguments)}")
+        raise ValueError(f"expected one of {', '.join(str(a) for a in arguments)}, got {value!r}")
     if origin is tuple:
         items = alternatives(value) if isinstance(value, str) else list(value)
         if isinstance(value, str) and not items:
@@ -129,7 +129,7 @@ def _convert(value: Any, kind: Any) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is float and isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value!r} is no finite number")
+        raise ValueError(f"expected a finite number, got {value!r}")
     if kind is Budget and isinstance(value, (int, float)):
         return budget(str(value))
     if kind is str and isinstance(value, (int, float)):
@@ -273,7 +273,9 @@ def assignments(text: str, *, where: str) -> dict[str, str]:
         name, equals, value = item.partition("=")
         name = name.strip()
         if not equals or not name:
-            raise UsageError(f"{item!r} is no option", where=where, hint="options are written name=value,name=value")
+            raise UsageError(
+                f"{item!r} is not an option", where=where, hint="options are written name=value,name=value"
+            )
         if name in values:
             raise UsageError(f"option {name!r} is given twice", where=where)
         if SECRET.search(name):
@@ -291,8 +293,8 @@ def grid(values: Mapping[str, str]) -> list[dict[str, str]]:
     """Every combination of `{a,b}` alternatives, the first option varying slowest."""
     rows: list[dict[str, str]] = [{}]
     if (n := math.prod(len(alternatives(text)) for text in values.values())) > MOST_ROWS:
-        why = f"its options have {n} combinations, and at most {MOST_ROWS} make sense in one run"
-        raise UsageError("too large a grid", where=", ".join(values), why=why, hint="give fewer values")
+        why = f"its options have {n} combinations, and one run takes at most {MOST_ROWS}"
+        raise UsageError("the grid is too large", where=", ".join(values), why=why, hint="give fewer values")
     for name, text in values.items():
         rows = [{**row, name: item} for row in rows for item in alternatives(text)]
     return rows
@@ -301,7 +303,7 @@ def grid(values: Mapping[str, str]) -> list[dict[str, str]]:
 def table(text: str, *, name: str, owner: str, taken: Mapping[str, str]) -> dict[str, Any]:
     """The option `name`, a JSON object or a .json or .toml file, as names and values; empty for no text.
 
-    taken: names that the table may not set, and what does. Raises UsageError where the text is no table.
+    taken: names that the table may not set, and what does. Raises UsageError where the text is not a table.
     """
     if not text.strip():
         return {}
@@ -315,7 +317,7 @@ def table(text: str, *, name: str, owner: str, taken: Mapping[str, str]) -> dict
         hint = f'give a JSON object, {name}={{"top_k":1}}, or a .json or .toml file'
         raise UsageError(f"option {name} cannot be read", where=owner, why=str(error), hint=hint) from error
     if not isinstance(values, dict):
-        raise UsageError(f"option {name} is no JSON object", where=owner)
+        raise UsageError(f"option {name} is not a JSON object", where=owner)
     for key in values:
         if key in taken:
             raise UsageError(f"{name} may not set {key!r}", where=owner, why=f"it is set by {taken[key]}")

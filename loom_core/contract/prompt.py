@@ -46,7 +46,7 @@ def unfit_for_context_only(prompt: Prompt) -> str:
     if not contexts:
         return "the prompt has no context"
     if any(s.kind == "question" for s in prompt.segments[: contexts[-1]]):
-        return "question tokens stand before the context"
+        return "question tokens come before the context"
     return ""
 
 

@@ -173,7 +173,7 @@ class Line:
 class GivenAnswer:
     """An answer that loom did not make. id: the sample's; task: the task's own name; text: one for each turn.
 
-    repeat: which of several answers to one question. place: where it stands ("line 7"), for messages.
+    repeat: which of several answers to one question. place: where it is ("line 7"), for messages.
     """
 
     id: str

@@ -72,7 +72,7 @@ def _json(value: Any) -> str | None:
     try:
         json.dumps(plain(value), allow_nan=False)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        return f"it is no JSON: {str(error)[:LONGEST]}"
+        return f"it is not valid JSON: {str(error)[:LONGEST]}"
     return None
 
 

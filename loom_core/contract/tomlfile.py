@@ -8,7 +8,7 @@ from typing import Any
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a file. Raises OSError where it cannot be read, ValueError where it is no TOML."""
+    """The tables of a file. Raises OSError where it cannot be read, ValueError where it is not TOML."""
     return parse_toml(path.read_bytes().decode("utf-8-sig"))
 
 

@@ -111,7 +111,7 @@ class DataDir:
         return held.path
 
     def fetch(self, source: DataSource) -> Path:
-        """Like `path`, but a damaged file in the cache is thrown away and fetched anew."""
+        """Like `path`, but a damaged file in the cache is thrown away and fetched again."""
         try:
             return self.path(source)
         except Unavailable:
@@ -134,7 +134,7 @@ class DataDir:
         try:
             return self.path(source).read_bytes().decode("utf-8")
         except UnicodeDecodeError as error:
-            raise DataError("a data file is no UTF-8 text", where=source.pin, why=str(error)) from error
+            raise DataError("a data file is not UTF-8 text", where=source.pin, why=str(error)) from error
 
     def constants(self, source: DataSource, names: Iterable[str]) -> dict[str, Any]:
         """Constants of an upstream Python file, read through `ast` and never executed (`literals.constants`)."""

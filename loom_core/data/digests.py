@@ -51,14 +51,14 @@ def refuse_stand_in(path: Path, name: str, *, pinned: bool, hint: str = "") -> N
         raise DataError("a data file cannot be read", where=str(path), why=str(error)) from error
     if head.startswith(LFS) and len(head) < POINTER_BYTES:
         raise DataError(
-            f"a git-lfs pointer stands in place of {name}",
+            f"found a git-lfs pointer in place of {name}",
             where=str(path),
             why="the repository keeps the file itself in git-lfs",
             hint=hint or "run `git lfs pull` in the checkout it was copied from, and copy the file itself",
         )
     if len(head) <= 1 and not pinned:
         raise DataError(
-            f"a placeholder of {len(head)} byte{'s' * (len(head) != 1)} stands in place of {name}",
+            f"found a placeholder of {len(head)} byte{'s' * (len(head) != 1)} in place of {name}",
             where=str(path),
             why="no data is in it",
             hint=hint or "put the file itself in its place",

@@ -62,7 +62,7 @@ class Http:
                 if attempt == self.attempts:
                     why = str(error) or type(error).__name__
                     raise DataError(
-                        "a download broke off",
+                        "a download was interrupted",
                         where=url,
                         why=f"{why} ({attempt} attempts)",
                         hint="run the same command again",
@@ -107,7 +107,7 @@ def size_refused(url: str, n_bytes: int | None, offered: int) -> DataError:
         why = f"at least {offered:,} bytes; without a pinned size, at most {MOST_BYTES:,} are taken"
         return DataError("the upstream file is too long", where=url, why=why, hint="pin its size in the plugin")
     return DataError(
-        "the upstream file has another size than its pin",
+        "the upstream file's size differs from its pin",
         where=url,
         why=f"pinned {n_bytes} bytes, offered {offered}",
         hint="the plugin that pins it needs an update; nothing was stored",

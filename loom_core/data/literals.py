@@ -2,7 +2,7 @@
 
 Knows literals, sums of literals, names of other constants, and f-strings; anything else is refused by name and line.
 A name means what it would mean if the file ran: the last assignment before its use, at module level seen from a
-function the last of all; a name that a parameter, a branch or a loop may change is no constant.
+function the last of all; a name that a parameter, a branch or a loop may change is not a constant.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from loom_core.contract.errors import DataError, nearest
 
 
 class Template(str):
-    """What an f-string with open names became: text for `str.format`. A plain string is no Template, whatever braces
+    """What an f-string with open names became: text for `str.format`. A plain string is not a Template, whatever braces
     it has, nor is an f-string of constants alone."""
 
     __slots__ = ()
@@ -113,7 +113,7 @@ class _Scope:
         return self._read(self.nodes[name][-1], self.bodies[name])
 
     def _named(self, node: ast.Name, owner: str) -> Any:
-        """What a name means where it stands, in the body `owner`. Raises DataError where that is no constant."""
+        """What a name means where it is, in the body `owner`. Raises DataError where that is not a constant."""
         local = bool(owner) and (node.id in self.bound[owner] if owner in self.functions else self._before(node, owner))
         body = owner if local else ""
         dotted = f"{body}.{node.id}" if body else node.id
@@ -121,7 +121,7 @@ class _Scope:
         if dotted in self.refused:
             raise self._refuse(self.refused[dotted], f"{dotted} is changed after its assignment")
         if not known:
-            raise self._refuse(node, f"{node.id} is no constant of the file")
+            raise self._refuse(node, f"{node.id} is not a constant of the file")
         if self.bound[body][node.id] > len(known) or (body in self.functions and len(known) > 1):
             raise self._refuse(node, f"{node.id} is assigned in more than one place")
         late = owner in self.functions and not local  # a function is called after the module is whole
@@ -160,7 +160,7 @@ class _Scope:
                 return self._number(node.left, owner) * self._number(node.right, owner)
             case ast.Name():
                 return self._named(node, owner)
-        raise self._refuse(node, f"a {type(node).__name__} is no literal")
+        raise self._refuse(node, f"a {type(node).__name__} is not a literal")
 
     def _sum(self, node: ast.BinOp, owner: str) -> Any:
         left, right = self._read(node.left, owner), self._read(node.right, owner)
@@ -191,7 +191,7 @@ class _Scope:
         return "".join(parts)
 
     def _filled(self, part: ast.FormattedValue, name: ast.Name, owner: str) -> str:
-        """The text of a name's place in an f-string; a field, as a Template, where the name is no constant."""
+        """The text of a name's place in an f-string; a field, as a Template, where the name is not a constant."""
         conversion, spec = chr(part.conversion) if part.conversion != -1 else "", self._spec(part)
         try:
             value = self._named(name, owner)

@@ -16,7 +16,7 @@ def rows(path: Path, pin: str, required: Collection[str]) -> Iterator[tuple[int,
     """(number from 1, row) of each row; a row group is read in pieces, so memory holds a few rows of it.
 
     required: the columns that must be there. Values come as JSON has them; a date or bytes stay what Parquet says they
-    are, so that a check names them. Raises DataError where pyarrow is missing, the file is no Parquet or damaged, or a
+    are, so that a check names them. Raises DataError where pyarrow is missing, the file is not Parquet or damaged, or a
     column is missing: the columns that are there are named.
     """
     try:
@@ -43,7 +43,7 @@ def rows(path: Path, pin: str, required: Collection[str]) -> Iterator[tuple[int,
                     yield at, row
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         where = f"{pin}, row {at + 1}" if at else pin
-        why = f"no Parquet file, or a damaged one: {error}"
+        why = f"not a Parquet file, or a damaged one: {error}"
         raise DataError(
             "a data file cannot be read", where=where, why=why, hint="loom data verify BENCHMARK"
         ) from error

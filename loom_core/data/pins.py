@@ -21,7 +21,7 @@ BASES: Mapping[str, str] = {"github": "https://raw.githubusercontent.com", "hf":
 class Unavailable(DataError):
     """A file that cannot be had here: absent from the mirror and the cache, and no network, no access or none allowed.
 
-    The plan counts a task that needs it as *unavailable here*; that is no error of the run.
+    The plan counts a task that needs it as *unavailable here*; that is not an error of the run.
     """
 
     def to_json(self) -> dict[str, str]:

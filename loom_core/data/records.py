@@ -59,7 +59,7 @@ def _of(*kinds: type) -> Check:
     wanted = " or ".join(_KINDS[kind] for kind in kinds)
 
     def check(value: Json) -> str | None:
-        # Exact types: JSON's true is no whole number, although Python's is.
+        # Exact types: JSON's true is not a whole number, although Python's is.
         return None if type(value) in kinds else f"not {wanted} but {_kind(value)}"
 
     return check
@@ -144,7 +144,7 @@ def read_records(
 
     form "json": the file is one JSON list; "parquet": fields are columns, and an absent one that is not `optional`
     ends the reading. strict False: raw control characters may stand in texts, as some upstream files have them. Raises
-    DataError (`Unavailable` included) where the file cannot be had, or is no list or no Parquet.
+    DataError (`Unavailable` included) where the file cannot be had, or is not a list or no Parquet.
     """
     path = data.path(source)
     word = {"jsonl": "line", "json": "item", "parquet": "row"}[form]
@@ -176,7 +176,7 @@ def problem(value: Json, fields: Mapping[str, Check]) -> tuple[str, str] | None:
 
 @dataclass(frozen=True, slots=True)
 class _Broken:
-    """A line that is no JSON."""
+    """A line that is not JSON."""
 
     why: str
 
@@ -190,7 +190,7 @@ def _lines(path: Path, strict: bool) -> Iterator[tuple[int, Json]]:
             try:
                 yield at, json.loads(line.decode("utf-8-sig" if at == 1 else "utf-8"), strict=strict)
             except (ValueError, RecursionError) as error:
-                yield at, _Broken(f"no JSON: {error}")
+                yield at, _Broken(f"not valid JSON: {error}")
 
 
 def _items(path: Path, source: DataSource, strict: bool) -> Iterator[tuple[int, Json]]:
@@ -212,13 +212,13 @@ def _items(path: Path, source: DataSource, strict: bool) -> Iterator[tuple[int, 
                 yield at, window.decode(decoder)
     except (ValueError, RecursionError) as error:
         raise DataError(
-            "a data file is no JSON list", where=source.pin, why=str(error), hint="loom data verify BENCHMARK"
+            "a data file is not a JSON list", where=source.pin, why=str(error), hint="loom data verify BENCHMARK"
         ) from error
 
 
 @dataclass
 class _Window:
-    """A moving view of a text file; `read(n)` gives the next characters. at: where the reader stands in `text`."""
+    """A moving view of a text file; `read(n)` gives the next characters. at: where the reader is in `text`."""
 
     read: Callable[[int], str]
     text: str = ""

@@ -150,10 +150,10 @@ class _Asker:
             return _answer("changed", f"digest {etag[:16]}…, pinned {pinned[:16]}…")
         if reply.moved_to:
             return _answer("moved", f"to {reply.moved_to}")
-        return _answer("there", "size not told" if size is None else f"{size:,} bytes")
+        return _answer("there", "size unknown" if size is None else f"{size:,} bytes")
 
     def _stand_in(self, url: str, size: int) -> str:
-        """What a very small file is, read to be told; "" where it is no stand-in."""
+        """What a very small file is, read to be told; "" where it is not a stand-in."""
         if size <= 1:
             return f"a placeholder of {size} bytes"
         try:

@@ -23,7 +23,9 @@ class DoubleOptions:
         help='JSON lines of {"if": text in the prompt, "say": answer or "fail": reason}; the first that fits',
         reach=True,
     )
-    errors: float = option(0.0, low=0.0, high=1.0, help="share of requests that fail, drawn anew in each process")
+    errors: float = option(
+        0.0, low=0.0, high=1.0, help="share of requests that fail, drawn independently in each process"
+    )
     seconds: float = option(0.0, low=0.0, help="seconds that each answer takes", how=True)
     die_after: int | None = option(None, low=1, help="the worker kills itself after this many answers", how=True)
     batch: int = option(64, low=1, help="requests taken at a time", how=True)

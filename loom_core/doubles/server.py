@@ -73,7 +73,7 @@ class WordTokenizer:
         return self.offsets(text)[0]
 
     def offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """The ids and where each part stands."""
+        """The ids and where each part is."""
         found = list(self._parts.finditer(text))
         for match in found:
             if match[0] not in self._ids:
@@ -166,11 +166,11 @@ class DoubleSession:
 
 
 def read_script(path: Path) -> list[dict[str, str]]:
-    """What a scripted double says; see `DoubleOptions.script`. Raises UsageError where the file is no such script."""
+    """What a scripted double says; see `DoubleOptions.script`. Raises UsageError where the file is none."""
     try:
         rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
         if not all(isinstance(row, dict) and row.keys() <= {"if", "say", "fail"} for row in rows):
-            raise ValueError("a line is no object of if, say and fail")
+            raise ValueError("a line is not an object with if, say and fail")
     except (OSError, ValueError) as error:
         raise UsageError("the double's script cannot be read", where=str(path), why=str(error)) from error
     return rows

@@ -24,7 +24,7 @@ MARK = "~prompt-"
 
 
 def pieces(template: str, *, where: str) -> tuple[Piece, ...]:
-    """A template taken apart. Raises UsageError for a stray brace, and for a field that is no plain name."""
+    """A template taken apart. Raises UsageError for a stray brace, and for a field that is not a plain name."""
     try:
         parsed = list(string.Formatter().parse(template))
     except ValueError as error:
@@ -33,7 +33,7 @@ def pieces(template: str, *, where: str) -> tuple[Piece, ...]:
     for _, name, form, conversion in parsed:
         if name is not None and (not name.isidentifier() or form or conversion):
             raise UsageError(
-                f"a prompt template has a field that is no plain name: {{{name}}}",
+                f"a prompt template has a field that is not a plain name: {{{name}}}",
                 where=where,
                 hint="a field is {name}; a brace that is meant as text is written twice: {{ or }}",
             )
@@ -98,11 +98,9 @@ class OwnPrompt:
             raise UsageError(f"a prompt template names {{{twice[0]}}} twice", where=self.where)
         last = parts[-1][0] if parts[-1][1] is None else ""
         if "prefill" in names and (names[-1] != "prefill" or last.strip()):
-            raise UsageError(
-                "nothing may stand behind {prefill}, the start of the model's own answer", where=self.where
-            )
+            raise UsageError("nothing may follow {prefill}, the start of the model's own answer", where=self.where)
         if "system" in names and (names[0] != "system" or parts[0][0].strip()):
-            raise UsageError("nothing may stand before {system}", where=self.where)
+            raise UsageError("nothing may come before {system}", where=self.where)
         return parts
 
     def check(self) -> None:
@@ -143,7 +141,7 @@ class OwnPrompt:
 
 
 def _moved(sample: Sample, prompt: Prompt) -> Iterator[Evidence]:
-    """The evidence that lies in contexts, where these stand now."""
+    """The evidence that lies in contexts, where these are now."""
     before = [i for i, one in enumerate(sample.prompt.segments) if one.kind == "context" and one.text]
     after = [i for i, one in enumerate(prompt.segments) if one.kind == "context"]
     places = dict(zip(before, after, strict=True)) if len(before) == len(after) else {}

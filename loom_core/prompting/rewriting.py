@@ -129,7 +129,7 @@ def evidence_left(sample: Sample, source: Prompt, rewritten: Kepts, cut: Kepts) 
 
 
 def _holds(sample: Sample, source: Prompt, evidence: Sequence[Evidence]) -> bool:
-    """True if the segments with evidence stand in `source` where they stand in the sample."""
+    """True if the segments with evidence stand in `source` where they are in the sample."""
     places = {item.segment for item in evidence}
     segments = sample.prompt.segments
     return all(i < len(source.segments) and source.segments[i].text == segments[i].text for i in places)

@@ -82,7 +82,7 @@ def marks(value: Any) -> str | None:
         return None
     parts = value.split(",") if isinstance(value, str) else []
     if len(parts) != 2 or not all(part.strip() for part in parts):
-        raise ValueError(f"{value!r} is no pair of marks (write <think>,</think>)")
+        raise ValueError(f"expected a pair of marks, got {value!r} (write <think>,</think>)")
     return ",".join(part.strip() for part in parts)
 
 

@@ -1,7 +1,7 @@
 """Make a prompt fit: policies that shrink the context, or cut the raw prompt as some benchmark authors do; and how much
 filler a prompt may have.
 
-A cut is made in the text, at token borders, and rendered anew; what was removed is counted. Only `context` segments
+A cut is made in the text, at token borders, and rendered again; what was removed is counted. Only `context` segments
 shrink unless the policy's scope is "prompt"; that cut reads as the authors' decoding of the kept tokens does, with
 U+FFFD for a part of a character. Knows a tokenizer's contract, no model.
 """

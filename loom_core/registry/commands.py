@@ -43,7 +43,7 @@ def installed_commands(own: Iterable[CommandSpec], broken: Callable[[str, str], 
 
 
 def _add(found: dict[str, Command], point: importlib.metadata.EntryPoint) -> None:
-    """Add the commands of one entry point. Raises PluginError where one is no spec or its name is taken."""
+    """Add the commands of one entry point. Raises PluginError where one is not a spec or its name is taken."""
     distribution = point.dist.name if point.dist else "?"
     for command in registered(point.load(), distribution):
         if not isinstance(command.spec, CommandSpec):

@@ -95,10 +95,10 @@ def _expand(text: str, catalog: Catalog) -> list[Arm]:
         values = assignments(options, where=text) if colon else {}
         parts = [_part(found, row) for row in grid(values)]
         if stacks and any(part.name == found.spec.name for part in stacks[0]):
-            raise UsageError(f"{found.spec.name} stands twice in one arm", where=f"arm {text}", hint="name it once")
+            raise UsageError(f"{found.spec.name} is named twice in one arm", where=f"arm {text}", hint="name it once")
         if len(stacks) * len(parts) > MOST_ROWS:
-            why = f"its grids make {len(stacks) * len(parts)} arms, and at most {MOST_ROWS} make sense in one run"
-            raise UsageError("too large a grid", where=f"arm {text}", why=why, hint="give fewer values")
+            why = f"its grids make {len(stacks) * len(parts)} arms, and one run takes at most {MOST_ROWS}"
+            raise UsageError("the grid is too large", where=f"arm {text}", why=why, hint="give fewer values")
         stacks = [(*stack, part) for stack in stacks for part in parts]
     stacks = [_with_retriever(stack, catalog, text) for stack in stacks]
     if not stacks or not stacks[0]:
@@ -127,7 +127,7 @@ def _with_retriever(stack: tuple[Part, ...], catalog: Catalog, text: str) -> tup
             continue
         found = catalog.augmentations.get(getattr(part.options, spec.stands_on))
         if not (found.spec.retrieval and found.spec.kind == "prompt"):
-            raise UsageError(f"{found.spec.name} is no retriever", where=f"arm {text}, option {spec.stands_on}")
+            raise UsageError(f"{found.spec.name} is not a retriever", where=f"arm {text}, option {spec.stands_on}")
         return (_part(found, {}), *stack)
     return stack
 

@@ -18,7 +18,7 @@ def loom_run_reports() -> Sequence[RunReportSpec]:
         RunReportSpec(
             name=PLAIN,
             version="1",
-            summary="means and how many answers stand behind them, as plain text",
+            summary="means and the number of answers behind them, as plain text",
             factory="loom_core.run.reporting:PlainReport",
         ),
     )

@@ -185,7 +185,7 @@ class Catalog:
             return HostedBenchmark(made, name, found.spec.tasks)
         if isinstance(found.spec, (ModelSpec, SuiteSpec)) and not issubclass(type(made), (str, os.PathLike)):
             noun = self._noun(found)
-            raise PluginError(f"{noun} {name} gave {shown(made)} where a path is expected", where=found.distribution)
+            raise PluginError(f"{noun} {name} returned {shown(made)}, not a path", where=found.distribution)
         return HostedServer(made, name) if isinstance(found.spec, ServerSpec) else made
 
     def _noun(self, found: Found[Any]) -> str:
@@ -274,7 +274,7 @@ def _answer(hook: str, given: Any) -> Any:
         "loom_facts": lambda one: isinstance(one, Mapping) and all(isinstance(name, str) for name in one),
     }
     if hook in right and not right[hook](given):
-        raise PluginError(f"{hook} answered {shown(given)}, which is not what it asks for")
+        raise PluginError(f"{hook} returned {shown(given)}, which is not what the hook expects")
     return given
 
 

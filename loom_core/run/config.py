@@ -132,10 +132,10 @@ def from_toml(path: Path) -> RunConfig:
         why = error.strerror or str(error)
         raise UsageError("the study file cannot be read", where=str(path), why=why, hint="check the path") from error
     except ValueError as error:
-        raise UsageError("the study file is no TOML", where=str(path), why=str(error)) from error
+        raise UsageError("the study file is not valid TOML", where=str(path), why=str(error)) from error
     if not values:
         hint = 'write benchmarks = ["NAME"] and what else differs from the defaults'
-        raise UsageError("the study file says nothing", where=str(path), hint=hint)
+        raise UsageError("the study file is empty", where=str(path), hint=hint)
     return RunConfig().merged(with_templates(values, path), str(path))
 
 
@@ -178,11 +178,11 @@ def _value(name: str, value: Any) -> Any:
         return tuple(_whole(item, least=1, most=LONGEST) for item in items)
     if name in (*TABLES, "origins"):
         if not isinstance(value, Mapping):
-            raise TypeError(f"{value!r} is no table of names and values")
+            raise TypeError(f"expected a table of names and values, got {value!r}")
         return {str(k): _option(name, str(k), v) for k, v in value.items()}
     if name == "templates":
         if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in value.values()):
-            raise TypeError(f"{value!r} is no table of tasks and template texts")
+            raise TypeError(f"expected a table of tasks and template texts, got {value!r}")
         return {str(k): v for k, v in value.items()}
     if name in ("limit", "subset", "repeats", "workers"):
         most = MOST if name in ("limit", "subset") else MOST_REPEATS
@@ -193,7 +193,7 @@ def _value(name: str, value: Any) -> Any:
         return _whole(value, least=0)
     if name == "offline":
         if not isinstance(value, bool):
-            raise ValueError(f"{value!r} is neither true nor false")
+            raise ValueError(f"expected true or false, got {value!r}")
         return value
     if name in ("budget", "until"):
         return (_seconds if name == "budget" else _half_width)(value)
@@ -201,7 +201,7 @@ def _value(name: str, value: Any) -> Any:
         return _text(value)
     choices: dict[str, tuple[str, ...]] = {"overlength": OVERLENGTH, "protocol": PROTOCOLS}
     if name in choices and value not in choices[name]:
-        raise ValueError(f"{value!r} is none of {', '.join(choices[name])}")
+        raise ValueError(f"expected one of {', '.join(choices[name])}, got {value!r}")
     return None if value is None else _text(value)
 
 
@@ -213,19 +213,19 @@ def _option(table: str, name: str, value: Any) -> str:
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, (list, tuple)):
-        raise TypeError(f"{value!r} is no list")
+        raise TypeError(f"expected a list, got {value!r}")
     return list(value)
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"expected a text, got {value!r}")
     return value
 
 
 def _whole(value: Any, *, least: int, most: int = MOST) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise TypeError(f"{value!r} is no whole number")
+        raise TypeError(f"expected a whole number, got {value!r}")
     result = number(value) if isinstance(value, str) else value
     if not least <= result <= most:
         raise ValueError(f"{result} is below {least}" if result < least else f"{result} is above {most}")
@@ -236,7 +236,7 @@ def _group(value: Any) -> str:
     """A group of devices, `0` or `0+1`."""
     text = "" if isinstance(value, (bool, float)) else str(value).strip()
     if not re.fullmatch(r"[\w.-]+(\+[\w.-]+)*", text):
-        raise ValueError(f"{value!r} is no device and no group of devices (write 0,1 or 0+1,2+3)")
+        raise ValueError(f"expected a device or a group of devices, got {value!r} (write 0,1 or 0+1,2+3)")
     return text
 
 
@@ -249,7 +249,7 @@ def _seconds(value: Any) -> float | None:
     match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", _text(value).strip())
     hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
     if not hours + minutes + seconds:
-        raise ValueError(f"{value!r} is no time (write 30m, 1h30m or 90s, or none)")
+        raise ValueError(f"expected a time, got {value!r} (write 30m, 1h30m or 90s, or none)")
     return float(3600 * hours + 60 * minutes + seconds)
 
 
@@ -261,7 +261,9 @@ def _half_width(value: Any) -> float | None:
         return value
     match = re.fullmatch(r"ci=(\d+(?:\.\d+)?)", _text(value).strip())
     if not match or not 0 < float(match[1]) < 50:
-        raise ValueError(f"{value!r} is no width (write ci=2: every interval within ±2 points of 100, or none)")
+        raise ValueError(
+            f"expected a width, got {value!r} (write ci=2: every interval within ±2 points of 100, or none)"
+        )
     return float(match[1]) / 100
 
 

@@ -101,7 +101,7 @@ def _remember(turns: Generator[Turn, Response, str], seen: list[Response]) -> Ge
             turn = turns.send(seen[-1])
     except StopIteration as end:
         if not isinstance(end.value, str):
-            raise PluginError(f"a strategy gave {shown(end.value)} where an answer is expected") from None
+            raise PluginError(f"a strategy returned {shown(end.value)}, not an answer") from None
         return end.value
 
 

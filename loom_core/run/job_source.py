@@ -73,7 +73,7 @@ def job_source(folder: RunFolder, selection: Selection, note: Callable[[str], No
 
 
 def _give_up(folder: RunFolder) -> None:
-    """A run that was steered before and now asks for everything is no stratified subset any more."""
+    """A run that was steered before and now asks for everything is not a stratified subset any more."""
     manifest = read_json(folder.manifest)
     if manifest.get("anytime") and not manifest["anytime"].get("given_up"):
         manifest["anytime"]["given_up"] = True

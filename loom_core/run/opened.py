@@ -158,7 +158,7 @@ class Run:
         return self._folder.read_samples()
 
     def _values(self) -> dict[str, dict[str, float | None]]:
-        """By metric and job key, the newest value; what is no finite number is None."""
+        """By metric and job key, the newest value; what is not a finite number is None."""
         found: dict[str, dict[str, float | None]] = {}
         for name, version in {(m["name"], m["version"]) for task in self.plan["tasks"] for m in task["metrics"]}:
             values = found.setdefault(name, {})

@@ -73,7 +73,7 @@ def interpreter(python: str | None) -> str:
             return str(candidate.absolute())
     if (found := shutil.which(python)) is not None:
         return found
-    raise UsageError("there is no Python to run workers with", where=f"--python {python}", hint="name its interpreter")
+    raise UsageError("no Python found to run the workers with", where=f"--python {python}", hint="name its interpreter")
 
 
 def check(selection: Selection, placement: Placement) -> dict[str, Json] | None:
@@ -131,7 +131,7 @@ def probe(python: str) -> dict[str, Json]:
     except subprocess.TimeoutExpired as error:
         raise _no_python(python, f"it did not answer within {PROBE_SECONDS} s") from error
     except ValueError as error:
-        raise _no_python(python, "it answered something else than asked") from error
+        raise _no_python(python, "it gave an unexpected answer") from error
     except OSError as error:
         raise _no_python(python, error.strerror or str(error)) from error
     return found
@@ -139,4 +139,4 @@ def probe(python: str) -> dict[str, Json]:
 
 def _no_python(python: str, why: str) -> UsageError:
     hint = "name the interpreter of the environment, or its folder"
-    return UsageError("this is no Python that runs", where=f"--python {python}", why=why, hint=hint)
+    return UsageError("this Python cannot be run", where=f"--python {python}", why=why, hint=hint)

@@ -367,5 +367,5 @@ BY_LINE: Mapping[str, Any] = {"samples.jsonl": SAMPLE, "responses.jsonl": CALL, 
 
 
 def of_line(file: str) -> Any:
-    """The shape of a file's lines; None where it is no file of a run."""
+    """The shape of a file's lines; None where it is not a file of a run."""
     return SCORE if file.startswith("scores-") else BY_LINE.get(file)

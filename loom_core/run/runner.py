@@ -260,7 +260,7 @@ class Runner:
         self._selection.catalog.observe("loom_response", record=record)
 
     def _unasked(self, worker: Worker, event: Mapping[str, Json]) -> str:
-        """Why an event is no answer to what its worker was handed; "" where it is, or answers nothing."""
+        """Why an event is not an answer to what its worker was handed; "" where it is, or answers nothing."""
         if event["op"] not in ("response", "done", "refused"):
             return ""
         bundle = self._busy[worker]
@@ -286,8 +286,8 @@ class Runner:
         self._hand_out(worker)
 
     def _misbehaved(self, worker: Worker, problem: str) -> None:
-        """What came over a worker's pipe is no event: nothing it says can be relied on, and it is replaced."""
-        worker.last_lines.append(f"it wrote what is no event: {problem}")
+        """What came over a worker's pipe is not an event: nothing it says can be relied on, and it is replaced."""
+        worker.last_lines.append(f"it wrote something that is not an event: {problem}")
         worker.kill()
 
     def _failed(self, worker: Worker, error: LoomError, permanent: bool) -> None:

@@ -250,7 +250,7 @@ def _refuse_unknown_metrics(config: RunConfig, catalog: Catalog) -> None:
 
 
 def _choice(text: str, config: RunConfig, catalog: Catalog) -> Choice:
-    """A benchmark by name; what is wrong with one that the user did not type says where it stands."""
+    """A benchmark by name; what is wrong with one that the user did not type says where it is."""
     try:
         return parse_benchmark(text, catalog)
     except UsageError as error:

@@ -30,7 +30,7 @@ from loom_core.run import runfiles
 from loom_core.run.writing import recording, to_line
 
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error)
-ANEW = "delete plan.json in the run folder and run again: jobs and contexts are prepared anew, answers are kept"
+ANEW = "delete plan.json in the run folder and run again: jobs and contexts are prepared again, answers are kept"
 
 
 def read_json(path: Path) -> Any:
@@ -47,7 +47,7 @@ def read_json(path: Path) -> Any:
 
 @dataclass
 class Damage:
-    """Lines of a store that are no records, by number (from 1); they are passed over and kept where they are."""
+    """Lines of a store that are not records, by number (from 1); they are passed over and kept where they are."""
 
     lines: list[int] = field(default_factory=list)
     torn_bytes: int = 0
@@ -70,7 +70,7 @@ class Damage:
 
 
 def read_lines(path: Path, damage: Damage | None = None) -> Iterator[tuple[int, dict[str, Json]]]:
-    """(byte offset, record) of each line, streaming. Lines that are no records, or none of this file, go to `damage`,
+    """(byte offset, record) of each line, streaming. Lines that are not records, or none of this file, go to `damage`,
     or raise without one.
     """
     if not path.exists():
@@ -91,7 +91,7 @@ def read_lines(path: Path, damage: Damage | None = None) -> Iterator[tuple[int, 
             elif damage is not None:
                 damage.lines.append(number)
             elif line.strip():
-                raise RunError(f"line {number} is no record", where=str(path), why=why, hint=ANEW)
+                raise RunError(f"line {number} is not a record", where=str(path), why=why, hint=ANEW)
             offset += len(line)
 
 
@@ -104,7 +104,7 @@ def _parse(line: bytes) -> dict[str, Json] | None:
 
 
 class Responses:
-    """The recorded calls of a run, by job and step; of several records of a call the latest that is no error wins."""
+    """The recorded calls of a run, by job and step; of several of a call, the latest that is not an error wins."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.damage = path, Damage()
@@ -208,7 +208,7 @@ class RunFolder:
         if foreign:
             shown = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
             why = f"it holds {shown} and no manifest of a run"
-            raise RunError("this is no run folder", where=str(self.path), why=why, hint="choose a new one with --out")
+            raise RunError("not a run folder", where=str(self.path), why=why, hint="choose a new one with --out")
 
     def discard(self) -> None:
         """Remove what was prepared, where nothing was answered yet: a refused plan leaves nothing behind."""

@@ -1,4 +1,4 @@
-"""How files of a run folder are written: whole or not at all, or line by line, and what stands in the way of it.
+"""How files of a run folder are written: whole or not at all, or line by line, and what is in the way of it.
 
 Every file of a run folder is written through this module, so that a full disk, a limit, a folder that is read-only or
 gone ends in one RunError that names the file. Knows no layout.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 BRACKETS = (r"\[", r"\["), (r"\]", r"\]")
-"""The places where a backslash parts double brackets: what stands before it, and after it."""
+"""The places where a backslash parts double brackets: what comes before it, and after it."""
 
 
 class Defused(NamedTuple):

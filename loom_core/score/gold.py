@@ -12,7 +12,7 @@ from loom_core.registry.plugins import installed
 def gold_scored(metric: str, row: Mapping[str, Json], meta: Mapping[str, Json] | None = None) -> Scored:
     """What an installed metric says of a row's prediction and references, for a benchmark's `score_gold`.
 
-    meta: what the metric reads of a sample. A prediction that is no text scores as an empty one.
+    meta: what the metric reads of a sample. A prediction that is not a text scores as an empty one.
     """
     catalog = installed()
     opened: Metric = catalog.load(catalog.metrics.get(metric))()

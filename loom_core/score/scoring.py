@@ -39,7 +39,7 @@ def score_run(
     progress: Callable[[], None] = lambda: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> int:
-    """Score every ended job anew; returns how many answers were scored. Each scores file is replaced whole.
+    """Score every ended job again; returns how many answers were scored. Each scores file is replaced whole.
 
     Metrics that ask a model are settled by the selection's judge (see `judging`). Writes why values are missing beside
     the scores (`unscored.json`: by metric, reasons with their counts), and hands the graded rows to the hook
@@ -244,9 +244,7 @@ def scores_alone(
         given = chosen.benchmark.score(sample, answers, metrics)
         with guarded(f"benchmark {chosen.name}", "score()"):  # what it gave may raise when it is looked at
             if not isinstance(given, Mapping):
-                raise PluginError(
-                    f"benchmark {chosen.name} gave {type(given).__name__} where scores by metric are expected"
-                )
+                raise PluginError(f"benchmark {chosen.name} returned {type(given).__name__}, not scores by metric")
             found: dict[str, object] = {name: given.get(name, MISSING) for name in metrics}
     except LoomError as error:  # a scorer's failure is a fact about this sample, recorded with it
         without = Scored(value=None, detail={"error": redact(reason(error), hidden)})

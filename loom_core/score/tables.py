@@ -87,7 +87,7 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     Source: Chen et al. 2021, arXiv 2107.03374, equation 1. Raises ValueError where k answers cannot be drawn.
     """
     if not 0 <= correct <= n or not 1 <= k <= n:
-        raise ValueError(f"pass@{k} cannot be had from {correct} right answers of {n}")
+        raise ValueError(f"pass@{k} cannot be computed from {correct} right answers of {n}")
     return 1.0 - comb(n - correct, k) / comb(n, k)
 
 

@@ -79,7 +79,7 @@ def adapter(folder: str) -> Adapter:
     kind, rank = config.get("peft_type"), config.get("r")
     if kind != "LORA" or not isinstance(rank, int) or len(files) < 2:
         why = f"peft_type is {kind!r}, r is {rank!r}, {len(files) - 1} weight file(s) named adapter_model.*"
-        raise ModelError("this is no LoRA adapter", where=folder, why=why, hint="a folder that peft's LoRA saved")
+        raise ModelError("not a LoRA adapter", where=folder, why=why, hint="a folder that peft's LoRA saved")
     return Adapter(str(path), digest(content), rank)
 
 

@@ -160,7 +160,7 @@ def test_a_question_without_terms_keeps_the_first_chunks() -> None:
         ("bm25:size=100,overlap=100", "overlap=100 is not below size=100"),
         ("bm25:budget=64MiB", "a retriever keeps tokens"),
         ("bm25:b=2", "above the greatest value 1"),
-        ("bm25:variant=plus", "none of lucene, okapi"),
+        ("bm25:variant=plus", "expected one of lucene, okapi"),
     ],
 )
 def test_bad_options_are_one_clear_message(arm: str, said: str) -> None:

@@ -21,7 +21,7 @@ OTHER_TASKS = (
     *("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"),
     *("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"),
 )
-"""Endings of transformers' classes that are no encoders of texts; a cross-encoder is a ForSequenceClassification."""
+"""Endings of transformers' classes that are not encoders of texts; a cross-encoder is a ForSequenceClassification."""
 
 
 class Encoder:
@@ -91,7 +91,7 @@ def _refuse_other_tasks(place: str, model: str) -> None:
     for name in found:
         if str(name).endswith(OTHER_TASKS):
             raise ModelError(
-                "this model is no encoder of texts",
+                "this model is not a text encoder",
                 where=f"model={model}",
                 why=f"its configuration says {name}",
                 hint="give the folder of an embedding model, or model=minilm",

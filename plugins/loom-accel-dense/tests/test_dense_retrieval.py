@@ -117,4 +117,4 @@ def test_a_model_of_another_kind_is_refused(tmp_path: Path, kind: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"architectures": [kind]}), "utf-8")
     with pytest.raises(ModelError) as caught:
         Encoder(str(tmp_path), "own", batch=1, device="cpu")
-    assert "no encoder of texts" in str(caught.value) and kind in str(caught.value)
+    assert "not a text encoder" in str(caught.value) and kind in str(caught.value)

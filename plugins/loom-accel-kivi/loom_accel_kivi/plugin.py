@@ -19,10 +19,10 @@ class KIVIOptions:
 
     def __post_init__(self) -> None:
         if self.group % 4:
-            raise ValueError(f"group={self.group} is no multiple of 4, so its codes do not fill whole bytes")
+            raise ValueError(f"group={self.group} is not a multiple of 4, so its codes do not fill whole bytes")
         if self.window % self.group:
             raise ValueError(
-                f"window={self.window} is no multiple of group={self.group}; the window's keys are quantised together"
+                f"window={self.window} is not a multiple of group={self.group}; a window's keys are quantised at once"
             )
 
 

@@ -25,7 +25,7 @@ class L2CompressOptions:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"none|\d+(-\d+)?(/\d+(-\d+)?)*", self.skip_layers):
-            raise ValueError(f"skip_layers={self.skip_layers} is no list of layers; write none, 0-1 or 0/3-5")
+            raise ValueError(f"skip_layers={self.skip_layers} is not a list of layers; write none, 0-1 or 0/3-5")
         for layers in self._ranges():
             if not layers:
                 raise ValueError(f"skip_layers={self.skip_layers}: a range goes from the lower layer to the higher one")

@@ -93,10 +93,10 @@ def test_a_ratio_is_rounded_as_asked() -> None:
 
 def test_bad_options_are_refused() -> None:
     for values, words in (
-        ({"skip_layers": "-1"}, "no list of layers"),
-        ({"skip_layers": "all"}, "no list of layers"),
+        ({"skip_layers": "-1"}, "not a list of layers"),
+        ({"skip_layers": "all"}, "not a list of layers"),
         ({"skip_layers": "5-3"}, "lower layer"),
-        ({"prune_after": "-5"}, "no whole number"),
+        ({"prune_after": "-5"}, "expected a whole number"),
         ({"budget": "0"}, "positive"),
         ({"rounding": "up"}, "ceil"),
     ):

@@ -119,7 +119,7 @@ def located(text: str, pieces: Sequence[str]) -> list[tuple[int, int]]:
     for piece in pieces:
         at = text.find(piece, at + 1)
         if at < 0:
-            raise PluginError("a chunk of LlamaIndex is no part of its text", why=repr(piece[:60]))
+            raise PluginError("a chunk of LlamaIndex is not a part of its text", why=repr(piece[:60]))
         begins.append(at)
     begins[0] = 0
     ends = [start + len(piece) for start, piece in zip(begins, pieces, strict=True)]

@@ -34,7 +34,7 @@ def open_model(model: str, device: str, *, classifier: bool) -> tuple[Any, Any]:
         names = config.architectures or []
         if not any(str(name).endswith(endings) for name in names):
             raise ModelError(
-                f"the scoring model is no {'token classifier' if classifier else 'causal language model'}",
+                f"the scoring model is not a {'token classifier' if classifier else 'causal language model'}",
                 where=f"model={model}",
                 why=f"its configuration says {', '.join(names) or 'nothing of its kind'}",
                 hint="give another model",

@@ -20,7 +20,7 @@ class CompressionOptions:
 
     def __post_init__(self) -> None:
         if not 0 < self.rate <= 1:
-            raise ValueError(f"rate={self.rate} is no share in (0, 1]; 4x is rate=0.25")
+            raise ValueError(f"rate={self.rate} is not a share in (0, 1]; 4x is rate=0.25")
 
 
 @dataclass(frozen=True)

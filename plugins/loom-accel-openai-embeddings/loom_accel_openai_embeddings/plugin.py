@@ -30,7 +30,7 @@ class OpenAIEmbeddingsOptions(RetrievalOptions):
         super().__post_init__()
         parts = urlsplit(self.base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"base_url={self.base_url!r} is no http address")
+            raise ValueError(f"base_url={self.base_url!r} is not an http address")
         if parts.username or parts.password or parts.query:
             raise ValueError("base_url holds a user name or a query; keys are given in the environment")
 

@@ -59,7 +59,7 @@ class EndpointRetriever(Retriever):
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """float32 vectors of length 1 [texts, width]; each text that is not in the cache is asked for once."""
         options = self._options
-        # A lone surrogate is no UTF-8; the endpoint gets what can be sent of it.
+        # A lone surrogate is not UTF-8; the endpoint gets what can be sent of it.
         sent = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
         keys = [digest([options.base_url, options.model, options.dimensions, text]) for text in sent]
         known = self._vectors.get(keys)
@@ -112,7 +112,7 @@ class EndpointRetriever(Retriever):
     def _problem(self, why: str) -> ModelError:
         options = self._options
         return ModelError(
-            "the endpoint gave no embeddings",
+            "the endpoint returned no embeddings",
             where=f"{options.base_url}/embeddings, model={options.model}",
             why=" ".join(why.split())[:400],
             hint=f"check base_url, model and the key in {options.key_env}; running again asks only what failed",

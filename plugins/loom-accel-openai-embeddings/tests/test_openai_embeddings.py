@@ -147,7 +147,7 @@ def test_an_endpoint_that_keeps_failing_is_one_clear_message_and_is_left_alone(e
                 made.rewrite(PROMPT, ToyTokenizer())
     assert len(endpoint.bodies) == 2 * MOST_FAILURES
     said = str(caught.value)
-    assert "the endpoint gave no embeddings" in said and endpoint.url in said and "not asked again" in said
+    assert "the endpoint returned no embeddings" in said and endpoint.url in said and "not asked again" in said
     assert "4242" not in said
 
 
@@ -164,7 +164,7 @@ def test_nobody_listens() -> None:
     options = OpenAIEmbeddingsOptions(base_url="http://127.0.0.1:9/v1", retries=0, timeout=2.0, size=60)
     with pytest.raises(ModelError) as caught:
         EndpointRetriever(options).rewrite(PROMPT, ToyTokenizer())
-    assert "the endpoint gave no embeddings" in str(caught.value)
+    assert "the endpoint returned no embeddings" in str(caught.value)
 
 
 def test_white_space_is_not_sent(endpoint: Double) -> None:

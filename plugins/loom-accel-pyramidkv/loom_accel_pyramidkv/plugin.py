@@ -30,7 +30,7 @@ class PyramidKVOptions:
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel={self.kernel} is even; a pooling centred on a token has an odd width")
         if self.rule == "official" and self.beta != int(self.beta):
-            raise ValueError(f"beta={self.beta:g} is no whole number; rule=official divides in whole numbers")
+            raise ValueError(f"beta={self.beta:g} is not a whole number; rule=official divides in whole numbers")
         if self.budget.tokens is not None and self.budget.tokens < self.window:
             raise ValueError(
                 f"budget={self.budget} is smaller than window={self.window}; the window is kept inside the budget"

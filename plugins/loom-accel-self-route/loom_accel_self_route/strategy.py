@@ -47,7 +47,7 @@ def declines(reply: str) -> bool:
     """Whether a reply's own verdict is that the text does not hold the answer.
 
     Its first or its last line says so: the word alone, at the line's head before a reason, or as what the question is.
-    The word within a sentence, quoted or in a repetition of the request, is no verdict.
+    The word within a sentence, quoted or in a repetition of the request, is not a verdict.
     """
     lines = [line for line in map(_plain, reply.splitlines()) if line]
     return bool(lines) and any(_VERDICT.fullmatch(line) for line in (lines[0], lines[-1]))

@@ -92,7 +92,7 @@ def test_the_arm_stands_on_a_retriever() -> None:
     assert [part.text for part in parse_arms(["self-route"], catalog)[1].parts] == ["bm25", "self-route"]
     stacked = parse_arms(["bm25:k=2+self-route"], catalog)[1]
     assert [part.text for part in stacked.parts] == ["bm25:k=2", "self-route"]
-    for wrong, why in (("self-route:retriever=truncate", "no retriever"), ("self-route:retriever=bm26", "bm25")):
+    for wrong, why in (("self-route:retriever=truncate", "not a retriever"), ("self-route:retriever=bm26", "bm25")):
         with pytest.raises(UsageError) as error:
             parse_arms([wrong], catalog)
         assert why in str(error.value)

@@ -26,7 +26,7 @@ MARK_TOKENS = 12
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A passage and how many tokens it has where it stands in its window."""
+    """A passage and how many tokens it has where it is in its window."""
 
     text: str
     n_tokens: int

@@ -1,4 +1,4 @@
-"""Facts spread over a long text: where they stand, and how much text there may be. Knows stories; knows no task.
+"""Facts spread over a long text: where they are, and how much text there may be. Knows stories; knows no task.
 
 The rule is the authors': sentences of the story, in their order, at random places between sentences of another text.
 Here sentences are joined by single spaces.

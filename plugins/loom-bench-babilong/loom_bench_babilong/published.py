@@ -137,7 +137,7 @@ def _chosen(folder: Path, metric: Metric, task: str, lengths: Sequence[str], who
 
 
 def _graded(folder: Path, metric: Metric, task: str, name: str, whole: bool) -> Iterator[float]:
-    """The score of each output of one file; whole: as it stands, otherwise its first line alone."""
+    """The score of each output of one file; whole: as it is, otherwise its first line alone."""
     file = next((path for run in RUNS if (path := folder / f"{name}{run}.csv").is_file()), None)
     for number, row in enumerate(_rows(file) if file is not None else ()):
         question, text = row.get("question") or "", row["output"] or ""

@@ -49,7 +49,7 @@ def read_prompt(data: Data, source: DataSource, task: str, *, bare: bool) -> Aut
     prompts, template = found["DEFAULT_PROMPTS"], str(found["DEFAULT_TEMPLATE"])
     given = prompts.get(task) if isinstance(prompts, dict) else None
     if not isinstance(given, dict) or any(not isinstance(given.get(name), str) for name in PARTS):
-        why = f"DEFAULT_PROMPTS[{task!r}] lacks one of {', '.join(PARTS)}, or one is no text"
+        why = f"DEFAULT_PROMPTS[{task!r}] lacks one of {', '.join(PARTS)}, or one is not a text"
         raise DataError("the authors' prompts are not as expected", where=source.pin, why=why)
     if set(fields_of(pieces(template, where=source.pin))) != {*PARTS, "context", "question"}:
         raise DataError("the authors' template is not as expected", where=source.pin, why=repr(template))

@@ -324,7 +324,7 @@ def test_without_the_prompts_a_task_is_unavailable(tmp_path: Path) -> None:
     ("text", "why"),
     [
         (prompts_file({"qa2": MADE_UP["qa2"]}), "DEFAULT_PROMPTS"),
-        (prompts_file({"qa1": {**MADE_UP["qa1"], "examples": 3}}), "is no text"),
+        (prompts_file({"qa1": {**MADE_UP["qa1"], "examples": 3}}), "is not a text"),
         (prompts_file(MADE_UP, "DEFAULT_TEMPLATE = '{instruction} {context}'"), "template"),
         (prompts_file(MADE_UP, "DEFAULT_TEMPLATE = f'{TASK_TEMPLATE}{USER_TEMPLATE}'"), "template"),
         (prompts_file(MADE_UP, ""), "DEFAULT_TEMPLATE"),

@@ -133,7 +133,7 @@ def read_description(file: Path) -> Description:
     except OSError as error:
         raise UsageError("a benchmark cannot be read", where=str(file), why=error.strerror or str(error)) from error
     except ValueError as error:
-        raise UsageError("a benchmark's description is no TOML", where=str(file), why=str(error)) from error
+        raise UsageError("a benchmark's description is not valid TOML", where=str(file), why=str(error)) from error
     _known(values, ("benchmark", "tasks", "table"), file, "")
     head, tasks, tables = values.get("benchmark", {}), values.get("tasks", {}), values.get("table", [])
     _check(head, HEAD, file, "benchmark")
@@ -154,14 +154,14 @@ def read_description(file: Path) -> Description:
         for kind in ("context", "question"):
             for one in task.get(kind, ()):
                 if one not in asked:
-                    raise _bad(file, f"{key}.{kind}", f"{one!r} is no field of the prompt", nearest(one, asked))
+                    raise _bad(file, f"{key}.{kind}", f"{one!r} is not a field of the prompt", nearest(one, asked))
     if not isinstance(tables, list):
         raise _bad(file, "table", "not a list of tables", "write [[table]]")
     for i, table in enumerate(tables):
         _check(table, TABLE, file, f"table {i + 1}")
         for name in table.get("over", ()):
             if name not in ("task", "level", "language") and any(name not in t.get("meta", ()) for t in tasks.values()):
-                why = f"{name!r} is none of task, level, language, and not in the meta of every task"
+                why = f"{name!r} is not one of task, level, language, and not in the meta of every task"
                 raise _bad(file, f"table {i + 1}.over", why, "")
     return Description(file, head, tasks, tables, _digest(file, tasks), prompts)
 
@@ -342,7 +342,7 @@ class _Here:
         return ()
 
     def constants(self, source: DataSource, names: Iterable[str]) -> dict[str, Any]:
-        raise DataError("records are no Python file", where=str(self.file))
+        raise DataError("records cannot be a Python file", where=str(self.file))
 
 
 def _line(

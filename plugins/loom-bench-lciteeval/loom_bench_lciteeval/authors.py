@@ -4,7 +4,7 @@ script/inference_1shot_vllm.py makes prompts; script/eval_citation.py scores cit
 function that scores an answer, so its main part is run whole on a folder of one or more answers, `round` taken out.
 Neither scorer can run as published: `low_bound`, `argx` and `level` are not defined. They are given from outside as
 what they must mean (`lower_bound`, `args`, the key "hardness"). The entailment model is a rule that both sides share
-(a claim holds where all its words stand in the premise); sentences end at white space after a stop.
+(a claim holds where all its words are in the premise); sentences end at white space after a stop.
 
 Runs in a process of its own: it changes the working folder and `sys.modules`.
 """

@@ -30,7 +30,7 @@ def passage_title(document: Json) -> str | None:
 
 
 def shown_text(document: Json) -> str:
-    """What stands in the prompt: of an object its text without line feeds at the ends and without its title's line."""
+    """What is in the prompt: of an object its text without line feeds at the ends and without its title's line."""
     text = passage_text(document)
     if not isinstance(document, Mapping):
         return text

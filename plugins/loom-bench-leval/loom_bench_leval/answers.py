@@ -52,7 +52,7 @@ def _answers(task: Task, file: Path, samples: Sequence[Sample]) -> Iterator[Give
         where = f"{file}, line {number}"
         text = row.get(key)
         if not isinstance(text, str):
-            raise DataError("an answer is no text", where=where, why=f"expected a text under {key!r}, got {text!r}")
+            raise DataError("an answer is not a text", where=where, why=f"expected a text under {key!r}, got {text!r}")
         if row.get("gt") != sample.references[0]:
             why = f"its reference is not that of {sample.id}: the questions come in another order, or are others"
             raise DataError("a file of L-Eval answers belongs to other questions", where=where, why=why)
@@ -67,9 +67,9 @@ def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, Json]]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise DataError("a line is no JSON", where=f"{file}, line {number}", why=str(error)) from error
+            raise DataError("a line is not JSON", where=f"{file}, line {number}", why=str(error)) from error
         if not isinstance(row, dict):
-            raise DataError("a line is no JSON object", where=f"{file}, line {number}")
+            raise DataError("a line is not a JSON object", where=f"{file}, line {number}")
         yield number, row
 
 

@@ -152,7 +152,7 @@ def _frames(tree: ast.Module) -> dict[tuple[str, ...], list[str]]:
 
 
 def _outermost(node: ast.AST) -> Iterator[ast.expr]:
-    """Text expressions that are no part of another."""
+    """Text expressions that are not part of another."""
     for child in ast.iter_child_nodes(node):
         text = isinstance(child, ast.Constant) and isinstance(child.value, str)
         if text or isinstance(child, ast.JoinedStr) or (isinstance(child, ast.BinOp) and isinstance(child.op, ast.Add)):

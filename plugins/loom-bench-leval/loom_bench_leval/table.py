@@ -35,7 +35,7 @@ def metric_names(task: str) -> tuple[str, ...]:
     """The metrics of a task, the primary one first."""
     if task in _EXAM:
         return _EXAM[task]
-    # ROUGE-L leads: the score of a task is no mean of its samples.
+    # ROUGE-L leads: the score of a task is not a mean of its samples.
     return ("leval_f1",) if task in F1 else ("leval_rouge_l", "leval_rouge1", "leval_rouge2")
 
 

@@ -1,4 +1,4 @@
-"""What stands around a document: a wording for each kind of task, and loom's own. Knows no file and no model.
+"""What surrounds a document: a wording for each kind of task, and loom's own. Knows no file and no model.
 
 The layout is the authors' (system message; document before the question; how long an answer should be; the second
 question of sci_fi). The words here are loom's own: the authors' are read from their programs (`official`).

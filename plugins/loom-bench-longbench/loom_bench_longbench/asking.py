@@ -24,7 +24,7 @@ from loom_core.api.serving import fit
 PREDICTING = "LongBench/pred.py"
 AWAY = ("torch", "datasets", "transformers", "tqdm", "numpy", "llama_flash_attn_monkey_patch")
 MODEL = "none"
-"""A name that is no model of theirs: none of their chat formats and none of their clean-ups is its own."""
+"""A name that is not a model of theirs: none of their chat formats and none of their clean-ups is its own."""
 WHOLE = 2_000_000
 CUTS = (3500, 1000, 501, 64)
 """Tokens, BOS counted: their limit of a 4k model, and smaller ones, odd and even."""

@@ -87,7 +87,7 @@ class Parity:
                 rows = [row for _, row in draw.sample(given, 9)]
                 words = [draw.choice((0, 3999, 4000, 7999, 8000, 20000)) for _ in rows]
                 yield self._case("table", task, str(number), "scorer", rows, words)
-                # Every length has a row: the mean of none is no number there.
+                # Every length has a row: the mean of none is not a number there.
                 yield self._case("table by length", task, str(number), "scorer_e", rows[:3], [10, 4000, 9000])
 
     def explain(self, case: Case, theirs: Json, ours: Json) -> str | None:

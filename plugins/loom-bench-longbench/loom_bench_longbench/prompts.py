@@ -24,7 +24,7 @@ def read_entry(text: str, source: DataSource, task: str, kind: type[str] | type[
 
 
 def fill(template: str, values: Mapping[str, Json]) -> Prompt:
-    """`template.format(**values)` in segments: what stands before the context, the context, and the rest.
+    """`template.format(**values)` in segments: what comes before the context, the context, and the rest.
 
     Raises DataError for a template that names anything but fields of the record.
     """

@@ -100,7 +100,7 @@ def _agent(row: Mapping[str, Json], allowed: set[str], name: str) -> Agent:
     known = {one for names in FIELDS.values() for one in names}
     early = {field for field in re.findall(r"\{(\w+)\}", prompt) if field in known} - allowed
     if early:
-        raise ValueError(f"{name} cannot be told {', '.join(sorted(early))}")
+        raise ValueError(f"{name} cannot be given {', '.join(sorted(early))}")
     return Agent(prompt=prompt, max_tokens=most)
 
 

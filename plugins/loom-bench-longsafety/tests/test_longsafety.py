@@ -255,7 +255,7 @@ def test_a_users_agents_are_read_and_mistakes_named(tmp_path: Path, small: Path)
     path.write_text(text.replace("risk_analyser {instruction}", "{summary}"), "utf-8")
     with pytest.raises(DataError, match="cannot be read") as error:
         read_agents(path)
-    assert "risk_analyser cannot be told summary" in str(error.value)
+    assert "risk_analyser cannot be given summary" in str(error.value)
 
 
 def official(folder: Path) -> list[Sample]:

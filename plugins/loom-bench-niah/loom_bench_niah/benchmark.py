@@ -202,7 +202,7 @@ class Niah(BenchmarkBase):
             raise UsageError(
                 "a length is too short for the needle",
                 where=f"niah, length {level}",
-                why=f"needle, question and what stands around them take {needed} tokens",
+                why=f"needle, question and what surrounds them take {needed} tokens",
                 hint=f"ask for more than {needed} tokens",
             )
         if isinstance(haystack, TokenHaystack):

@@ -68,7 +68,7 @@ class TokenHaystack:
         return self._cut[length]
 
     def hide(self, length: int, buffer: int, needle: str, percent: int) -> tuple[str, tuple[int, int]]:
-        """A text of length - buffer tokens with the needle at a depth in per cent, and where the needle stands."""
+        """A text of length - buffer tokens with the needle at a depth in per cent, and where the needle is."""
         needle_tokens, tokens = self._tokenizer.encode(needle), self._of(length)
         if len(tokens) + len(needle_tokens) > length - buffer:
             tokens = tokens[: length - buffer - len(needle_tokens)]
@@ -100,7 +100,7 @@ class Haystack:
         starts: list[int] = []
         at = 0
         while at < len(text):
-            # Pieces are cut at sentence ends, where tokenizers do not join what stands on both sides.
+            # Pieces are cut at sentence ends, where tokenizers do not join what is on both sides.
             end = at + CHUNK_CHARACTERS
             cut = ends[bisect_right(ends, end) - 1] if ends and end < len(text) and ends[0] <= end else len(text)
             cut = cut if cut > at else min(end, len(text))
@@ -119,7 +119,7 @@ class Haystack:
     def hide(
         self, begin: int, tokens: int, needles: Sequence[str], depth: float, *, tidy: bool
     ) -> tuple[str, list[tuple[int, int]]]:
-        """About `tokens` tokens from token `begin` on, with the needles, and where each needle stands.
+        """About `tokens` tokens from token `begin` on, with the needles, and where each needle is.
 
         tidy: the text begins with a sentence and ends with a whole word, with one space around a needle. Else it is cut
         where its tokens end, and the needle goes in as it is.

@@ -59,7 +59,7 @@ def _messages(data: Data, source: DataSource) -> list[tuple[str, str]]:
             if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == TEMPLATE for t in node.targets)
         ]
         if not isinstance(call, ast.Call) or len(call.args) != 1 or not isinstance(call.args[0], ast.List):
-            raise ValueError(f"{TEMPLATE} is no call with a list of messages")
+            raise ValueError(f"{TEMPLATE} is not a call with a list of messages")
         pairs = [item.elts for item in call.args[0].elts if isinstance(item, ast.Tuple)]
         names = [node.id for _, node in pairs if isinstance(node, ast.Name)]
         known = data.constants(source, names)

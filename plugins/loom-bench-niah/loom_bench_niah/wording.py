@@ -53,7 +53,7 @@ ACTIVITIES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hidden:
-    """The needles of a sample, as they stand in the text; their facts; and the question."""
+    """The needles of a sample, as they are in the text; their facts; and the question."""
 
     needles: tuple[str, ...]
     facts: tuple[str, ...]
@@ -72,7 +72,7 @@ class Frame:
     blanks: frozenset[str] = field(default=frozenset({"context", "question"}))
 
     def prompt(self, context: str, hidden: Hidden) -> Prompt:
-        """The prompt; what stands before the context is instruction, what stands behind it question."""
+        """The prompt; what comes before the context is instruction, what follows it question."""
         segments: list[Segment] = []
         seen = False
         for role, text in self.messages:
@@ -132,7 +132,7 @@ def official_needle(needle: str, question: str) -> Hidden:
 
 
 def read_frame(text: str, where: str) -> Frame:
-    """The messages that `generate_prompt` returns. Raises DataError where they are no list of plain messages."""
+    """The messages that `generate_prompt` returns. Raises DataError where they are not a list of plain messages."""
     try:
         tree = ast.parse(text)
         returned = next(
@@ -153,7 +153,7 @@ def read_frame(text: str, where: str) -> Frame:
 
 def _message(node: ast.expr) -> tuple[Role, str]:
     if not isinstance(node, ast.Dict):
-        raise ValueError("a message is no dict")
+        raise ValueError("a message is not a dict")
     row = {key.value: value for key, value in zip(node.keys, node.values, strict=True) if isinstance(key, ast.Constant)}
     role = row.get("role")
     if not isinstance(role, ast.Constant) or role.value not in ("system", "user", "assistant") or "content" not in row:

@@ -177,7 +177,7 @@ def test_lengths_that_cannot_be_had() -> None:
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ({"variant": "essays"}, "none of loom, official"),
+        ({"variant": "essays"}, "expected one of loom, official"),
         ({"needles": "11"}, "above the greatest value 10"),
         ({"levels": "{1k,1024}"}, "given twice"),
         ({"variant": "official", "repeats": "2"}, "one sample"),

@@ -20,7 +20,7 @@ def sentences() -> tuple[str, ...]:
 
 
 def own_words(draw: random.Random) -> Iterator[str]:
-    """Endless words of loom's sentences, shuffled anew each time all have been used."""
+    """Endless words of loom's sentences, shuffled again each time all have been used."""
     order = list(sentences())
     while True:
         draw.shuffle(order)

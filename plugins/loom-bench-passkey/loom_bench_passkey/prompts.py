@@ -1,4 +1,4 @@
-"""One passkey prompt: filler, needle, filler, and the rule of where the needle stands.
+"""One passkey prompt: filler, needle, filler, and the rule of where the needle is.
 
 Source: henryzhongsc/longctx_bench, eval/passkey_utils (make_content): the filler is split into words with the white
 space behind them, and the needle stands before word int(words · depth); the parts before and after it are stripped, and

@@ -1,6 +1,6 @@
 """Exact and partial match of a pass key. Knows strings only.
 
-Source: henryzhongsc/longctx_bench, eval/passkey_utils/eval_metrics.py (exact_match, partial_match), written anew from
+Source: henryzhongsc/longctx_bench, eval/passkey_utils/eval_metrics.py (exact_match, partial_match), rewritten from
 its behaviour. There, a miss appends nothing to the list of exact matches when the answer is a string; their tables
 divide the list's sum by the number of answers, so that a miss is 0 as it is here.
 """

@@ -110,7 +110,7 @@ class ChainRun:
         return context, spans
 
     def with_example(self, made: Made, example: Made) -> Made:
-        """The prompt behind an example whose names (and, at the pinned commit, value) are drawn anew."""
+        """The prompt behind an example whose names (and, at the pinned commit, value) are drawn again."""
         text, names = self.example_text(example), list(example.references)
         for name in names:
             text = text.replace(name, self._name(len(name)))

@@ -52,7 +52,7 @@ class Meter:
         return len(self.tokenizer.encode(text))
 
     def pieces(self, pieces: Sequence[str], joint: str) -> list[float]:
-        """The tokens of each piece where it stands after `joint`, the joint counted with the piece behind it."""
+        """The tokens of each piece where it is after `joint`, the joint counted with the piece behind it."""
         if self.tokenizer is None:
             return [(len(joint) + len(piece)) / CHARACTERS_PER_TOKEN for piece in pieces]
         costs: list[float] = []

@@ -103,7 +103,7 @@ class NeedleRun:
     def _context(
         self, n: int, needles: Sequence[str], sentence: str, key: Callable[[], str], value: Callable[[], str]
     ) -> tuple[str, list[tuple[int, int]]]:
-        """The context, and where each needle stands in it."""
+        """The context, and where each needle is in it."""
         if self.essays is not None:
             return _joined(self._among_sentences(n, needles, self.essays), " ", needles)
         if self.settings.haystack == "noise":
@@ -135,7 +135,7 @@ class NeedleRun:
 
 
 def _joined(parts: Sequence[tuple[str, bool]], joint: str, needles: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
-    """The parts joined, and where each needle stands: those marked, in their order, or the first part equal to it."""
+    """The parts joined, and where each needle is: those marked, in their order, or the first part equal to it."""
     at = 0
     marked: list[tuple[int, int]] = []
     first: dict[str, tuple[int, int]] = {}

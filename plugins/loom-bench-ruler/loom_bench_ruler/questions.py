@@ -40,7 +40,7 @@ def titled(i: int, document: str) -> str:
 def spans_of(
     answers: Sequence[str], needed: Sequence[int], order: Sequence[int], rows: Sequence[str]
 ) -> tuple[tuple[int, int], ...]:
-    """Where each answer stands in the last needed document that has it; none where one of them stands nowhere.
+    """Where each answer stands in the last needed document that has it; none where one of them is nowhere.
 
     order: the document of each row, rows: the documents as the prompt shows them, joined by `JOINT`.
     """
@@ -74,7 +74,7 @@ class QuestionDraft:
         return n, self.sums[n]
 
     def body(self, n: int, padding: str = "") -> Body:
-        """Numbered documents. The span of each reference is where it stands in the last needed document."""
+        """Numbered documents. The span of each reference is where it is in the last needed document."""
         order = list(self.others[:n])
         for place, i in sorted(zip(self.places, self.needed, strict=True), reverse=True):
             order.insert(int(place * (n + 1)), i)

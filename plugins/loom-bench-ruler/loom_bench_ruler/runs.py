@@ -151,7 +151,7 @@ def _sample(
 
 @lru_cache(maxsize=16)
 def order(seed: int, n: int) -> tuple[int, ...]:
-    """The order into which `random.Random(seed).shuffle` brings n items: the authors begin it anew for every prompt."""
+    """The order into which `random.Random(seed).shuffle` brings n items: the authors restart it for every prompt."""
     places = list(range(n))
     Random(seed).shuffle(places)
     return tuple(places)

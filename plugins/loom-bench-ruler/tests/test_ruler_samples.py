@@ -272,7 +272,7 @@ def test_a_tokenizer_that_cannot_reach_the_length(task: str) -> None:
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ({"variant": "nvidia"}, "none of loom, official"),
+        ({"variant": "nvidia"}, "expected one of loom, official"),
         ({"samples": "0"}, "below the least value 1"),
         ({"levels": "{4k,4096}"}, "given twice"),
         ({"length": "4k"}, "unknown option"),

@@ -91,7 +91,7 @@ def _sound(benchmark: Benchmark, task: Task) -> None:
     samples = some_samples(benchmark, task)
     found = []
     for sample in samples:
-        assert isinstance(sample.id, str) and sample.id, f"the id {sample.id!r} is no text"
+        assert isinstance(sample.id, str) and sample.id, f"the id {sample.id!r} is not a text"
         assert sample.task == task.name, f"{sample.id} says it is of task {sample.task!r}"
         depth = sample.depth
         assert depth is None or 0 <= depth <= 1, f"{sample.id} has depth={depth:g}: a relative position, 0 to 1"
@@ -108,7 +108,7 @@ def _sound(benchmark: Benchmark, task: Task) -> None:
             assert held, f"{where}: Evidence(segment=…, start=…, end=…) counts characters of that segment"
     if task.capability == "retrieval" and task.retrieval:
         assert any(found), (
-            "no reference stands in its context, though the task is retrieval: nobody can find it (another "
+            "no reference is in its context, though the task is retrieval: nobody can find it (another "
             "capability, if the task asks for something else)"
         )
 

@@ -69,7 +69,7 @@ def check_metric(
     """One row a rule. make: a fresh metric. samples: of a benchmark that names it; without any, `plain_samples`.
 
     needs: why no such samples are at hand, where a benchmark names the metric: it may then rely on what plain samples
-    lack, and what it raises over them is no fault.
+    lack, and what it raises over them is not a fault.
     """
     name = spec.name
     chosen = tuple(samples) or plain_samples()
@@ -113,7 +113,7 @@ def _answers(sample: Sample) -> list[tuple[str, str]]:
 
 
 def _value(spec: MetricSpec, scored: Any, shape: str) -> float | None:
-    """The value of what a metric returned; raises AssertionError for what is no score."""
+    """The value of what a metric returned; raises AssertionError for what is not a score."""
     assert isinstance(scored, Scored), f"returned a {type(scored).__name__}, not a Scored, for an answer ({shape})"
     kept = border.scored(scored, spec.name)
     finite = not isinstance(scored.value, float) or math.isfinite(scored.value)

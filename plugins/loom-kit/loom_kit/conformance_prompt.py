@@ -184,7 +184,7 @@ def _only_context(method: Method) -> None:
         pairs = zip(prompt.segments, after.segments, strict=False)
         other = [b.kind for b, a in pairs if replace(b, text="") != replace(a, text="")]
         assert not other, f"{what}: a segment ({other[0]}) changes its kind, role or place: only its text may change"
-        assert all(isinstance(s.text, str) for s in after.segments), f"{what}: a segment's text is no string"
+        assert all(isinstance(s.text, str) for s in after.segments), f"{what}: a segment's text is not a string"
 
 
 def _spans(method: Method) -> None:
@@ -205,7 +205,7 @@ def _span(span: Kept, before: Prompt, after: Prompt, what: str) -> None:
     old, new = before.segments[span.segment].text, after.segments[span.segment].text
     assert 0 <= span.start <= span.end <= len(old), f"{place} lies outside its text of {len(old)} characters"
     stands = new[span.at : span.at + span.end - span.start]
-    assert stands == old[span.start : span.end], f"{place} is not what stands at {span.at} of the new text"
+    assert stands == old[span.start : span.end], f"{place} is not what is at {span.at} of the new text"
 
 
 def _numbers(method: Method) -> None:
@@ -263,14 +263,14 @@ def _pieces(method: Method) -> None:
         for i in context_indices(prompt):
             spans = sorted((span for span in made.kept if span.segment == i), key=lambda span: span.at)
             starts = [span.start for span in spans]
-            assert starts == sorted(starts), f"{what}: chunks do not stand in the order of the context"
+            assert starts == sorted(starts), f"{what}: chunks are not in the order of the context"
             covered = sum(span.end - span.start for span in spans)
             new = made.prompt.segments[i].text
             rest = len("".join(new.split())) - sum(
                 len("".join(new[s.at : s.at + s.end - s.start].split())) for s in spans
             )
             assert covered <= len(prompt.segments[i].text), f"{what}: more is kept than the context has"
-            assert rest <= 4 * (len(spans) + 1), f"{what}: {rest} characters of the new context are no piece of the old"
+            assert rest <= 4 * (len(spans) + 1), f"{what}: {rest} characters of the new context are not part of the old"
 
 
 def _most_chunks(spec: AugmentationSpec, factory: Callable[[Any], Any], options: Mapping[str, str]) -> None:

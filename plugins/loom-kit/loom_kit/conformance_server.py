@@ -27,7 +27,7 @@ DENSE = Arm(name="dense")
 LIMITS = (8, 1, 5, 8, 8)
 """max_tokens of the questions, in their order."""
 WEIGHTS_BYTES = 1 << 20
-"""Tensors that `describe` may leave behind: a card is no model."""
+"""Tensors that `describe` may leave behind: a card is not a model."""
 TEMPLATE = 1000
 """Tokens that a server may add to a prompt, at most."""
 LETTERS = 40
@@ -158,7 +158,7 @@ def _blind(server: Any) -> None:
 
 def _card(card: Any, again: Callable[[], Any]) -> None:
     assert isinstance(card, ModelCard), f"describe returned a {type(card).__name__}, not a ModelCard"
-    assert card.name and card.digest, "the card has no name or no digest: runs could not be told apart"
+    assert card.name and card.digest, "the card has no name or no digest: runs could not be distinguished"
     assert card.window is None or card.window > 0, f"the window is {card.window} tokens; None = unknown"
     assert again().digest == card.digest, "another describe gives another digest: no run could be continued"
     if (tokenizer := card.tokenizer) is not None:
@@ -203,7 +203,7 @@ def _records(responses: Sequence[Response]) -> None:
         assert response.finish in ("stop", "length", "error"), f"finish={response.finish!r}: stop, length or error"
         failed = response.finish == "error"
         assert failed == bool(response.error), f"finish={response.finish!r} with error={response.error!r}"
-        assert isinstance(response.notes, tuple), "notes is no tuple"
+        assert isinstance(response.notes, tuple), "notes is not a tuple"
     failed_all = [response.error for response in responses if response.error]
     if responses and len(failed_all) == len(responses):
         raise NotChecked(f"every request failed: {str(failed_all[0])[:200]}")
@@ -223,7 +223,7 @@ def _limits(opened: Opened, responses: Sequence[Response]) -> None:
         too_long = f"a request with max_tokens={most} has an answer of"
         assert response.n_out <= most, f"{too_long} n_out={response.n_out} tokens: pass the limit on, or cut"
         length = len(response.text) + len(response.reasoning or "")
-        assert length <= LETTERS * most, f"{too_long} {length} characters, which is no {most} tokens"
+        assert length <= LETTERS * most, f"{too_long} {length} characters, too many for {most} tokens"
         assert response.finish != "length" or response.n_out > 0, "finish='length' with n_out=0"
 
 
@@ -287,9 +287,7 @@ def _stops(opened: Opened, responses: Sequence[Response]) -> None:
         assert again and isinstance(again[0].text, str), "a request with a stop string has no answer"
         if again[0].finish == "error":
             raise NotChecked(f"a request with a stop string failed: {again[0].error}")
-        assert stop not in again[0].text, (
-            f"stop={stop!r} was asked for, and stands in the answer {again[0].text[:60]!r}"
-        )
+        assert stop not in again[0].text, f"stop={stop!r} was asked for, and is in the answer {again[0].text[:60]!r}"
         return
     raise NotChecked("the answers are too short to hold a stop string")
 

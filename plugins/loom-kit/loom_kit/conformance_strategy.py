@@ -66,7 +66,7 @@ def _turn(prompt: Prompt) -> Turn:
 
 
 def _solve(strategy: Any, prompt: Prompt, reply: str) -> Iterator[tuple[str, ...]]:
-    """("turn", its prompt) of each call, then ("answer", it); raises AssertionError for what is no strategy."""
+    """("turn", its prompt) of each call, then ("answer", it); raises AssertionError for what is not a strategy."""
     turns = strategy.solve(_turn(prompt))
     assert isinstance(turns, Generator), f"solve returned a {type(turns).__name__}, not a generator of turns"
     calls, said = 0, None

@@ -21,7 +21,7 @@ from loom_core.data.access import Unavailable
 class Row:
     """One check of one subject. why: what failed, or what could not be checked here.
 
-    checked: False where the check could not be made; such a row is no failure (passed is True) and no pass either.
+    checked: False where the check could not be made; such a row is not a failure (passed is True) and no pass either.
     """
 
     subject: str

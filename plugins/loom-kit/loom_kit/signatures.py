@@ -179,7 +179,7 @@ def _fields(kind: type) -> Iterator[str]:
 
 
 def _written(annotation: object) -> str:
-    """An annotation as it stands in the source."""
+    """An annotation as it is in the source."""
     text = getattr(annotation, "__forward_arg__", annotation)
     return text if isinstance(text, str) else inspect.formatannotation(annotation)
 

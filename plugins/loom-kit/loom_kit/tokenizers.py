@@ -38,7 +38,7 @@ class WordTokenizer:
         return self.offsets(text)[0]
 
     def offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """The numbers and where their pieces stand."""
+        """The numbers and where their pieces are."""
         found = list(PIECE.finditer(text))
         return [zlib.crc32(match[0].encode("utf-8", "surrogatepass")) for match in found], [m.span() for m in found]
 

@@ -148,7 +148,7 @@ class Ends(Exact):
 METRIC_FAULTS: dict[type, str] = {
     Remembers: "all score alike",
     ScoresAllAlike: "all score alike",
-    TellsAnObject: "a detail that is no JSON",
+    TellsAnObject: "a detail that is not JSON",
     Ends: "SystemExit: 0: a plugin may not end the program",
     OutOfRange: "outside the declared range",
     NotANumber: "is NaN",
@@ -309,7 +309,7 @@ SERVER_FAULTS: dict[type[Session], str] = {
     TooLongAndSilent: "has an answer of 5000 characters",
     Crashes: "generate raised RuntimeError: out of luck",
     Twice: "answered more than once",
-    NoStop: "stands in the answer",
+    NoStop: "is in the answer",
     NoText: "the text is None, not a string",
     ErrorWithoutFinish: "finish='stop' with error='it broke'",
     OtherFinish: "finish='eos'",
@@ -510,8 +510,8 @@ PROMPT_FAULTS: dict[type[Edges], str] = {
     LooksAtQuestion: "query_aware=False is declared, but another question changes the context",
     WrongSpans: "the kept span [3, ",
     OneMore: "k=1 is asked for, and 2 separate pieces are kept",
-    Backwards: "chunks do not stand in the order of the context",
-    AddsText: "characters of the new context are no piece of the old",
+    Backwards: "chunks are not in the order of the context",
+    AddsText: "characters of the new context are not part of the old",
 }
 
 

@@ -189,7 +189,7 @@ def test_they_are_typed(made: Made, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("metrik", "x"), "there is no kind 'metrik'"),
+        (("metrik", "x"), "unknown kind of plugin 'metrik'"),
         (("metric", "My Metric"), "cannot be a plugin's name"),
         (("metric", "../x"), "cannot be a plugin's name"),
     ],

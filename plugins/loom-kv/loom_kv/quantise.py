@@ -45,7 +45,7 @@ class Format:
 
     def __post_init__(self) -> None:
         if self.bits not in (1, 2, 4, 8):
-            raise ValueError(f"bits={self.bits} is none of 1, 2, 4, 8")
+            raise ValueError(f"bits={self.bits} is not one of 1, 2, 4, 8")
         if self.group < 1 or self.group % self.per_byte:
             raise ValueError(f"group={self.group} does not fill bytes of {self.per_byte} codes of {self.bits} bits")
 

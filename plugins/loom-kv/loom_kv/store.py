@@ -29,7 +29,7 @@ class Store(Protocol):
     def decoded(self) -> tuple[Tensor, Tensor]:
         """Keys and values [b, h, slots, d] as attention sees them now, in the order of `positions`.
 
-        What stands in empty slots means nothing. Keys that the host rotates come as they were before.
+        What is in empty slots means nothing. Keys that the host rotates come as they were before.
         """
 
     def tensors(self) -> list[Tensor]:

@@ -108,7 +108,7 @@ def _alike(plan: Mapping[str, Any], earlier: Mapping[str, Any]) -> bool:
 
 
 def _earlier(runs: Path) -> Iterator[tuple[float, RunFolder, Mapping[str, Any], Mapping[str, Any]]]:
-    """(when, folder, manifest, plan) of earlier runs, the newest first; what cannot be read is no help."""
+    """(when, folder, manifest, plan) of earlier runs, the newest first; what cannot be read is not a help."""
     dated = []
     for path in runs.glob("*/manifest.json"):
         folder = RunFolder(path.parent)

@@ -82,7 +82,9 @@ def read_study(path: Path, given: Mapping[str, Any]) -> Study | None:
     if tables is None:
         return None
     if not isinstance(tables, Mapping) or not tables:
-        raise UsageError("systems is no table of tables", where=str(path), hint="write [systems.NAME] for each system")
+        raise UsageError(
+            "systems is not a table of tables", where=str(path), hint="write [systems.NAME] for each system"
+        )
     named = RunConfig().merged({"out": values.pop("out", None)}, str(path)).out
     out = Path(given.get("out") or named or pipeline.RUNS / path.stem)
     systems = {}
@@ -92,7 +94,7 @@ def read_study(path: Path, given: Mapping[str, Any]) -> Study | None:
             raise UsageError("a system is a table under a plain name", where=where, hint="letters, digits, . _ -")
         if "out" in table:
             hint = f"write out once, above the systems: this one's folder is {out / name}"
-            raise UsageError("a system has no folder of its own choice", where=where, hint=hint)
+            raise UsageError("a system cannot choose its folder", where=where, hint=hint)
         config = RunConfig().merged(with_templates(values, path), str(path)).merged(table, where)
         systems[name] = config.merged({**given, "out": str(out / name)}, "command line")
     return Study(out, systems)

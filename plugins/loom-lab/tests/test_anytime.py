@@ -262,11 +262,11 @@ def test_where_nothing_gives_a_score_the_run_says_so(loom: Any) -> None:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (("--budget", "soon"), "is no time (write 30m"),
-        (("--budget", "0m"), "is no time"),
-        (("--until", "2"), "is no width (write ci=2"),
-        (("--until", "ci=0"), "is no width"),
-        (("--until", "ci=60"), "is no width"),
+        (("--budget", "soon"), "expected a time, got 'soon' (write 30m"),
+        (("--budget", "0m"), "expected a time"),
+        (("--until", "2"), "expected a width, got '2' (write ci=2"),
+        (("--until", "ci=0"), "expected a width"),
+        (("--until", "ci=60"), "expected a width"),
     ],
 )
 def test_values_that_cannot_be_meant(loom: Any, flags: tuple[str, str], says: str) -> None:

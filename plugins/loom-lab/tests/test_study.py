@@ -72,7 +72,7 @@ def test_different_questions_are_never_paired(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("systems = 3", "no table"),
+        ("systems = 3", "not a table"),
         ("[systems.'a/b']\nserver='double'", "plain name"),
         ("[systems.a]\nserverr='double'", "unknown setting"),
         ("[systems.a]\nprotocol='query-aware'\n[systems.b]\nprotocol='context-only'", "one protocol"),

@@ -41,7 +41,7 @@ class Encoder:
         except ImportError as error:
             raise NoModel(f"{error}; pip install 'loom-metric-bertscore[model]'") from error
         if not (Path(folder) / "config.json").is_file():
-            raise NoModel(f"{folder} is no folder of a model: it has no config.json")
+            raise NoModel(f"{folder} is not a model folder: it has no config.json")
         try:
             self._model: Any = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(device)
             spaced = {"add_prefix_space": True} if self._model.config.model_type in SPACED else {}

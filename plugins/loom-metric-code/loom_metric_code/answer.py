@@ -54,7 +54,7 @@ class Answer:
         self._requests, self._replies = requests, replies
 
     def keep(self, value: Any) -> Any:
-        """A handle for what is no plain data."""
+        """A handle for what is not plain data."""
         self.things.append(value)
         return ["handle", len(self.things) - 1]
 

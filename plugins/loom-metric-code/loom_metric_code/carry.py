@@ -1,7 +1,7 @@
 """Values and messages between the answer's process and the judge's: plain data as JSON, never objects.
 
 A message is its length (8 bytes) and one JSON value. None, true, false, texts, floats and small integers stand for
-themselves, everything else is a list whose first item says what it is. What is no plain data travels as a handle,
+themselves, everything else is a list whose first item says what it is. What is not plain data travels as a handle,
 `["handle", number]`. Reading makes built-in types, Decimal, Fraction, deque, dates and handles; there is nothing else
 that a message could make. Standard library only.
 """
@@ -44,14 +44,14 @@ class Closed(Exception):
 
 
 def receive(source: int) -> Any:
-    """The next message. Raises Closed, and NotPlain for what is no message."""
+    """The next message. Raises Closed, and NotPlain for what is not a message."""
     size = int.from_bytes(_exactly(source, 8), "big")
     if size > MOST_BYTES:
         raise NotPlain(f"a message of {size} bytes")
     try:
         return json.loads(_exactly(source, size))
     except (ValueError, RecursionError) as error:
-        raise NotPlain("a message that is no JSON") from error
+        raise NotPlain("a message that is not JSON") from error
 
 
 def _exactly(source: int, size: int) -> bytes:
@@ -76,7 +76,7 @@ def send(target: int, message: Any) -> None:
 
 
 def written(value: Any, handle: Callable[[Any], Any], depth: int = 0) -> Any:
-    """A value as JSON. handle: writes what is no plain data, or raises NotPlain."""
+    """A value as JSON. handle: writes what is not plain data, or raises NotPlain."""
     if depth > DEEPEST:
         raise NotPlain("a value that is nested too deeply")
     if value is None or isinstance(value, bool):

@@ -29,7 +29,7 @@ OTHER = "another exception"
 
 
 class Stop(BaseException):
-    """The tests cannot go on, whatever they catch: the answer's process is gone, or says what is no data."""
+    """The tests cannot go on, whatever they catch: the answer's process is gone, or says what is not data."""
 
 
 class Link:
@@ -50,11 +50,11 @@ class Link:
                     self._call_back(*reply[1:])
                 if isinstance(reply, list) and reply and reply[0] in ("done", "value", "raised", "absent", "module"):
                     return reply
-                self.stop(failed="answered with what is no data")
+                self.stop(failed="answered with something other than data")
             except Closed:
                 self.stop(failed=_end_of(self._child))
             except (NotPlain, MemoryError, LookupError, TypeError, AttributeError):
-                self.stop(failed="answered with what is no data")
+                self.stop(failed="answered with something other than data")
         raise Stop
 
     def stop(self, **why: str) -> None:
@@ -66,7 +66,7 @@ class Link:
         try:
             return read(message, lambda number: Thing(self, number))
         except NotPlain:
-            self.stop(failed="answered with what is no data")
+            self.stop(failed="answered with something other than data")
             raise Stop from None
 
     def do(self, what: str, thing: int, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -88,7 +88,7 @@ class Link:
                 _become(arguments[int(place)], self.value(now))
             return self.value(reply[1])
         except (LookupError, TypeError, ValueError, AttributeError):
-            self.stop(failed="answered with what is no data")
+            self.stop(failed="answered with something other than data")
             raise Stop from None
 
     def exception(self, reply: list[Any]) -> BaseException:
@@ -285,5 +285,5 @@ def _name(link: Link, name: str) -> tuple[Any] | None:
     try:
         return (link.value(reply[1]),)
     except LookupError:
-        link.stop(failed="answered with what is no data")
+        link.stop(failed="answered with something other than data")
         raise Stop from None

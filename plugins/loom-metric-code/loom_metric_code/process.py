@@ -35,7 +35,7 @@ SHOWN = (
     "/usr/share/zoneinfo",
 )  # fmt: skip
 """The system's shared libraries and time zones, which Python's modules need."""
-OWN_WORDS = ("ended with exit code ", "killed by SIG", "answered with what is no data")
+OWN_WORDS = ("ended with exit code ", "killed by SIG", "answered with something other than data")
 
 
 class Unconfined(Exception):

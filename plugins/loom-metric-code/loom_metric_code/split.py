@@ -45,7 +45,7 @@ def plan(prompt: str, tests: str, entry: str) -> Plan:
     try:
         tree, table = ast.parse(tests), symtable.symtable(tests, "<tests>", "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise NotSplit(f"they are no Python program of their own ({type(error).__name__})") from error
+        raise NotSplit(f"they are not a Python program of their own ({type(error).__name__})") from error
     shown, stubs, classes = _prompt(prompt)
     used, made = _names(table)
     used |= {entry} if entry else set()
@@ -62,7 +62,7 @@ def plan(prompt: str, tests: str, entry: str) -> Plan:
 def _prompt(prompt: str) -> tuple[set[str], set[str], set[str]]:
     """Names that the prompt makes, those of them that are for the answer to write, and those that are classes.
 
-    A prompt that is no program of its own (a head without a body) makes none; its classes are still seen.
+    A prompt that is not a program of its own (a head without a body) makes none; its classes are still seen.
     """
     heads = {line.split("(")[0].split(":")[0].split()[1] for line in prompt.splitlines() if line.startswith("class ")}
     try:

@@ -228,7 +228,7 @@ def test_tests_that_need_the_answers_process_give_no_value() -> None:
     for test, reason in (
         ("import sys\ndef check(f):\n    assert sys.stdout", "they use stdout"),
         ("def check(f):\n    assert 'add' in globals()", "they use globals"),
-        ("    assert add(1, 2) == 3", "they are no Python program of their own (IndentationError)"),
+        ("    assert add(1, 2) == 3", "they are not a Python program of their own (IndentationError)"),
         ("import inspect\ndef check(f): pass", "they import inspect"),
         ("def check(f):\n    class A: pass\n    f(A(), 1)", "they make objects of a class of their own"),
     ):

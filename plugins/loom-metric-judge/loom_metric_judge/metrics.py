@@ -46,7 +46,7 @@ def read_prompts(path: Path) -> Mapping[str, Json]:
             if not isinstance(values[name]["prompt"], str) or not isinstance(values[name]["max_tokens"], int):
                 raise ValueError(f"{name} needs prompt (text) and max_tokens (whole number)")
         if not isinstance(values["version"], str):
-            raise ValueError("version is no text")
+            raise ValueError("version is not a text")
     except (OSError, ValueError, TypeError, KeyError) as error:
         why = f"no {error}" if isinstance(error, KeyError) else str(error)
         hint = f"write it like {OWN.name} of loom-metric-judge"

@@ -59,7 +59,7 @@ def _said(reply: str) -> str:
     if not found:
         return lines[0].strip(".! ") if len(lines) == 1 and "[[" not in lines[0] else ""
     end = _AT_END.fullmatch(lines[-1], found[-1].start())
-    # Two different marks side by side are no verdict: a judge that weighs both must say which it means.
+    # Two different marks side by side are not a verdict: a judge that weighs both must say which it means.
     alone = len({one[1].lower() for one in found}) == 1
     return end[1] if end and alone else ""
 

@@ -51,7 +51,7 @@ class LocalModel:
         except ImportError as error:
             raise NoModel(f"{error}; pip install 'loom-metric-nli[model]'") from error
         if not (Path(folder) / "config.json").is_file():
-            raise NoModel(f"{folder} is no folder of a model: it has no config.json")
+            raise NoModel(f"{folder} is not a model folder: it has no config.json")
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self._model: Any = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)

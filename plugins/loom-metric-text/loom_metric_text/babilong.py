@@ -39,7 +39,7 @@ def first_sentence(prediction: str) -> str:
 class LabelMatch:
     """BABILong's compare_answers, 0 or 1.
 
-    whole: a label counts only where it stands as a word of its own. The authors' rule finds "one" in "none", so that no
+    whole: a label counts only where it is as a word of its own. The authors' rule finds "one" in "none", so that no
     answer can be right where "none" is (task qa7); this shows what that costs.
     meta: question (text), labels (optional list), task (optional, "qa1" …; names the list in `LABELS` where labels is
     absent; default `sample.task`).

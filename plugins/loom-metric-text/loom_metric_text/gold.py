@@ -206,7 +206,7 @@ FUNCTIONS: dict[tuple[str, str], Callable[[Row], Json]] = {
     ("longwriter", "S_l"): lambda row: 100 * length_score(row["prediction"]["required"], row["prediction"]["length"]),
     ("longwriter", "count_words"): lambda row: count_words(row["prediction"]),
 }
-"""Rows of a step that is no metric by itself."""
+"""Rows of a step that is not a metric by itself."""
 
 
 def known(row: Row) -> bool:
@@ -279,7 +279,7 @@ def opened(name: str) -> Metric:
 
 
 def _text(prediction: Json) -> str | None:
-    """A prediction as text: a list of whole numbers as such a list reads, None for anything else that is no text."""
+    """A prediction as text: a list of whole numbers as such a list reads, None for anything else that is not a text."""
     if isinstance(prediction, list) and all(isinstance(item, int) for item in prediction):
         return " ".join(map(str, prediction))
     return prediction if isinstance(prediction, str) else None

@@ -60,7 +60,7 @@ def chosen_letters(prediction: str) -> str:
 
     Two letters or more at the very beginning are the answer. Else the one there may be, and every capital before a
     space, a full stop or ")" in the rest, up to the word "Question": so "A, B, C" reads "A". Without any the first run
-    of letters anywhere, as it stands.
+    of letters anywhere, as it is.
     """
     if not prediction.strip():
         return NO_ANSWER

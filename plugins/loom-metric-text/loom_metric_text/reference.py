@@ -27,7 +27,7 @@ def needed(sample: Sample, name: str) -> Json:
 
 _DIGITS = re.compile(r"\d+")
 LONGEST = 4000
-"""Digits from which Python refuses to read a whole number; such a run is no number here."""
+"""Digits from which Python refuses to read a whole number; such a run is not a number here."""
 
 
 def whole_numbers(text: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""ROUGE as the package `rouge` 1.0.1 counts it, written anew with fast rows. Knows its sentence split and its sets.
+"""ROUGE as the package `rouge` 1.0.1 counts it, rewritten with fast rows. Knows its sentence split and its sets.
 
 What is peculiar: text is split into sentences at every "."; words are split at white space and kept with punctuation
 and case; n-grams and common subsequences are *sets*, so a repeated word counts once; F has 1e-8 in its denominator.

@@ -1,4 +1,4 @@
-"""ROUGE as the package `rouge_score` 0.1.2 counts it, written anew with fast rows. Knows its tokenizer and bags.
+"""ROUGE as the package `rouge_score` 0.1.2 counts it, rewritten with fast rows. Knows its tokenizer and bags.
 
 What is peculiar: only ASCII letters and digits make words (Chinese gives none); n-grams are bags; ROUGE-Lsum takes
 lines as sentences. With stemming, words longer than three letters go through nltk's Porter stemmer.
@@ -63,7 +63,7 @@ def rouge_l(prediction: str, reference: str, stem: bool = False) -> Overlap:
 def rouge_lsum(prediction: str, reference: str, stem: bool = False) -> Overlap:
     """ROUGE-Lsum: each line of the reference against every line of the prediction, positions united, words bounded.
 
-    A word counts at most as often as it stands in either text.
+    A word counts at most as often as it is in either text.
     """
     predicted = [words(line, stem) for line in prediction.split("\n") if line]
     wanted = [words(line, stem) for line in reference.split("\n") if line]

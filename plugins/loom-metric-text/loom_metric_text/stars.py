@@ -56,7 +56,7 @@ def _mended(text: str) -> Json:
 
 @functools.lru_cache(maxsize=1024)
 def _distinct(counts: tuple[Json, ...]) -> bool:
-    """True where no count stands twice, so that a set's size counts the hits."""
+    """True where no count is twice, so that a set's size counts the hits."""
     return len(set(counts)) == len(counts)
 
 

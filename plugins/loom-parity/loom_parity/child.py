@@ -83,7 +83,7 @@ def _plain(value: Any) -> Any:
         return sorted(value)
     if hasattr(value, "tolist"):
         return value.tolist()
-    raise TypeError(f"{type(value).__name__} is no JSON value")
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
 def _private(descriptor: int, mode: int) -> TextIO:

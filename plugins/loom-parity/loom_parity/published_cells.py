@@ -32,7 +32,7 @@ MEANING: Mapping[Outcome, str] = {
 class Cell:
     """One figure of a published table.
 
-    printed: as it stands there, with its digits. source: where it is printed ("github:owner/repo@commit:path", or a
+    printed: as it is there, with its digits. source: where it is printed ("github:owner/repo@commit:path", or a
     paper's table). outputs: the raw outputs, by path in the checkout; "" where there are none. value: loom's, in the
     scale of the table; None without outputs. n: answers scored. why: the explanation where it does not come out.
     """

@@ -27,6 +27,6 @@ TOKENIZERS: Mapping[str, Callable[[], Any]] = {
     "words": WordTokenizer,
     "loom-tiny": embedded_tokenizer,
 }
-"""By name, each made anew. bytes and words are doubles: the first puts a token in front and is cut inside characters,
+"""By name, each made again. bytes and words are doubles: the first puts a token in front and is cut inside characters,
 the second gives every text back as it was. loom-tiny is the embedded model's byte-level BPE, None where it is not
 installed."""

@@ -92,7 +92,7 @@ class _Tree(importlib.abc.InspectLoader):
         self._tree, self._file = tree, file
 
     def get_source(self, fullname: str) -> None:
-        """None: what is executed is not what stands in the file."""
+        """None: what is executed is not what is in the file."""
 
     def get_code(self, fullname: str) -> CodeType:
         """The tree, compiled under the file's name."""

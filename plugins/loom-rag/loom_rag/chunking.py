@@ -49,7 +49,7 @@ class Chunk:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens of the chunk where it stands in its text."""
+        """Tokens of the chunk where it is in its text."""
         return self.last - self.first
 
 

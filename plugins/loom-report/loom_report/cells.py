@@ -254,7 +254,7 @@ def scored_of(ledger: Ledger, metric: Metric, answers: Iterable[Answer]) -> Scor
 
 
 def _cluster(answer: Answer) -> tuple[str, str | int]:
-    """The document of an answer; without one, its question (repeats of a question are no new evidence)."""
+    """The document of an answer; without one, its question (repeats of a question are not new evidence)."""
     question = answer.question
     return (question.task, question.number if question.cluster is None else f"document {question.cluster}")
 

@@ -81,7 +81,7 @@ def read(folder: RunFolder) -> Side:
     """One side. Raises RunError where the folder holds no plan yet."""
     if not folder.prepared:
         exists = folder.path.exists()
-        why = "it holds no plan.json: no run, or one that is still being prepared" if exists else "it does not exist"
+        why = "it holds no plan.json: not a run, or one that is still being prepared" if exists else "it does not exist"
         raise RunError("there is nothing to compare", where=str(folder.path), why=why, hint="give two run folders")
     plan = read_json(folder.plan)
     manifest = read_json(folder.manifest) if folder.manifest.exists() else {}

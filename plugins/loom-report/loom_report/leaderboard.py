@@ -99,7 +99,7 @@ def _rank(rows: list[dict[str, Json]]) -> None:
 
 
 def members(folder: RunFolder) -> list[RunFolder]:
-    """The runs of a study's joined folder; a run that is no study is its own only member."""
+    """The runs of a study's joined folder; a run that is not a study is its own only member."""
     record = read_json(folder.manifest) if folder.manifest.exists() else {}
     systems = record.get("systems") if isinstance(record, dict) else None
     return [RunFolder(folder.path / row["folder"]) for row in systems.values()] if systems else [folder]

@@ -266,7 +266,7 @@ def _question(number: int, row: Mapping[str, Json]) -> Question:
 
 
 def _values(path: Path, ledger: Ledger) -> dict[str, float | None]:
-    """The newest value of each job; what is no finite number becomes None and is counted."""
+    """The newest value of each job; what is not a finite number becomes None and is counted."""
     values: dict[str, float | None] = {}
     for _, row in read_lines(path, ledger.damage):
         value = row.get("value")

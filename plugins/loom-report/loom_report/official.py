@@ -338,7 +338,7 @@ def _swap(
     benchmark: Benchmark, pairs: Paired | None, lines: Mapping[LineName, float], place: str
 ) -> dict[LineName, stats.Tested]:
     """The paired randomisation test of each line: arms change names in whole clusters, at random, and both tables are
-    made anew. A line that looks like noise is settled after `ENOUGH_HITS` differences as large as its own.
+    made again. A line that looks like noise is settled after `ENOUGH_HITS` differences as large as its own.
 
     Source: Fisher 1935, "The Design of Experiments", section 21; Besag & Clifford 1991, "Sequential Monte Carlo
     p-values", Biometrika 78 (ending early); Phipson & Smyth 2010 (p is never zero).
@@ -373,7 +373,7 @@ def _drawn_delta(
     drawn: tuple[Mapping[LineName, Draws], Sequence[Sequence[Cluster]]],
     swapped: Mapping[LineName, stats.Tested],
 ) -> dict[str, Json] | None:
-    """The difference of a line that is no mean. Interval and test agree (see `strata.agreed`)."""
+    """The difference of a line that is not a mean. Interval and test agree (see `strata.agreed`)."""
     if pairs is None or name not in lines:
         return None
     (found, groups), p = drawn, swapped[name].p

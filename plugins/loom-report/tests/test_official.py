@@ -234,7 +234,7 @@ def test_scores_that_are_no_numbers_lose_their_value(value: float) -> None:
     assert (kept.value, kept.extracted, kept.detail) == (
         None,
         "x",
-        {"why": "y", "error": f"the scorer gave {value} (metric em)", border.REFUSED: True},
+        {"why": "y", "error": f"the scorer returned {value} (metric em)", border.REFUSED: True},
     )
 
 

@@ -275,7 +275,7 @@ def test_the_command_writes_and_shows(run: RunFolder) -> None:
     assert "holds to" in done.output
     done = CliRunner().invoke(report_command, [str(run.path), "--html"], catch_exceptions=False)
     assert done.output.strip() == str(run.report_html)
-    with pytest.raises(UsageError, match="no report format"):
+    with pytest.raises(UsageError, match="unknown report format"):
         CliRunner().invoke(report_command, [str(run.path), "--format", "latx"], catch_exceptions=False)
     with pytest.raises(UsageError, match="exclude"):
         CliRunner().invoke(report_command, [str(run.path), "--html", "--format", "md"], catch_exceptions=False)

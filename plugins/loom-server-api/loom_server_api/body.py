@@ -44,7 +44,7 @@ class Call:
 
 
 def read_extra(text: str) -> dict[str, Json]:
-    """The option `extra` as fields. Raises UsageError where it is no JSON object, or names what loom sends itself."""
+    """The option `extra` as fields. UsageError where it is not a JSON object, or names what loom sends itself."""
     values = table(text, name="extra", owner="server api", taken=dict.fromkeys(OWN_FIELDS, "loom itself"))
     for name in _names(values):
         if SECRET_FIELD.search(name):

@@ -97,13 +97,13 @@ def list_models(options: ApiOptions) -> list[Mapping[str, Json]]:
             "the endpoint's list of models is not taken",
             where=options.base_url,
             why=redact(str(error)),
-            hint="set base_url to where the endpoint is; check=false asks for no list",
+            hint="set base_url to where the endpoint is; check=false skips the list",
         ) from None
     except (ValueError, RecursionError):
-        raise _no_endpoint(options, "GET /models gave no JSON that can be read") from None
+        raise _no_endpoint(options, "GET /models returned no readable JSON") from None
     rows = value.get("data") if isinstance(value, Mapping) else value
     if not isinstance(rows, list):
-        raise _no_endpoint(options, "GET /models gave no list of models")
+        raise _no_endpoint(options, "GET /models returned no list of models")
     return [row for row in rows if isinstance(row, Mapping)]
 
 
@@ -118,9 +118,9 @@ def _refused(error: openai.APIStatusError, options: ApiOptions, redact: Redactor
             hint=f"export {options.key_env}=…, or name another variable with key_env=NAME",
         )
     if error.status_code in (404, 405):
-        return _no_endpoint(options, f"GET /models gave {said}")
+        return _no_endpoint(options, f"GET /models returned {said}")
     return ModelError(
-        "the endpoint does not tell its models", where=options.base_url, why=said, hint="check=false asks for no list"
+        "the endpoint does not list its models", where=options.base_url, why=said, hint="check=false skips the list"
     )
 
 

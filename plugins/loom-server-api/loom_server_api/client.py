@@ -41,8 +41,8 @@ def key_of(options: ApiOptions) -> str:
         raise ModelError(
             "the key cannot be sent",
             where=f"environment variable {options.key_env}",
-            why="it holds a line break, or a character that is no printable ASCII",
-            hint=f"export {options.key_env} anew, without line breaks",
+            why="it holds a line break, or a character that is not printable ASCII",
+            hint=f"export {options.key_env} again, without line breaks",
         )
     return key
 

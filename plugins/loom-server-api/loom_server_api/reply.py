@@ -159,7 +159,7 @@ def _object(data: bytes | str) -> dict[str, Json]:
             raise Broken(HTML) from None
         raise Broken(f"malformed JSON: {error}") from None
     if not isinstance(value, dict):
-        raise Broken("malformed JSON: the reply is no object")
+        raise Broken("malformed JSON: the reply is not an object")
     return value
 
 

@@ -34,7 +34,7 @@ EXPLICIT = (
 CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel")
 CACHED_LAYERS = ("full_attention", "sliding_attention", "chunked_attention")
 OTHER_STATE = ("kv_lora_rank", "layers_block_type", "attn_layer_period", "state_size", "mamba_d_state")
-"""Fields of models whose cache is no plain pair of keys and values in every layer."""
+"""Fields of models whose cache is not a plain pair of keys and values in every layer."""
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 SAFETENSORS_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}

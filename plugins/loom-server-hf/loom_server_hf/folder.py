@@ -79,7 +79,7 @@ def locate(model: str, revision: str | None = None) -> ModelFolder:
     Raises ModelError saying which of them is missing, and where it was looked for.
     """
     path = Path(model).expanduser()
-    if os.path.isdir(path):  # unlike Path's own question, False for a text that is no possible path
+    if os.path.isdir(path):  # unlike Path's own question, False for a text that is not a possible path
         name = path.resolve().name
         if revision is not None:
             raise ModelError(
@@ -176,7 +176,7 @@ def snapshot(model: str, revision: str | None, weights: Sequence[str] = ("*.safe
         ) from error
     except LocalEntryNotFoundError as error:
         raise ModelError(
-            f"{model} is no folder here, and the hub cannot be asked: offline",
+            f"{model} is not a folder here, and the hub cannot be asked: offline",
             where=at,
             why=_first_line(error),
             hint=f"give a folder, or fetch it once where there is a network: hf download {model}",
@@ -225,7 +225,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path.name} cannot be read", where=str(path), why=str(error)) from error
     if not isinstance(value, dict):
-        raise ModelError(f"{path.name} is no JSON object", where=str(path))
+        raise ModelError(f"{path.name} is not a JSON object", where=str(path))
     return value
 
 
@@ -245,7 +245,7 @@ def tensor_headers(path: Path, weights: tuple[str, ...]) -> list[tuple[str, tupl
             rows += [(k, tuple(v["shape"]), v["dtype"]) for k, v in header.items() if k != "__metadata__"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(
-                f"{name} is no readable safetensors file",
+                f"{name} is not a readable safetensors file",
                 where=str(path / name),
                 why=str(error),
                 hint="the file is cut off or altered: copy or download it again",

@@ -106,17 +106,17 @@ def read(path: Path, config: Mapping[str, Any], folder: str) -> dict[str, Pair]:
 
     file = path / "adapter_model.safetensors"
     if not file.is_file():
-        raise refuse(folder, f"there is no {file.name}", "save the adapter anew with a current peft: safetensors only")
+        raise refuse(folder, f"there is no {file.name}", "save the adapter again with a current peft: safetensors only")
     try:
         tensors = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise refuse(folder, f"{file.name}: {error}", "copy the adapter anew") from error
+        raise refuse(folder, f"{file.name}: {error}", "copy the adapter again") from error
     found: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         match = re.fullmatch(rf"(?:{re.escape(PREFIX)})?(.+)\.lora_([AB])\.weight", key)
         if match is None or tensor.dim() != 2:
             what = f"{file.name} holds {key} {tuple(tensor.shape)}"
-            raise refuse(folder, f"{what}, which is no matrix A or B of a linear layer")
+            raise refuse(folder, f"{what}, which is not a matrix A or B of a linear layer")
         found.setdefault(match[1], {})[match[2]] = tensor
     if not found:
         raise refuse(folder, f"{file.name} holds no matrices")
@@ -128,12 +128,12 @@ def _check_targets(targets: Any, found: Mapping[str, Any], folder: str) -> None:
     """Refuse a file without matrices for a module that the configuration names."""
     for target in targets if isinstance(targets, list) else ():
         if not any(name == target or name.endswith(f".{target}") for name in found):
-            raise refuse(folder, f"target_modules names {target}, and there are no matrices for it", "copy it anew")
+            raise refuse(folder, f"target_modules names {target}, and there are no matrices for it", "copy it again")
 
 
 def _pair(name: str, matrices: Mapping[str, Tensor], config: Mapping[str, Any], folder: str) -> Pair:
     if len(matrices) != 2:
-        raise refuse(folder, f"{name} has only matrix {', '.join(matrices)}", "copy the adapter anew")
+        raise refuse(folder, f"{name} has only matrix {', '.join(matrices)}", "copy the adapter again")
     rank = _by_pattern(config.get("rank_pattern"), name, config.get("r"))
     alpha = _by_pattern(config.get("alpha_pattern"), name, config.get("lora_alpha"))
     down, up = matrices["A"], matrices["B"]

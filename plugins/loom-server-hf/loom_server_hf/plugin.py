@@ -52,7 +52,7 @@ class HFModelOptions:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise ValueError(f"device={self.device} is none of auto, cpu, cuda, cuda:N")
+            raise ValueError(f"device={self.device} is not one of auto, cpu, cuda, cuda:N")
         if (self.rope_type is None) != (self.rope_factor is None):
             raise ValueError("rope_type and rope_factor are given together or not at all")
 
@@ -94,7 +94,7 @@ def loom_augmentations() -> Sequence[AugmentationSpec]:
         AugmentationSpec(
             name="random",
             version="1",
-            summary="baseline: keeps slots of the prompt drawn at random, for each layer and KV head anew",
+            summary="baseline: keeps slots of the prompt drawn at random, separately for each layer and KV head",
             factory="loom_server_hf.baselines:RandomEviction",
             kind="model",
             options=RandomOptions,

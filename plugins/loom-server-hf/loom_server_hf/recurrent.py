@@ -40,7 +40,7 @@ PROBE_STEPS = 3
 
 
 def own_state(model: Any) -> str:
-    """Which layer keeps a state that is no pair of keys and values, in words; "" where no layer does."""
+    """Which layer keeps a state that is not a pair of keys and values, in words; "" where no layer does."""
     config = model.config.get_text_config(decoder=True)
     kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ()
     for layer, kind in enumerate(kinds):
@@ -109,7 +109,7 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return {name: mapped(item, change) for name, item in value.items()}
     if hasattr(value, "__dict__") and not isinstance(value, type):
         for name, item in list(vars(value).items()):
-            # Only what can hold tensors: a cache's configuration or device is no part of its state.
+            # Only what can hold tensors: a cache's configuration or device is not part of its state.
             if isinstance(item, Tensor | list | tuple | dict):
                 setattr(value, name, mapped(item, change))
     return value

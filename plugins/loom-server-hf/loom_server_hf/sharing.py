@@ -138,7 +138,7 @@ class Sharing:
 
 
 def context_end(request: Request, n_tokens: int) -> int:
-    """Where the context of a prompt ends, in tokens: what stands before is compressed, the rest is asked.
+    """Where the context of a prompt ends, in tokens: what comes before is compressed, the rest is asked.
 
     Raises UsageError where the protocol context-only has no meaning for this prompt.
     """
@@ -151,7 +151,7 @@ def context_end(request: Request, n_tokens: int) -> int:
     early = next((span for span in request.spans if span.kind == "question" and span.start < end), None)
     if early is not None:
         raise UsageError(
-            "context-only: question tokens stand before the context",
+            "context-only: question tokens come before the context",
             where=f"tokens {early.start} to {early.end - 1} of a context that ends at {end}",
             why="the method would see the question while it compresses the context",
             hint=hint,

@@ -30,7 +30,7 @@ OURS = dict.fromkeys(
     ),
     "loom itself",
 )
-"""Names that are no variables of a template, or that loom decides."""
+"""Names that are not variables of a template, or that loom decides."""
 
 FOLD = "\n\n"
 FOLDED = "a system message stands at the head of the user's turn, two line breaks before it"
@@ -95,7 +95,7 @@ class ChatTemplate:
             ) from error
 
     def behind_an_answer(self) -> tuple[str, ...]:
-        """What stands behind an assistant's message: where it is the last, and before the user's next; () where the
+        """What follows an assistant's message: where it is the last, and before the user's next; () where the
         template does not tell."""
         asked, said, again = ("\ue000q\ue001", "\ue000a\ue001", "\ue000r\ue001")
         rows = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]

@@ -140,13 +140,13 @@ def load_tokenizer(
             "the tokenizer cannot be loaded",
             where=str(path),
             why=f"{type(error).__name__}: {error}".splitlines()[0],
-            hint="check its files, or save it anew: tokenizer.save_pretrained(FOLDER)",
+            hint="check its files, or save it again: tokenizer.save_pretrained(FOLDER)",
         ) from error
     return HFTokenizer(tokenizer, name=name, variables=variables)
 
 
 def _in_front(with_special: Sequence[int], plain: Sequence[int]) -> tuple[int, ...]:
-    """What stands before a text's own ids where a tokenizer adds its special tokens."""
+    """What comes before a text's own ids where a tokenizer adds its special tokens."""
     n = len(plain)
     start = next((i for i in range(len(with_special) - n + 1) if list(with_special[i : i + n]) == list(plain)), 0)
     return tuple(with_special[:start])

@@ -291,7 +291,7 @@ def test_a_missing_shard(copy_of_model: Path) -> None:
 def test_cut_off_weights(copy_of_model: Path) -> None:
     path = copy_of_model / "model.safetensors"
     path.write_bytes(path.read_bytes()[:100])
-    assert "no readable safetensors" in refusal(copy_of_model).what
+    assert "not a readable safetensors" in refusal(copy_of_model).what
 
 
 @pytest.mark.parametrize("name", ["BertForMaskedLM", "LlamaForSequenceClassification", "LlamaModel"])

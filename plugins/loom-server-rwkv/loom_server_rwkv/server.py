@@ -57,7 +57,7 @@ def checkpoint(model: str) -> Path:
     if len(found) != 1 or not found[0].is_file() or found[0].suffix != ".pth":
         named = ", ".join(file.name for file in found) if path.is_dir() else "not there, or not a .pth file"
         hint = "give a .pth file, or a folder with one; models in transformers' format run on the server hf"
-        raise ModelError("this is no RWKV checkpoint", where=model, why=named or "no .pth file in it", hint=hint)
+        raise ModelError("not an RWKV checkpoint", where=model, why=named or "no .pth file in it", hint=hint)
     return found[0]
 
 
@@ -87,10 +87,10 @@ def load(path: Path, strategy: str) -> Any:
 
     try:
         names = set(torch.load(path, map_location="cpu", mmap=True, weights_only=True))
-    except Exception as error:  # whatever torch raises over a file that is no checkpoint
-        raise ModelError("this is no RWKV checkpoint", where=str(path), why=str(error).splitlines()[0]) from error
+    except Exception as error:  # whatever torch raises over a file that is not a checkpoint
+        raise ModelError("not an RWKV checkpoint", where=str(path), why=str(error).splitlines()[0]) from error
     if "emb.weight" not in names:
-        raise ModelError("this is no RWKV checkpoint", where=str(path), why="it has no weight named emb.weight")
+        raise ModelError("not an RWKV checkpoint", where=str(path), why="it has no weight named emb.weight")
     seventh = "1" if "blocks.0.att.r_k" in names else "0"
     os.environ.setdefault("RWKV_JIT_ON", "1")
     os.environ.setdefault("RWKV_CUDA_ON", "0")

@@ -51,7 +51,7 @@ class WorldTokenizer:
         return ids, spans
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text without end tokens; bytes that are no character, and ids that stand for none, are shown as such."""
+        """Text without end tokens; bytes that are not a character, and ids that stand for none, are shown as such."""
         unknown = "\ufffd".encode()
         parts = [self._trie.idx2token.get(token, unknown) for token in ids if token != END]
         return b"".join(parts).decode("utf-8", errors="replace")

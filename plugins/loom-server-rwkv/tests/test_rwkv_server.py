@@ -197,13 +197,13 @@ def test_files_that_are_no_checkpoint(tmp_path: Path, folder: Path) -> None:
     assert checkpoint(str(folder)) == checkpoint(str(folder / "tiny.pth"))
     server = RwkvServer(RwkvOptions())
     for name in (str(tmp_path), str(tmp_path / "none.pth")):
-        with pytest.raises(ModelError, match="no RWKV checkpoint"):
+        with pytest.raises(ModelError, match="not an RWKV checkpoint"):
             server.describe(name, RwkvModelOptions())
     (tmp_path / "a.pth").write_bytes(b"rubbish")
-    with pytest.raises(ModelError, match="no RWKV checkpoint"), server.open(str(tmp_path), RwkvModelOptions()):
+    with pytest.raises(ModelError, match="not an RWKV checkpoint"), server.open(str(tmp_path), RwkvModelOptions()):
         pass
     torch.save({"weight": torch.zeros(2)}, tmp_path / "a.pth")
-    with pytest.raises(ModelError, match="no RWKV checkpoint"), server.open(str(tmp_path), RwkvModelOptions()):
+    with pytest.raises(ModelError, match="not an RWKV checkpoint"), server.open(str(tmp_path), RwkvModelOptions()):
         pass
     torch.save({"emb.weight": torch.zeros(2, 2)}, tmp_path / "a.pth")
     with pytest.raises(ModelError, match="did not load this"), server.open(str(tmp_path), RwkvModelOptions()):

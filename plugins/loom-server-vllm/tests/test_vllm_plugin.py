@@ -231,7 +231,7 @@ def test_an_adapter_makes_another_model(model: str, card: ModelCard, tmp_path: P
     (tmp_path / "adapter_model.safetensors").write_bytes(b"other")
     assert server.describe(model, options).digest != with_it.digest
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(ModelError, match="no LoRA adapter"):
+    with pytest.raises(ModelError, match="not a LoRA adapter"):
         server.describe(model, options)
 
 

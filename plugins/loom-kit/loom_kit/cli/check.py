@@ -80,7 +80,7 @@ def _oracle(folder: Path, method: str | None, server: str, verbose: bool) -> int
     if not found.spec.oracle:
         raise UsageError(f"server {server} has no oracle check", hint="loom check --oracle FOLDER --server hf")
     if not (folder / "expected").is_dir():
-        raise UsageError("this is no oracle folder", where=str(folder), why="it has no folder expected/")
+        raise UsageError("not an oracle folder", where=str(folder), why="it has no folder expected/")
     rows: list[Any] = resolve(found.spec.oracle)(folder, [method] if method else None)
     width = max((len(row.method) for row in rows), default=0)
     for row in rows:

@@ -43,7 +43,7 @@ def new(kind: str, name: str, out: Path | None) -> int:
     from loom_kit.scaffold import write
 
     if kind not in KINDS:
-        raise UsageError(f"there is no kind {kind!r} of plugin", where="loom new", hint=nearest(kind, KINDS))
+        raise UsageError(f"unknown kind of plugin {kind!r}", where="loom new", hint=nearest(kind, KINDS))
     folder, distribution = write(kind, name, out)
     say(f"{folder}\nnext: pip install -e {folder} && loom check {distribution}")
     return 0

@@ -54,7 +54,7 @@ def report(run: Path, html: bool, form: str, bundle: Path | None) -> int:
         out = console()
         show(write(folder), out)
         for line in newer_scorers(read_json(folder.plan), installed()):
-            out.print(f"{line}; `loom score {run}` scores anew", highlight=False, soft_wrap=True, markup=False)
+            out.print(f"{line}; `loom score {run}` scores it again", highlight=False, soft_wrap=True, markup=False)
         out.print(f"report: {folder.report_html}", highlight=False, soft_wrap=True, markup=False)
     else:
         text = printer(form)(build(folder)[0]).rstrip("\n")
@@ -92,4 +92,4 @@ def printer(form: str) -> Callable[[Mapping[str, Any]], str]:
 
         return given
     names = [*FORMATS, *(found.spec.name for found in catalog.reports)]
-    raise UsageError(f"there is no report format {form!r}", where="--format", hint=nearest(form, names))
+    raise UsageError(f"unknown report format {form!r}", where="--format", hint=nearest(form, names))

@@ -32,5 +32,5 @@ def data_banners(tasks: Sequence[Mapping[str, Json]]) -> Iterator[dict[str, str]
     cut = [task["name"] for task in tasks if task.get("extract")]
     for names in [", ".join(cut)] if len(cut) > FEW else cut:
         were, their = ("were", "their") if len(cut) > FEW else ("was", "its")
-        text = f"{names} {were} run on an extract of {their} data: {their} scores stand for that extract alone."
+        text = f"{names} {were} run on an extract of {their} data: {their} scores hold for that extract alone."
         yield {"kind": "warning", "text": text}

@@ -45,12 +45,10 @@ def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, s
         text = f"{waiting} answers have no score yet and are outside every mean; `loom score` scores them."
         yield {"kind": "warning", "text": text}
     if without := state["n_unscored"] - waiting:
-        text = (
-            f"{without} answers have no value and are outside the mean of their task's first metric; beside it stand "
-        )
+        text = f"{without} answers have no value and are outside the mean of their task's first metric; beside it are "
         yield {"kind": "warning", "text": text + "its bounds, with all of them wrong and all of them right."}
     if state["n_invalid_scores"]:
-        text = f"{state['n_invalid_scores']} stored scores are no finite numbers and count as none."
+        text = f"{state['n_invalid_scores']} stored scores are not finite numbers and count as missing."
         yield {"kind": "warning", "text": text}
     if state["n_truncated"]:
         text = f"{state['n_truncated']} prompts were truncated: {state['tokens_dropped']} tokens dropped in all."
@@ -134,11 +132,11 @@ def _of_judge(judge: Mapping[str, Any] | None) -> Iterator[dict[str, str]]:
     if judge["calls"]:
         cost = "" if judge["cost"] is None else f", cost {judge['cost']:.4g}"
         text = f"Judged by {one_line(judge['judge'])}: {judge['calls']} calls, {judge['n_in']} tokens in and "
-        text += f"{judge['n_out']} out{cost}; this is in no cost of the evaluated model."
+        text += f"{judge['n_out']} out{cost}; this is not in the cost of the evaluated model."
         yield {"kind": "note", "text": text}
     if cut := judge.get("n_cut"):
         text = f"{cut} of {judge['calls']} replies of the judge were cut at their limit of tokens: --judge-option "
-        yield {"kind": "warning", "text": text + "max_tokens=N (or thinking_budget=N) asks them anew with more."}
+        yield {"kind": "warning", "text": text + "max_tokens=N (or thinking_budget=N) asks them again with more."}
 
 
 def _of_cost(report: Mapping[str, Json]) -> Iterator[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""What stands beside a score in tables, as texts: the bounds of unscored answers, and the calls of strategies."""
+"""What is beside a score in tables, as texts: the bounds of unscored answers, and the calls of strategies."""
 
 from __future__ import annotations
 

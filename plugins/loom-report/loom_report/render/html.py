@@ -297,7 +297,7 @@ HOW_TO_READ = (
         "Δ dense",
         "the mean difference to the baseline over the questions both answered. * marks p < 0.05 in an exact McNemar "
         "test (0/1 scores) or a sign-flip test over documents (others), after Holm's correction over all such cells. "
-        "° marks a difference whose own interval excludes 0 and that is no finding after that correction.",
+        "° marks a difference whose own interval excludes 0 and that is not a finding after that correction.",
     ),
     (
         "kept, KV held",

@@ -53,7 +53,7 @@ def short_labels(arm: Mapping[str, Json]) -> str:
     return {"real": "R", "simulated": "S", "none": ""}[arm["saves"]] + ("Q" if arm["query_aware"] else "")
 
 
-ALONE = "°: its own 95 % interval excludes 0; after Holm's correction it is no finding"
+ALONE = "°: its own 95 % interval excludes 0; after Holm's correction it is not a finding"
 """What the mark ° says, wherever it stands."""
 
 
