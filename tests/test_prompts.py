@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loom_kit.tokenizers import cl100k_ranks, write_model_folder
 
 from loom_core.api import DataDir, LoomError, installed
 from loom_core.run.config import RunConfig
@@ -90,14 +92,15 @@ class Source:
     """The settings under which `loom prompts` must give the digests of one file."""
 
     benchmarks: tuple[str, ...]
-    model: str | None = None
+    models: tuple[str | None, ...] = (None,)
     lengths: str | None = None
     replies: tuple[str | None, ...] = (None,)
 
 
 COT = "  I think\n\nThe correct answer is (B) \n"
+CL100K = "cl100k_base"
 PIECES = "words, signs and single spaces"
-"""Stands for a model folder that the test makes (`piece_tokenizer`)."""
+"""Stand for model folders that the test makes (`model_of`)."""
 V2_MODES = ("direct", "cot", "no_context")
 SOURCES: Mapping[str, Source] = {
     "babilong": Source(
@@ -106,19 +109,23 @@ SOURCES: Mapping[str, Source] = {
     "counting_stars": Source(("counting-stars",)),
     "l_citeeval": Source(("lciteeval",)),
     "leval_2000k": Source(("leval",), replies=(None, "x")),
-    "leval_8k": Source(("leval@max_length=8000",), model=PIECES, replies=(None, "x")),
+    "leval_8k": Source(("leval@max_length=8000",), models=(PIECES,), replies=(None, "x")),
     "longbench": Source(
-        tuple(f"longbench@view=both,max_length={n}" for n in (2_000_000, 3500, 1000, 501)), model="loom-tiny"
+        tuple(f"longbench@view=both,max_length={n}" for n in (2_000_000, 3500, 1000, 501)), models=("loom-tiny",)
     ),
     "longbench_v2": Source(
         tuple(f"longbench-v2@mode={mode},max_length={n}" for n in (120_000, 800, 801) for mode in V2_MODES),
-        model="loom-tiny",
+        models=("loom-tiny",),
         replies=(None, COT),
     ),
     "longsafety": Source(("longsafety@agents=loom",)),
-    "niah": Source(("niah@variant=official,grid=authors",), model="loom-tiny"),
+    "niah": Source(("niah@variant=official,grid=authors",), models=("loom-tiny", CL100K)),
     "passkey": Source(("passkey@variant=essays",)),
-    "ruler": Source(("ruler@variant=official,samples=20",), model="loom-tiny", lengths="2048,4096,8192"),
+    "ruler": Source(
+        tuple(f"ruler@variant=official,samples={n}" for n in (20, 10, 2)),
+        models=("loom-tiny", CL100K),
+        lengths="2048,4096,8192,32768",
+    ),
 }
 FOLDERS = {"leval_2000k": ("leval",), "leval_8k": ("leval",)}
 """The folders of a mirror where they are not the one named as the digests."""
@@ -127,15 +134,15 @@ NOT_YET: Mapping[str, tuple[int, str]] = {
     "l_citeeval": (1, "2wikimultihopqa: its record is not among the data at hand"),
     "leval_2000k": (165, "the authors' programs with the wording are not among the data at hand (see FOUND_UPSTREAM)"),
     "leval_8k": (165, "as leval_2000k"),
-    "niah": (157, "the authors' run.py is not among the data at hand"),
-    "ruler": (39, "the authors' random streams are not replayed, and cl100k_base cannot be chosen"),
+    "niah": (157, "the authors' run.py is not among the data at hand (see FOUND_UPSTREAM)"),
+    "ruler": (39, "the authors' scripts are not among the data at hand (see FOUND_UPSTREAM)"),
 }
 """Digests that cannot be produced from the data at hand, by file: how many at most, and why. To be shrunk, never grown;
 `longsafety_judges` is no prompt for the evaluated model."""
 
-FOUND_UPSTREAM = ("babilong", "leval_2000k", "leval_8k")
-"""Those of which every digest is produced where `LOOM_UPSTREAM` names a folder with the authors' checkouts (babilong/,
-leval/)."""
+FOUND_UPSTREAM: Mapping[str, int] = {"babilong": 0, "leval_2000k": 0, "leval_8k": 0, "niah": 0, "ruler": 8}
+"""How many digests are left where `LOOM_UPSTREAM` names a folder with the authors' checkouts (babilong/, leval/, niah/,
+ruler/): RULER's questions were made of files that are lost."""
 
 
 # Records that were made for the digests, by the settings of their rows: paths in the folder of the mirror, and what
@@ -276,7 +283,7 @@ def test_recorded_digests_are_produced(
         pytest.skip(f"no recorded digests at {file}")
     wanted = {row["sha256"]: row for row in json.loads(file.read_text("utf-8"))}
     most, why = NOT_YET.get(name, (0, ""))
-    most = 0 if name in FOUND_UPSTREAM and os.environ.get("LOOM_UPSTREAM") else most
+    most = FOUND_UPSTREAM.get(name, most) if os.environ.get("LOOM_UPSTREAM") else most
     if most >= len(wanted):
         pytest.skip(f"no digest can be produced: {why}")
     data = DataDir(mirror=laid_out(name, shared, tmp_path / "mirror"), cache=tmp_path / "cache", offline=True)
@@ -285,14 +292,23 @@ def test_recorded_digests_are_produced(
     assert len(left) <= most, f"{len(left)} of {len(wanted)} digests are not produced ({tasks}); known: {most} ({why})"
 
 
+def model_of(name: str | None, folder: Path) -> str | None:
+    """A model's name or folder; those that stand for one are made below `folder`."""
+    if name == PIECES:
+        return str(piece_tokenizer(folder))
+    if name == CL100K:
+        ranks = cl100k_ranks()
+        return None if ranks is None else str(write_model_folder(folder / "cl100k", "gpt-4", ranks))
+    return name
+
+
 def produced(source: Source, data: DataDir, pieces: Path) -> Iterator[str]:
     """Every digest that `loom prompts` prints under these settings; tasks without data have none.
 
-    pieces: where the model folder is made that `PIECES` stands for.
+    pieces: where model folders are made (`model_of`).
     """
     catalog = installed()
-    model = str(piece_tokenizer(pieces)) if source.model == PIECES else source.model
-    for benchmark in source.benchmarks:
+    for benchmark, model in itertools.product(source.benchmarks, (model_of(name, pieces) for name in source.models)):
         given = {"benchmarks": [benchmark], "model": model, "lengths": source.lengths}
         config = RunConfig().merged({name: value for name, value in given.items() if value is not None}, "test")
         card = described(config, catalog) if config.model else None
