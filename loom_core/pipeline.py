@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from loom_core.contract.errors import RunError, nearest
 from loom_core.contract.keys import digest, plain
+from loom_core.contract.records import Plan
 from loom_core.contract.types import Json
 from loom_core.data.access import DataDir
 from loom_core.registry.plugins import Catalog
@@ -107,10 +108,10 @@ def run(config: RunConfig, catalog: Catalog, command: list[str], progress: Progr
     return result
 
 
-def prepare(folder: RunFolder, selection: Selection, command: list[str]) -> dict[str, Json]:
+def prepare(folder: RunFolder, selection: Selection, command: list[str]) -> Plan:
     """The plan of a run folder: made now, or read and checked against the config. Refuses another configuration."""
     if folder.prepared:
-        plan: dict[str, Json] = read_json(folder.plan)
+        plan: Plan = read_json(folder.plan)
         if plan.get("config_digest") != selection.digest:
             raise RunError(
                 "this run folder was made by another configuration",

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from loom_core.contract.records import Plan
 from loom_core.contract.types import Json
 from loom_core.pipeline import open_data, run as run_config
 from loom_core.registry.plugins import installed
@@ -53,7 +54,7 @@ def run(benchmarks: str | Iterable[str] = (), *, progress: Progress | None = Non
     return Run(result.folder)
 
 
-def plan(benchmarks: str | Iterable[str] = (), **settings: Any) -> dict[str, Json]:
+def plan(benchmarks: str | Iterable[str] = (), **settings: Any) -> Plan:
     """What `run` with the same arguments would ask: the record of plan.json. Loads no weights, writes nothing."""
     selection = select(_config(benchmarks, settings), installed())
     return make_plan(selection, selection.describe(), open_data(selection.config), None)

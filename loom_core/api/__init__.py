@@ -65,6 +65,12 @@ if TYPE_CHECKING:
         Tokenizer as Tokenizer,
         lead_ids as lead_ids,
     )
+    from loom_core.contract.records import (
+        Manifest as Manifest,
+        Plan as Plan,
+        ResponseRecord as ResponseRecord,
+        ScoreRecord as ScoreRecord,
+    )
     from loom_core.contract.specs import (
         AugmentationSpec as AugmentationSpec,
         BenchmarkSpec as BenchmarkSpec,
@@ -147,6 +153,7 @@ _HOMES = {
         "Metric ModelCard MOST_CALLS PromptAugmentation Rendered Responses SeesReferences Server Session "
         "Strategy Tokenizer"
     ),
+    "loom_core.contract.records": "Manifest Plan ResponseRecord ScoreRecord",
     "loom_core.contract.specs": (
         "AugmentationSpec BenchmarkSpec CommandSpec ExecutorSpec JobSourceSpec MetricSpec ModelSpec "
         "ReportSpec RunReportSpec ServerSpec Spec SuiteSpec"

@@ -60,7 +60,7 @@ def _print(record: dict[str, Any] | None, rows: list[tuple[str, Any, dict[str, A
         _show(made, dict(config.origins))
 
 
-def _refused(made: dict[str, Any]) -> int:
+def _refused(made: Any) -> int:
     """Why the plan cannot run, printed; its exit code, 0 where nothing is in the way."""
     from loom_core.contract.errors import LoomError
     from loom_core.run.plan import refuse

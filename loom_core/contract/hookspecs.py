@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
+from loom_core.contract.records import Manifest, Plan
 from loom_core.contract.specs import (
     AugmentationSpec,
     BenchmarkSpec,
@@ -121,7 +122,7 @@ def loom_run_file(path: Path, settings: Mapping[str, Json]) -> RunFile | None:
 
 
 @hookspec(firstresult=True)
-def loom_forecast(plan: Mapping[str, Json], runs: Path, workers: int) -> Mapping[str, Json] | None:
+def loom_forecast(plan: Plan, runs: Path, workers: int) -> Mapping[str, Json] | None:
     """What running a plan takes and what it can find. runs: the folder of earlier runs."""
 
 
@@ -138,7 +139,7 @@ def loom_facts(spec: Spec) -> Mapping[str, Json]:
 
 
 @hookspec
-def loom_run_started(folder: Path, manifest: Mapping[str, Json]) -> None:
+def loom_run_started(folder: Path, manifest: Manifest) -> None:
     """A run begins or continues in `folder`."""
 
 

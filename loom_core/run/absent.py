@@ -11,6 +11,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 
 from loom_core.contract.errors import LoomError
+from loom_core.contract.records import Manifest, Plan
 from loom_core.contract.types import Json
 from loom_core.run.store import RunFolder, read_lines
 from loom_core.run.writing import to_line, whole_file
@@ -38,7 +39,7 @@ def refused_arm(name: str, error: LoomError) -> dict[str, Json]:
     return {"name": name, "why": reason(error), "refused": error.to_json()}
 
 
-def refused_arms(plan: Mapping[str, Json], manifest: Mapping[str, Json]) -> list[Json]:
+def refused_arms(plan: Plan, manifest: Manifest) -> list[Json]:
     """The arms of a run that were refused when it was planned, and when it was last asked."""
     return [*(plan.get("refused_arms") or ()), *(manifest.get("refused_arms") or ())]
 

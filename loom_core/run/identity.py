@@ -6,10 +6,8 @@ asks no model and reads no sample.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from loom_core.contract.keys import plain
+from loom_core.contract.records import Plan
 from loom_core.contract.types import Json
 from loom_core.registry.plugins import Catalog
 from loom_core.run.selection import Selection
@@ -39,15 +37,18 @@ def installed(selection: Selection) -> dict[str, Json]:
     }
 
 
-def planned(plan: Mapping[str, Any]) -> dict[str, Json]:
+def planned(plan: Plan) -> dict[str, Json]:
     """The components that a plan was made with, in the shape of `installed`."""
-    names = ("version", "options", "generation", "truncation", "chat")
     return {
         "server": {plan["server"]["name"]: {"version": plan["server"]["version"]}},
         "task": {
             task["name"]: {
                 "benchmark": {task["benchmark"]: task["benchmark_version"]},
-                **{name: task[name] for name in names},
+                "version": task["version"],
+                "options": task["options"],
+                "generation": task["generation"],
+                "truncation": task["truncation"],
+                "chat": task["chat"],
             }
             for task in plan["tasks"]
         },
@@ -60,7 +61,7 @@ def planned(plan: Mapping[str, Any]) -> dict[str, Json]:
     }
 
 
-def changes(plan: Mapping[str, Any], selection: Selection) -> list[str]:
+def changes(plan: Plan, selection: Selection) -> list[str]:
     """What of the installed components is not what the plan was made with, a line each; empty where all is the same."""
     lines: dict[str, None] = {}
     for knob in differing(planned(plan), installed(selection)):
@@ -74,7 +75,7 @@ def changes(plan: Mapping[str, Any], selection: Selection) -> list[str]:
     return list(lines)
 
 
-def newer_scorers(plan: Mapping[str, Any], catalog: Catalog) -> list[str]:
+def newer_scorers(plan: Plan, catalog: Catalog) -> list[str]:
     """Metrics and benchmarks whose installed version is not the one that made the recorded scores, a line each."""
     lines: dict[str, None] = {}
     for task in plan["tasks"]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from loom_core.contract.errors import RunError
+from loom_core.contract.records import Manifest, Plan
 from loom_core.contract.types import Job, Json, Sample
 from loom_core.run.store import Responses, RunFolder, Samples, read_json, read_lines
 
@@ -74,15 +75,15 @@ class Run:
         return self._folder.path
 
     @cached_property
-    def plan(self) -> Mapping[str, Json]:
+    def plan(self) -> Plan:
         """What was planned: plan.json (docs/run-folder.md)."""
-        plan: Mapping[str, Json] = read_json(self._folder.plan)
+        plan: Plan = read_json(self._folder.plan)
         return plan
 
     @cached_property
-    def manifest(self) -> Mapping[str, Json]:
+    def manifest(self) -> Manifest:
         """How it was made: manifest.json (docs/run-folder.md)."""
-        manifest: Mapping[str, Json] = read_json(self._folder.manifest)
+        manifest: Manifest = read_json(self._folder.manifest)
         return manifest
 
     @property

@@ -15,6 +15,7 @@ from loom_core.contract.errors import DataError, LoomError, PluginError, RunErro
 from loom_core.contract.keys import job_key, plain, prompt_digest
 from loom_core.contract.prompt import unfit_for_context_only
 from loom_core.contract.protocols import ModelCard
+from loom_core.contract.records import MetricRow, Plan, ServerRow, TaskRow
 from loom_core.contract.specs import MetricSpec
 from loom_core.contract.types import Job, Json, Sample, Task
 from loom_core.data.access import DataDir, Unavailable
@@ -35,7 +36,7 @@ BAD_SHOWN = 5
 """Bad records that a note names; all are counted."""
 
 
-def make_plan(selection: Selection, card: ModelCard, data: DataDir, folder: RunFolder | None) -> dict[str, Json]:
+def make_plan(selection: Selection, card: ModelCard, data: DataDir, folder: RunFolder | None) -> Plan:
     """The plan as plan.json holds it. With a folder, samples, contexts and jobs are written to it, plan.json last.
 
     A task that cannot be asked (its data is not here, or it or the chat template refuses its prompts) is named and
@@ -79,7 +80,7 @@ def _refuse_unreachable(selection: Selection, card: ModelCard) -> None:
             )
 
 
-def refuse(plan: dict[str, Json]) -> None:
+def refuse(plan: Plan) -> None:
     """Raise what stops this plan from running; a plan that may run passes."""
     over = plan["overlength"]
     if over["n_refused"]:
@@ -104,22 +105,23 @@ def refuse(plan: dict[str, Json]) -> None:
         raise UsageError("nothing is left to run", where=over["example"], why=why, hint=hint)
 
 
-def _why_over(plan: dict[str, Json]) -> str:
+def _why_over(plan: Plan) -> str:
     window, longest = plan["model"]["window"], plan["overlength"]["longest"]
     why = f"the longest has {longest} tokens; the window is {window}, answer included"
-    if longest > window:
+    if window is not None and longest > window:
         return why
     n_new = max(task["generation"]["max_tokens"] for task in plan["tasks"])
     return f"{why}: the prompts fit it, but not with up to {n_new} tokens of answer (lengths are of prompts alone)"
 
 
-def _window_hint(plan: dict[str, Json]) -> str:
+def _window_hint(plan: Plan) -> str:
     """Where the configuration scales positions by a factor that its window does not show, how to say so."""
     rope = plan["model"]["facts"].get("rope") or {}
     factor, trained = rope.get("factor"), rope.get("original_max_position_embeddings")
     if not isinstance(factor, (int, float)) or not isinstance(trained, int):
         return ""
-    if (stretched := int(trained * factor)) <= plan["model"]["window"]:
+    window = plan["model"]["window"]
+    if window is not None and (stretched := int(trained * factor)) <= window:
         return ""
     scaling = f"{rope.get('rope_type') or rope.get('type')} × {factor:g} over {trained}"
     return f"; its configuration says {scaling}: --model-option window={stretched} where it was made for that"
@@ -258,8 +260,17 @@ def _task_identity(chosen: Chosen, task: Task) -> dict[str, Json]:
     }
 
 
-def _as_json(selection: Selection, card: ModelCard, tally: Tally) -> dict[str, Json]:
+def _as_json(selection: Selection, card: ModelCard, tally: Tally) -> Plan:
     config = selection.config
+    server: ServerRow = {
+        "name": selection.server.spec.name,
+        "version": selection.server.spec.version,
+        "distribution": selection.server.distribution,
+        "options": plain(selection.server_options),
+        "model_options": plain(selection.model_options),
+    }
+    if "references" in selection.server.spec.capabilities:
+        server["sees_references"] = True
     return {
         "config": config.identity,
         "config_digest": selection.digest,
@@ -273,14 +284,7 @@ def _as_json(selection: Selection, card: ModelCard, tally: Tally) -> dict[str, J
             "template": card.tokenizer.template_digest if card.tokenizer else None,
             "facts": plain(card.facts),
         },
-        "server": {
-            "name": selection.server.spec.name,
-            "version": selection.server.spec.version,
-            "distribution": selection.server.distribution,
-            **({"sees_references": True} if "references" in selection.server.spec.capabilities else {}),
-            "options": plain(selection.server_options),
-            "model_options": plain(selection.model_options),
-        },
+        "server": server,
         "protocol": config.protocol,
         "tasks": [_task_json(selection, chosen, task, name, tally) for chosen, task, name in selection.tasks()],
         "arms": [plan_arm(arm, selection.catalog, config.protocol) for arm in selection.arms],
@@ -303,7 +307,7 @@ def _as_json(selection: Selection, card: ModelCard, tally: Tally) -> dict[str, J
     }
 
 
-def metric_rows(found: Iterable[Found[MetricSpec]]) -> list[dict[str, Json]]:
+def metric_rows(found: Iterable[Found[MetricSpec]]) -> list[MetricRow]:
     """The metrics of a task as plan.json holds them, the primary one first; a range without an end has null there."""
     return [
         {
@@ -317,7 +321,7 @@ def metric_rows(found: Iterable[Found[MetricSpec]]) -> list[dict[str, Json]]:
     ]
 
 
-def _task_json(selection: Selection, chosen: Chosen, task: Task, name: str, tally: Tally) -> dict[str, Json]:
+def _task_json(selection: Selection, chosen: Chosen, task: Task, name: str, tally: Tally) -> TaskRow:
     levels, pins = tally.levels.get(name, {}), {source.pin for source in task.sources}
     return {
         "name": name,

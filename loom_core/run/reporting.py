@@ -6,7 +6,7 @@ Knows the run folder; knows no statistics. Intervals, tests and pages come with 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from loom_core.contract.errors import UsageError
 from loom_core.contract.types import Json
@@ -53,7 +53,7 @@ class PlainReport:
     def write(self, folder: RunFolder) -> dict[str, Json]:
         """See `RunReport`; the table is written as report.txt."""
         plan = read_json(folder.plan)
-        manifest = read_json(folder.manifest) if folder.manifest.exists() else {}
+        manifest: Any = read_json(folder.manifest) if folder.manifest.exists() else {}
         report = {
             "name": folder.path.resolve().name,
             "server": plan["server"],

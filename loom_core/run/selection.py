@@ -16,6 +16,7 @@ from loom_core.contract.guard import guarded
 from loom_core.contract.keys import digest, plain
 from loom_core.contract.options import build, identity
 from loom_core.contract.protocols import Benchmark, Metric, ModelCard, Server
+from loom_core.contract.records import ArmRow, PartRow
 from loom_core.contract.specs import MetricSpec, ServerSpec
 from loom_core.contract.tomlfile import read_toml
 from loom_core.contract.types import Arm, Json, Sample, Task
@@ -360,13 +361,12 @@ def _with_suite(config: RunConfig, catalog: Catalog) -> RunConfig:
     return config.merged(values, f"suite {name}")
 
 
-def plan_arm(arm: Arm, catalog: Catalog, protocol: str = "query-aware") -> dict[str, Json]:
+def plan_arm(arm: Arm, catalog: Catalog, protocol: str = "query-aware") -> ArmRow:
     """An arm as plan.json shows it: each part with what its method declares. Context-only, no question steers it."""
-    rows = []
+    rows: list[PartRow] = []
     for part in arm.parts:
         spec = catalog.augmentations.get(part.name).spec
         aware = spec.query_aware and (protocol == "query-aware" or spec.kind != "model")
-        declared = {"saves": spec.saves, "query_aware": aware, "phase": spec.phase}
         rows.append(
             {
                 "name": part.name,
@@ -376,7 +376,9 @@ def plan_arm(arm: Arm, catalog: Catalog, protocol: str = "query-aware") -> dict[
                 "text": part.text,
                 "extends_context": spec.extends_context,
                 "retrieval": spec.retrieval,
-                **declared,
+                "saves": spec.saves,
+                "query_aware": aware,
+                "phase": spec.phase,
             }
         )
     return {"name": arm.name, "parts": rows}

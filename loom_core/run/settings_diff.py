@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from loom_core.contract.keys import canonical
+from loom_core.contract.records import Manifest, Plan
 from loom_core.contract.types import Json
 
 ABSENT = "(absent)"
@@ -53,7 +54,7 @@ CIRCUMSTANCES = frozenset(("code", "versions", "machine"))
 """Groups that no run asks for."""
 
 
-def settings(plan: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Json]:
+def settings(plan: Plan, manifest: Manifest) -> dict[str, Json]:
     """What a run was made with, by group: only what may explain a difference of scores."""
     model, server = plan["model"], plan["server"]
     tokenizer = {"tokenizer": model.get("tokenizer"), "template": model.get("template")}
@@ -72,11 +73,11 @@ def settings(plan: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def _bos(plan: Mapping[str, Any]) -> list[str]:
+def _bos(plan: Plan) -> list[str]:
     return [f"{row['n']} prompts with {row['found']} of {row['expected']} BOS" for row in plan.get("bos") or []]
 
 
-def _overlength(plan: Mapping[str, Any]) -> Json:
+def _overlength(plan: Plan) -> Json:
     over = plan.get("overlength") or {}
     return {key: over.get(key) for key in ("policy", "n_over", "longest", "estimated")}
 
@@ -99,7 +100,7 @@ def _file(row: Mapping[str, Any]) -> dict[str, Json]:
     return {key: value for key, value in row.items() if key in ("sha256", "n_bytes", "extract")}
 
 
-def _workers(manifest: Mapping[str, Any]) -> Json:
+def _workers(manifest: Manifest) -> Json:
     """The kinds of workers, without process ids and numbers."""
     rows = [{k: v for k, v in row.items() if k not in ("pid", "number")} for row in manifest.get("workers") or []]
     return {"kinds": [json.loads(kind) for kind in sorted(set(map(canonical, rows)))]}

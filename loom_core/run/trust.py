@@ -19,6 +19,7 @@ from typing import Any
 from loom_core.contract.errors import UsageError
 from loom_core.contract.keys import canonical
 from loom_core.contract.options import show
+from loom_core.contract.records import Manifest
 from loom_core.contract.types import Json
 from loom_core.registry.names import parse_arms, parse_benchmark
 from loom_core.registry.plugins import Catalog
@@ -39,7 +40,7 @@ def seal(config: Json) -> str | None:
     return hmac.new(key, canonical(config).encode("ascii"), "sha256").hexdigest()
 
 
-def is_own(manifest: Mapping[str, Json]) -> bool:
+def is_own(manifest: Manifest) -> bool:
     """True if this user's loom wrote the config of this manifest, and nobody changed it since."""
     given, made = manifest.get("seal"), seal(manifest.get("config"))
     own = isinstance(given, str) and given.isascii() and made is not None
@@ -67,7 +68,7 @@ def _key() -> bytes:
 def require(
     config: RunConfig,
     said: Collection[str],
-    manifest: Mapping[str, Json],
+    manifest: Manifest,
     catalog: Catalog,
     *,
     where: str,

@@ -25,7 +25,7 @@ GONE = MadeTask("passkey:gone", unavailable="its file is not at hand")
 
 
 @cache
-def examples() -> Mapping[str, dict[str, Json]]:
+def examples() -> Mapping[str, Any]:
     """report.json documents by the state of their run."""
     right = retrieves({SNAP.name: 0.5})
     half: Answerer = lambda sample, arm, repeat, chance: None if arm is SNAP else right(sample, arm, repeat, chance)  # noqa: E731

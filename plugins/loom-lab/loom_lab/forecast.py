@@ -17,6 +17,7 @@ from typing import Any
 from loom_report.statistics import stats
 
 from loom_core.contract.errors import RunError
+from loom_core.contract.records import Plan
 from loom_core.contract.types import Json
 from loom_core.run.store import Damage, RunFolder, read_json, read_lines
 
@@ -27,7 +28,7 @@ RUNS = 50
 POWER = 0.8
 
 
-def forecast(plan: Mapping[str, Any], runs: Path, workers: int) -> dict[str, Json]:
+def forecast(plan: Plan, runs: Path, workers: int) -> dict[str, Json]:
     """What running this plan takes: tokens, seconds (by arm, from `runs`), cost, and what its n can find, by cell."""
     arms: Mapping[str, Any] = plan["sizes"]["arms"]
     tokens = {key: sum(row[key] for row in arms.values()) for key in ("tokens_in", "tokens_out_most")}
@@ -56,7 +57,7 @@ def _cost(facts: Mapping[str, Any], tokens: Mapping[str, int]) -> float | None:
     return float(tokens["tokens_in"] * prices["in"] + tokens["tokens_out_most"] * prices["out"]) / 1e6
 
 
-def _power(plan: Mapping[str, Any]) -> Iterator[dict[str, Json]]:
+def _power(plan: Plan) -> Iterator[dict[str, Json]]:
     """Per cell, the smallest pure loss (a share of questions) that the paired test finds in 4 of 5 cases, where scores
     are 0/1 and questions independent; None where n is too small for any.
     """
@@ -74,7 +75,7 @@ def _power(plan: Mapping[str, Any]) -> Iterator[dict[str, Json]]:
 # --- earlier runs ----------------------------------------------------------------------------------------------------
 
 
-def _rates(plan: Mapping[str, Any], runs: Path) -> dict[str, dict[str, Json]]:
+def _rates(plan: Plan, runs: Path) -> dict[str, dict[str, Json]]:
     """Seconds per prompt token of each arm, from the newest earlier run of the same server, model and arm."""
     wanted = {arm["name"]: _told(arm) for arm in plan["arms"]}
     found: dict[str, dict[str, Json]] = {}
@@ -102,7 +103,7 @@ def _told(arm: Mapping[str, Any]) -> list[list[Json]]:
     return [[part["name"], part["version"], part["options"]] for part in arm["parts"]]
 
 
-def _alike(plan: Mapping[str, Any], earlier: Mapping[str, Any]) -> bool:
+def _alike(plan: Plan, earlier: Mapping[str, Any]) -> bool:
     same_server = plan["server"]["name"] == earlier["server"]["name"]
     return bool(same_server and plan["model"]["digest"] == earlier["model"]["digest"])
 

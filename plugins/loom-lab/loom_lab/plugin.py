@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loom_core.contract.hookspecs import hookimpl
+from loom_core.contract.records import Plan
 from loom_core.contract.specs import JobSourceSpec
 from loom_core.contract.types import Json
 
@@ -37,7 +38,7 @@ def loom_run_file(path: Path, settings: Mapping[str, Json]) -> RunFile | None:
 
 
 @hookimpl
-def loom_forecast(plan: Mapping[str, Json], runs: Path, workers: int) -> Mapping[str, Json]:
+def loom_forecast(plan: Plan, runs: Path, workers: int) -> Mapping[str, Json]:
     """Tokens, time from earlier runs, cost and power."""
     from loom_lab.forecast import forecast
 

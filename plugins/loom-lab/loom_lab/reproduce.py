@@ -13,6 +13,7 @@ from typing import Any
 from loom_report import ledger
 
 from loom_core.contract.errors import RunError, UsageError
+from loom_core.contract.records import Manifest
 from loom_core.pipeline import Result, continued_config, prepare, run
 from loom_core.registry.plugins import Catalog
 from loom_core.run.runner import Progress
@@ -92,6 +93,7 @@ def _differing(before: RunFolder, after: RunFolder) -> list[Knob]:
     """What differs between two prepared runs, but for names and what is known only after a run."""
     sides = []
     for folder in (before, after):
-        manifest = dict(read_json(folder.manifest))
-        sides.append(settings(read_json(folder.plan), {**manifest, "workers": []}))
+        manifest: Manifest = read_json(folder.manifest)
+        manifest["workers"] = []
+        sides.append(settings(read_json(folder.plan), manifest))
     return [knob for knob in differing(*sides) if (knob.group, knob.name.rpartition(".")[2]) not in OWN]

@@ -55,7 +55,7 @@ class Joined:
 
     folder: RunFolder
     outcome: Outcome
-    report: dict[str, Json]
+    report: Any
     failed: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -262,7 +262,7 @@ def _judged(members: Mapping[str, RunFolder]) -> Iterator[str]:
             yield f"system {name}: judged by {judge['judge']}, {judge['calls']} calls"
 
 
-def _refused(plans: Mapping[str, dict[str, Json]], members: Mapping[str, RunFolder]) -> list[Json]:
+def _refused(plans: Mapping[str, Any], members: Mapping[str, RunFolder]) -> list[Json]:
     """The refused arms of every system."""
     rows = {name: refused_arms(plan, read_json(members[name].manifest)) for name, plan in plans.items()}
     return [{**row, "name": _arm(name, row["name"], members)} for name, some in rows.items() for row in some]

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, cast
 
 from loom_core.contract.errors import RunError
+from loom_core.contract.records import ArmRow, Manifest, Plan, TaskRow
 from loom_core.contract.types import Json
 from loom_core.prompting.thinking import UNFINISHED
 from loom_core.run.absent import refused_arms
 from loom_core.run.store import RunFolder, read_json
 from loom_report import cells as cell_module, ledger as ledger_module, length_depth as views
 from loom_report.ledger import Ledger
+from loom_report.records import CellRow, Report, ReportArm, ReportLevel, ReportTask, StateRow
 from loom_report.render.banners import banners
 from loom_report.statistics import stats
 
@@ -37,7 +39,7 @@ Denominators: n + n_unscored + n_error + n_missing = n_planned; n_skipped is on 
 """
 
 
-def build(folder: RunFolder) -> tuple[dict[str, Json], Ledger]:
+def build(folder: RunFolder) -> tuple[Report, Ledger]:
     """The report of a run folder and the ledger it was made from. Raises RunError where the folder holds no plan."""
     if not folder.prepared:
         raise RunError(
@@ -46,11 +48,11 @@ def build(folder: RunFolder) -> tuple[dict[str, Json], Ledger]:
             why="the folder holds no plan.json: no run was prepared in it",
             hint="give the folder of a run, e.g. `loom report runs/NAME`",
         )
-    plan = read_json(folder.plan)
-    manifest = read_json(folder.manifest) if folder.manifest.exists() else {}
+    plan: Plan = read_json(folder.plan)
+    manifest: Manifest = read_json(folder.manifest) if folder.manifest.exists() else cast(Manifest, {})
     ledger = ledger_module.read(folder, plan)
     cells, totals = cell_module.build(ledger)
-    report: dict[str, Json] = {
+    report: Report = {
         "schema": SCHEMA,
         "name": folder.path.resolve().name,
         "run": _run(manifest),
@@ -77,13 +79,16 @@ def build(folder: RunFolder) -> tuple[dict[str, Json], Ledger]:
         "unscored": read_json(folder.unscored) if folder.unscored.exists() else {},
         "notes": list(plan.get("notes") or ()),
         "told": list(plan.get("told") or ()),
+        "pareto": [],
+        "retention": [],
+        "capabilities": [],
     }
     report["notes"] += _on_thinking(report["state"])
     report["pareto"] = [row for task in report["tasks"] for row in _pareto(report, task)]
     report["retention"] = [row for task in report["tasks"] for row in _retention(report, task)]
     report["capabilities"] = _capabilities(report)
     report["banners"] = banners(report, ledger)
-    clean: dict[str, Json] = _encodable(report)
+    clean: Report = _encodable(report)
     return clean, ledger
 
 
@@ -97,10 +102,10 @@ def _on_thinking(state: Mapping[str, Json]) -> list[str]:
     return notes
 
 
-def _run(manifest: Mapping[str, Json]) -> dict[str, Json]:
+def _run(manifest: Manifest) -> dict[str, Json]:
     """How the run was made. Of the program that was called only the name: its folder is the author's own business."""
     names = ("loom", "created", "command", "seed", "versions", "git", "hardware", "data", "workers")
-    run = {name: manifest.get(name) for name in names}
+    run: dict[str, Json] = {name: manifest.get(name) for name in names}
     if run["command"]:
         program, *arguments = run["command"]
         run["command"] = [PurePath(program).name, *arguments]
@@ -125,18 +130,21 @@ def _encodable(value: Json) -> Json:
     return [_encodable(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _state(ledger: Ledger, totals: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
-    names = ("n_planned", "n_answered", "n_error", "n_missing", "n_skipped", "n_truncated", "n_cut_short")
-    state: dict[str, Json] = {name: sum(row[name] for row in totals) for name in names}
-    for name in ("n_unfinished", "n_empty", "n_empty_reasoned"):
-        state[name] = sum(row[name] for row in totals)
-    state["tokens_thinking"] = sum(row["tokens_thinking"] for row in totals)
-    state["tokens_dropped"] = sum(row["tokens_dropped"] for row in totals)
+COUNTS = (
+    *("n_planned", "n_answered", "n_error", "n_missing", "n_skipped", "n_truncated", "n_cut_short", "n_unfinished"),
+    *("n_empty", "n_empty_reasoned", "tokens_thinking", "tokens_dropped"),
+)
+"""What a run's state sums over its totals."""
+
+
+def _state(ledger: Ledger, totals: Sequence[CellRow]) -> StateRow:
+    counts: Sequence[Mapping[str, Any]] = totals
+    state: dict[str, Json] = {name: sum(row[name] for row in counts) for name in COUNTS}
     state["n_unscored"] = sum(row["scores"][0]["n_unscored"] for row in totals if row["scores"])
     state["n_not_scored_yet"] = min(state["n_unscored"], _n_not_scored_yet(ledger))
     state["n_invalid_scores"] = ledger.n_invalid
     state["complete"] = bool(totals) and state["n_answered"] == state["n_planned"]
-    return state
+    return cast(StateRow, state)
 
 
 def _n_not_scored_yet(ledger: Ledger) -> int:
@@ -152,7 +160,7 @@ def _n_not_scored_yet(ledger: Ledger) -> int:
     return n
 
 
-def _arm(arm: Mapping[str, Json], totals: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
+def _arm(arm: ArmRow, totals: Sequence[CellRow]) -> ReportArm:
     """An arm with its labels. saves: what its methods declare; measured_saves: what its responses say."""
     parts = arm["parts"]
     declared = {part.get("saves", "none") for part in parts}
@@ -177,7 +185,7 @@ def _without_budget(part: Mapping[str, Json]) -> str:
     return str(part["name"]) + "".join(f",{key}={value}" for key, value in sorted(options.items()))
 
 
-def _task(ledger: Ledger, task: Mapping[str, Json], totals: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
+def _task(ledger: Ledger, task: TaskRow, totals: Sequence[CellRow]) -> ReportTask:
     """A task as planned, with its levels in order of length, whether its scores are 0/1, and what its n can find."""
     metrics = cell_module.metrics_of(ledger, task)
     pairs = [
@@ -187,11 +195,11 @@ def _task(ledger: Ledger, task: Mapping[str, Json], totals: Sequence[Mapping[str
     ]
     primary = metrics[0] if metrics else None
     loss = stats.detectable_loss(min(pairs)) if pairs and primary and primary.binary else None
-    levels = []
+    levels: list[ReportLevel] = []
     for level in cell_module.levels_of(ledger, task["name"]):
         lengths = [q.length for q in ledger.asked(task["name"], level) if q.length is not None]
-        row = {"level": level, "n": len(ledger.asked(task["name"], level))}
-        levels.append(row | {"tokens_min": min(lengths, default=None), "tokens_max": max(lengths, default=None)})
+        n, low, high = len(ledger.asked(task["name"], level)), min(lengths, default=None), max(lengths, default=None)
+        levels.append({"level": level, "n": n, "tokens_min": low, "tokens_max": high})
     return {
         **task,
         "levels": levels,
@@ -208,7 +216,7 @@ def rows_of(rows: Sequence[Mapping[str, Any]], task: str, **wanted: Json) -> lis
     return [r for r in rows if r["task"] == task and all(r[key] == value for key, value in wanted.items())]
 
 
-def _pareto(report: Mapping[str, Json], task: Mapping[str, Json]) -> Iterator[dict[str, Json]]:
+def _pareto(report: Report, task: ReportTask) -> Iterator[dict[str, Json]]:
     """Score, memory and latency of each arm over the same answers, and whether an arm is on the front of the three.
 
     Arms whose savings are simulated hold no less memory than dense: they are shown, and are never on the front.
@@ -246,7 +254,7 @@ def _dominates(one: Mapping[str, Json], other: Mapping[str, Json], higher_is_bet
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
-def _retention(report: Mapping[str, Json], task: Mapping[str, Json]) -> Iterator[dict[str, Json]]:
+def _retention(report: Report, task: ReportTask) -> Iterator[dict[str, Json]]:
     """Per method with several budgets: the share of the baseline's score that is kept, against compression.
 
     A ratio of two scores of the same questions, without an interval: the paired difference to the baseline has one.
@@ -272,15 +280,14 @@ def _retention(report: Mapping[str, Json], task: Mapping[str, Json]) -> Iterator
             yield {"task": task["name"], "method": family, "points": ordered}
 
 
-def _capabilities(report: Mapping[str, Any]) -> list[dict[str, Json]]:
+def _capabilities(report: Report) -> list[dict[str, Json]]:
     """Per capability and arm, the mean over tasks of the primary score within its metric's range, 0 worst to 1 best.
 
     An arm without a score in one of the tasks has none: it would be the mean of other tasks than its neighbours'.
     """
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    found: dict[str, list[ReportTask]] = {}
     for task in report["tasks"]:
-        metric = task["metrics"][0] if task["metrics"] else {}
-        low, high = metric.get("low"), metric.get("high")
+        low, high = (task["metrics"][0]["low"], task["metrics"][0]["high"]) if task["metrics"] else (None, None)
         bounded = low is not None and high is not None and high > low
         if bounded and task.get("capability") and not task.get("unavailable"):
             found.setdefault(task["capability"], []).append(task)
@@ -295,10 +302,11 @@ def _capabilities(report: Mapping[str, Any]) -> list[dict[str, Json]]:
     return rows
 
 
-def _share_of_range(report: Mapping[str, Any], task: Mapping[str, Any], arm: str) -> float | None:
+def _share_of_range(report: Report, task: ReportTask, arm: str) -> float | None:
     metric, found = task["metrics"][0], rows_of(report["totals"], task["name"], arm=arm)
     score = found[0]["scores"][0]["score"] if found and found[0]["scores"] else None
-    if score is None:
+    low, high = metric["low"], metric["high"]
+    if score is None or low is None or high is None:
         return None
-    share = float((score - metric["low"]) / (metric["high"] - metric["low"]))
+    share = float((score - low) / (high - low))
     return share if metric.get("higher_is_better", True) else 1.0 - share

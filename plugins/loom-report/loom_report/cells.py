@@ -10,6 +10,7 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import cast
 
 from loom_core.contract.keys import seed_of
 from loom_core.contract.types import Json
@@ -17,6 +18,7 @@ from loom_report import unscored, weighting
 from loom_report.costs import Footing, common_footing, cost
 from loom_report.evidence_losses import evidence
 from loom_report.ledger import Answer, Ledger
+from loom_report.records import CellRow
 from loom_report.statistics import stats, strata
 
 BASELINE = "dense"
@@ -78,7 +80,7 @@ def levels_of(ledger: Ledger, task: str) -> list[str]:
     return sorted(lengths, key=lambda level: median(lengths[level]) if lengths[level] else 0.0)
 
 
-def build(ledger: Ledger) -> tuple[list[dict[str, Json]], list[dict[str, Json]]]:
+def build(ledger: Ledger) -> tuple[list[CellRow], list[CellRow]]:
     """(cells, totals), each by task, level and arm in the order of the plan, with p values adjusted over each list."""
     cells: list[dict[str, Json]] = []
     totals: list[dict[str, Json]] = []
@@ -92,7 +94,7 @@ def build(ledger: Ledger) -> tuple[list[dict[str, Json]], list[dict[str, Json]]]
     for rows in (cells, totals):
         for primary in (True, False):
             adjust([s["delta"] for row in rows for s in row["scores"] if s["primary"] == primary and s["delta"]])
-    return cells, totals
+    return cast(list[CellRow], cells), cast(list[CellRow], totals)
 
 
 def _row(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from loom_core.contract.errors import RunError, UsageError, nearest
 from loom_core.contract.keys import digest
+from loom_core.contract.records import Manifest, Plan
 from loom_core.contract.types import Json
 from loom_core.run.store import Damage, RunFolder, read_json, read_lines
 from loom_report import cells, ledger as ledger_module
@@ -44,8 +45,8 @@ class Side:
     """A run as one side of a comparison. prints: the content digest of each question, by (task, sample id)."""
 
     folder: RunFolder
-    plan: Mapping[str, Any]
-    manifest: Mapping[str, Any]
+    plan: Plan
+    manifest: Manifest
     ledger: Ledger
     prints: Mapping[tuple[str, str], str]
 
@@ -84,7 +85,7 @@ def read(folder: RunFolder) -> Side:
         why = "it holds no plan.json: not a run, or one that is still being prepared" if exists else "it does not exist"
         raise RunError("there is nothing to compare", where=str(folder.path), why=why, hint="give two run folders")
     plan = read_json(folder.plan)
-    manifest = read_json(folder.manifest) if folder.manifest.exists() else {}
+    manifest: Any = read_json(folder.manifest) if folder.manifest.exists() else {}
     return Side(folder, plan, manifest, ledger_module.read(folder, plan), prints_of(folder))
 
 

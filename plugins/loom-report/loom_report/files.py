@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from loom_core.contract.types import Json
 from loom_core.run.store import RunFolder
 from loom_core.run.writing import whole_file, write_json
 from loom_report.build import build
+from loom_report.records import Report
 from loom_report.render import html, markdown, samples
 
 
-def write(folder: RunFolder) -> dict[str, Json]:
+def write(folder: RunFolder) -> Report:
     """Write report.json, report.md and report.html, each whole or not at all; returns what report.json holds.
 
     Works on any state of a run once its plan stands, and says what is missing. Raises RunError without a plan.

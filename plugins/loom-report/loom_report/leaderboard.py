@@ -15,6 +15,7 @@ from loom_core.contract.types import Json
 from loom_core.run.store import RunFolder, read_json
 from loom_report.build import build, rows_of
 from loom_report.compare import prints_of
+from loom_report.records import Report
 
 ASKED = ("name", "benchmark_version", "version", "options", "generation", "truncation", "chat", "extract")
 """What of a task must be equal for its scores to stand in one ranking; and its questions themselves."""
@@ -42,7 +43,7 @@ def board(folders: Sequence[RunFolder]) -> list[dict[str, Json]]:
     return rankings
 
 
-def _settings(folder: RunFolder, report: Mapping[str, Any]) -> str:
+def _settings(folder: RunFolder, report: Report) -> str:
     """A digest of what was asked: tasks, their questions, metrics, protocol and the policy for long prompts."""
     plan = read_json(folder.plan)
     tasks = [
@@ -55,12 +56,12 @@ def _settings(folder: RunFolder, report: Mapping[str, Any]) -> str:
     return digest([tasks, questions, report["protocol"], policy])[:12]
 
 
-def _empty(settings: str, saves: str, report: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
+def _empty(settings: str, saves: str, report: Report, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
     heads = [{"name": task["name"], "metric": task["primary"], "span": task["span"]} for task in tasks]
     return {"settings": settings, "protocol": report["protocol"], "saves": saves, "tasks": heads, "rows": []}
 
 
-def _row(report: Mapping[str, Any], tasks: Sequence[Mapping[str, Any]], arm: Mapping[str, Any]) -> dict[str, Json]:
+def _row(report: Report, tasks: Sequence[Mapping[str, Any]], arm: Mapping[str, Any]) -> dict[str, Json]:
     totals = [row for task in tasks for row in rows_of(report["totals"], task["name"], arm=arm["name"])]
     scores = {row["task"]: row["scores"][0] for row in totals if row["scores"]}
     shares = [_share(task, scores.get(task["name"])) for task in tasks]

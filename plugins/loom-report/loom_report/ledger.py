@@ -11,9 +11,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from loom_core.contract.border import LARGEST
+from loom_core.contract.records import Plan, ResponseRecord
 from loom_core.contract.types import Json
 from loom_core.prompting.thinking import MARKS, UNFINISHED
 from loom_core.run.store import Damage, Responses, RunFolder, read_json, read_lines
@@ -115,7 +116,7 @@ class Ledger:
     by the clock or by its intervals and has not asked all of them.
     """
 
-    plan: Mapping[str, Json]
+    plan: Plan
     questions: dict[tuple[str, str], list[Question]] = field(default_factory=dict)
     answers: dict[tuple[str, str, str], list[Answer]] = field(default_factory=dict)
     values: dict[tuple[str, str], dict[str, float | None]] = field(default_factory=dict)
@@ -150,7 +151,9 @@ class Calls(Responses):
         super().add(offset, record)
         steps = self._offsets[record["job"]]
         if steps[record["step"]][0] == offset:
-            self._facts.setdefault(sys.intern(record["job"]), {})[record["step"]] = call_from(record)
+            self._facts.setdefault(sys.intern(record["job"]), {})[record["step"]] = call_from(
+                cast(ResponseRecord, record)
+            )
 
     def take(self, job: str) -> tuple[Call, ...]:
         """The calls of a job, by step, up to its last call; they are handed over and kept here no longer."""
@@ -168,9 +171,10 @@ class Calls(Responses):
         return iter(self._offsets)
 
 
-def call_from(record: Mapping[str, Json]) -> Call:
+def call_from(record: ResponseRecord) -> Call:
     """The numbers of a response record."""
-    timing, kv = record.get("timing") or {}, record.get("kv") or {}
+    timing: Mapping[str, Any] = record.get("timing") or {}
+    kv: Mapping[str, Any] = record.get("kv") or {}
     started, first, ended = timing.get("started", 0.0), timing.get("first_token"), timing.get("ended", 0.0)
     failed = record["finish"] == "error"
     return Call(
@@ -198,7 +202,7 @@ def call_from(record: Mapping[str, Json]) -> Call:
         unfinished=UNFINISHED in record.get("notes", ()),
         failure=str(record.get("error") or "no reason given")[:2000] if failed else None,
         rewriting=_rewriting(record),
-        evidence=EvidenceLeft(**record["evidence"]) if record.get("evidence") else None,
+        evidence=EvidenceLeft(**record["evidence"]) if record["evidence"] else None,
         turn=record.get("turn") or 0,
         empty=not failed and not str(record["text"] if record.get("answer") is None else record["answer"]).strip(),
         reasoned=bool(record.get("reasoning")),
@@ -221,7 +225,7 @@ def _shared(text: str | None) -> str | None:
     return None if text is None else sys.intern(text)
 
 
-def read(folder: RunFolder, plan: Mapping[str, Json]) -> Ledger:
+def read(folder: RunFolder, plan: Plan) -> Ledger:
     """The ledger of a run folder; whatever is not there yet is simply absent from it."""
     ledger = Ledger(plan)
     by_id: dict[tuple[str, str], Question] = {}

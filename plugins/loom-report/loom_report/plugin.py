@@ -22,7 +22,7 @@ def loom_run_reports() -> Sequence[RunReportSpec]:
             name="report",
             version="1",
             summary="scores with intervals, paired differences, the authors' tables and cost; JSON, Markdown and HTML",
-            factory="loom_report.run_report:Report",
+            factory="loom_report.run_report:RunReport",
         ),
     )
 

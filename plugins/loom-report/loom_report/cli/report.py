@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
 from loom_core.cli.exits import console, say, say_data
 from loom_core.contract.foreign import escaped
+from loom_report.records import Report
 
 FORMATS = ("table", "md", "json", "csv", "latex")
 
@@ -65,11 +65,11 @@ def report(run: Path, html: bool, form: str, bundle: Path | None) -> int:
     return 0
 
 
-def printer(form: str) -> Callable[[Mapping[str, Any]], str]:
+def printer(form: str) -> Callable[[Report], str]:
     """The function of a format from report.json's dict to text; plugins' formats are known by their spec's name."""
     from loom_report.render import markdown, tables
 
-    known: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    known: dict[str, Callable[[Report], str]] = {
         "md": markdown.render,
         "json": lambda made: escaped(json.dumps(made, indent=1, ensure_ascii=False, allow_nan=False)),
         "csv": tables.to_csv,
@@ -84,9 +84,9 @@ def printer(form: str) -> Callable[[Mapping[str, Any]], str]:
     if form in catalog.reports:
         from loom_core.contract.guard import guarded
 
-        made: Callable[[Mapping[str, Any]], str] = catalog.load(catalog.reports.get(form))
+        made: Callable[[Report], str] = catalog.load(catalog.reports.get(form))
 
-        def given(report: Mapping[str, Any]) -> str:
+        def given(report: Report) -> str:
             with guarded(f"report format {form}"):
                 return str(made(report))
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from loom_report.records import Report
 from loom_report.render import text
-from loom_report.render.tables import ALONE, Cell, Report, Table, mark
+from loom_report.render.tables import ALONE, Cell, Table, mark
 
 
 def tables(report: Report) -> list[Table]:

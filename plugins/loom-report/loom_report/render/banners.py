@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from loom_report.ledger import Ledger
+from loom_report.records import BannerRow, Report
 from loom_report.render.absences import FEW, data_banners
 from loom_report.render.doubts import doubts
 from loom_report.render.text import one_line
@@ -18,12 +19,12 @@ from loom_core.contract.types import Json
 BEFORE_NUMBERS = ("error", "warning", "note")
 
 
-def banners(report: Mapping[str, Json], ledger: Ledger) -> list[dict[str, str]]:
+def banners(report: Report, ledger: Ledger) -> list[BannerRow]:
     """What a reader must know before the numbers: {kind: error | warning | note, text}, in that order."""
     return sorted(_banners(report, ledger), key=lambda banner: BEFORE_NUMBERS.index(banner["kind"]))
 
 
-def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, str]]:
+def _banners(report: Report, ledger: Ledger) -> Iterator[BannerRow]:
     state, n = report["state"], report["state"]["n_planned"]
     if state["n_error"]:
         example = next((row["example_error"] for row in report["totals"] if row["example_error"]), "")
@@ -34,7 +35,7 @@ def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, s
     elif not state["n_answered"]:
         yield {"kind": "error", "text": f"None of the {n} planned answers has been given yet."}
     elif ledger.subset is not None:
-        yield from _of_subset(report["anytime"], state)
+        yield from _of_subset(report["anytime"] or {}, state)
     elif state["n_missing"]:
         text = f"{state['n_missing']} of {n} planned answers are missing: this report is of a partial run."
         yield {"kind": "warning", "text": text}
@@ -62,7 +63,8 @@ def _banners(report: Mapping[str, Json], ledger: Ledger) -> Iterator[dict[str, s
     if report["server"].get("sees_references"):
         text = f"The server {report['server']['name']} is shown the reference answers: its scores are of no model."
         yield {"kind": "warning", "text": text}
-    yield from ({"kind": "warning", "text": one_line(told, 300)} for told in report["told"])
+    for told in report["told"]:
+        yield {"kind": "warning", "text": one_line(told, 300)}
     for row in report["refused_arms"]:
         yield {"kind": "error", "text": f"arm {row['name']} is refused and did not run: {one_line(row['why'], 300)}"}
     yield from data_banners(report["tasks"])
@@ -87,7 +89,7 @@ def empty_answers(state: Mapping[str, Json]) -> str:
     return f"{n} of {state['n_answered']} answers are empty{hint}" if n else ""
 
 
-def _of_versions(tasks: Sequence[Mapping[str, Json]]) -> Iterator[dict[str, str]]:
+def _of_versions(tasks: Sequence[Mapping[str, Json]]) -> Iterator[BannerRow]:
     """Benchmarks whose answers were asked by one version and scored by another."""
     versions = {
         task["benchmark"]: (task["benchmark_version"], task["scored_version"])
@@ -99,7 +101,7 @@ def _of_versions(tasks: Sequence[Mapping[str, Json]]) -> Iterator[dict[str, str]
         yield {"kind": "warning", "text": text}
 
 
-def _of_subset(anytime: Mapping[str, Any], state: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+def _of_subset(anytime: Mapping[str, Any], state: Mapping[str, Any]) -> Iterator[BannerRow]:
     """How a stratified subset was chosen, and what to make of it."""
     asked = f"{state['n_answered']} of {state['n_planned']} planned answers"
     text = (
@@ -117,7 +119,7 @@ FLAGS = {
 }
 
 
-def _of_unscored(unscored: Mapping[str, Mapping[str, int]]) -> Iterator[dict[str, str]]:
+def _of_unscored(unscored: Mapping[str, Mapping[str, int]]) -> Iterator[BannerRow]:
     """Why values are missing."""
     for metric, reasons in unscored.items():
         shown = "; ".join(f"{n} × {one_line(why, 200)}" for why, n in list(reasons.items())[:3])
@@ -125,7 +127,7 @@ def _of_unscored(unscored: Mapping[str, Mapping[str, int]]) -> Iterator[dict[str
         yield {"kind": "warning", "text": f"{metric}: {sum(reasons.values())} answers have no value: {shown}{more}"}
 
 
-def _of_judge(judge: Mapping[str, Any] | None) -> Iterator[dict[str, str]]:
+def _of_judge(judge: Mapping[str, Any] | None) -> Iterator[BannerRow]:
     """Who judged and at what cost."""
     if judge is None:
         return
@@ -139,7 +141,7 @@ def _of_judge(judge: Mapping[str, Any] | None) -> Iterator[dict[str, str]]:
         yield {"kind": "warning", "text": text + "max_tokens=N (or thinking_budget=N) asks them again with more."}
 
 
-def _of_cost(report: Mapping[str, Json]) -> Iterator[dict[str, str]]:
+def _of_cost(report: Report) -> Iterator[BannerRow]:
     answered = [row for row in report["totals"] if row["n_answered"]]
     for name in dict.fromkeys(row["task"] for row in answered if not row["cost"]["comparable"]):
         text = f"{name}: the arms ran at different batch sizes or on shared prefixes; their times are not comparable."

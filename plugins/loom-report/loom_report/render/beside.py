@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from loom_report.records import Report
 from loom_report.render import text
 
 from loom_core.contract.types import Json
@@ -22,7 +23,7 @@ def bounds(score: Mapping[str, Json], span: float) -> str:
     return f"{text.score(found[0], span)} to {text.score(found[1], span)}" if found else text.NONE
 
 
-def has_strategy(report: Mapping[str, Any]) -> bool:
+def has_strategy(report: Report) -> bool:
     """Whether an arm may take several calls for an answer."""
     return any(part.get("kind") == "strategy" for arm in report["arms"] for part in arm["parts"])
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from loom_report.build import rows_of
+from loom_report.records import Report, ReportTask
 from loom_report.render import text
-from loom_report.render.tables import Cell, Report, Table
+from loom_report.render.tables import Cell, Table
 
 HEADS = ("arm", "asked: tokens", "share", "bytes", "held: tokens", "share", "bytes")
 FIELDS = (("tokens_asked", "kept_asked", "bytes_asked"), ("tokens_held", "kept", "bytes_held"))
@@ -17,7 +15,7 @@ NOTES = (
 )
 
 
-def budgets(report: Report, task: Mapping[str, Any]) -> Table | None:
+def budgets(report: Report, task: ReportTask) -> Table | None:
     """Each arm's budget in the three units, asked and held; None where no arm has one."""
     table = Table("budgets, asked and held", HEADS, notes=list(NOTES))
     asked = False

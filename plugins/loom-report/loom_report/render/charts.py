@@ -11,9 +11,10 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from loom_report.build import rows_of
+from loom_report.records import Report, ReportTask
 from loom_report.render import svg, text
 from loom_report.render.svg import Axes, Line, Point, Style
-from loom_report.render.tables import Cell, Report, Table
+from loom_report.render.tables import Cell, Table
 
 
 class Picture(NamedTuple):
@@ -26,7 +27,7 @@ class Picture(NamedTuple):
     table: Table
 
 
-def score_range(task: Mapping[str, Any], values: Sequence[float | None]) -> tuple[float, float]:
+def score_range(task: ReportTask, values: Sequence[float | None]) -> tuple[float, float]:
     """The metric's own range; that of the values (with a margin) where the metric has none."""
     metric = task["metrics"][0]
     low, high = metric.get("low"), metric.get("high")
@@ -43,7 +44,7 @@ def _no_score(row: Mapping[str, Any]) -> bool:
     return not row["scores"] or row["scores"][0]["score"] is None
 
 
-def by_length(report: Report, task: Mapping[str, Any], styles: Mapping[str, Style]) -> Picture | None:
+def by_length(report: Report, task: ReportTask, styles: Mapping[str, Style]) -> Picture | None:
     """Score against length with 95 % intervals; None for a single level."""
     cells = [row for row in rows_of(report["cells"], task["name"]) if not _no_score(row)]
     levels = [level["level"] for level in task["levels"]]
@@ -66,7 +67,7 @@ def by_length(report: Report, task: Mapping[str, Any], styles: Mapping[str, Styl
     low, high = score_range(task, [p.y for line in lines for p in line.points])
     axes = Axes(
         "prompt tokens" if task["levels"][0]["tokens_min"] is not None else "level",
-        task["primary"],
+        task["primary"] or "",
         (min(places.values()) - 0.15, max(places.values()) + 0.15),
         (low, high),
         [(places[level], level) for level in levels],
@@ -94,7 +95,7 @@ def _places(levels: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {level["level"]: float(i) if even else logs[i] for i, level in enumerate(levels)}
 
 
-def quality_and_cost(report: Report, task: Mapping[str, Any], styles: Mapping[str, Style]) -> list[Picture]:
+def quality_and_cost(report: Report, task: ReportTask, styles: Mapping[str, Style]) -> list[Picture]:
     """Score against KV bytes held and against seconds an answer, with the front of each pair of measures."""
     rows = rows_of(report["pareto"], task["name"])
     table = Table("score, memory and time", ["arm", "score", "95 % CI", "KV held", "time an answer", "on the front"])
@@ -121,7 +122,7 @@ def quality_and_cost(report: Report, task: Mapping[str, Any], styles: Mapping[st
 
 
 def _scatter(
-    task: Mapping[str, Any],
+    task: ReportTask,
     rows: Sequence[Mapping[str, Any]],
     name: str,
     label: str,
@@ -135,7 +136,7 @@ def _scatter(
     low, high = max(floor, min(seen) - margin), min(ceiling, max(seen) + margin)
     axes = Axes(
         label,
-        task["primary"],
+        task["primary"] or "",
         (0.0, top),
         (low, high),
         svg.ticks(0.0, top, lambda value: text.round_number(show(value))),
@@ -156,7 +157,7 @@ def _scatter(
     return svg.plot(axes, lines, f"{task['name']}: score against {label}", [svg.front(axes, best)])
 
 
-def retention(report: Report, task: Mapping[str, Any], styles: Mapping[str, Style]) -> Picture | None:
+def retention(report: Report, task: ReportTask, styles: Mapping[str, Style]) -> Picture | None:
     """The share of dense's score each method keeps, against compression; None where no method has two budgets."""
     series = rows_of(report["retention"], task["name"])
     if not series:

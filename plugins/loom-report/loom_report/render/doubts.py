@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from loom_report.ledger import Ledger
+from loom_report.records import BannerRow
 
 from loom_core.contract.types import Json
 
@@ -17,13 +18,13 @@ UNLIKE = 1.25
 """How many times longer the longest of prompts that are counted alike must be than the shortest."""
 
 
-def doubts(ledger: Ledger) -> Iterator[dict[str, str]]:
+def doubts(ledger: Ledger) -> Iterator[BannerRow]:
     """Banners about prompts and thinking."""
     yield from _cut_prompts(ledger)
     yield from _thinking(ledger, ledger.plan.get("config") or {})
 
 
-def _cut_prompts(ledger: Ledger) -> Iterator[dict[str, str]]:
+def _cut_prompts(ledger: Ledger) -> Iterator[BannerRow]:
     """Prompts of very different length that were all counted as the run's largest: they were cut, for certain."""
     lengths: dict[int, list[int]] = {}
     for rows in ledger.answers.values():
@@ -48,7 +49,7 @@ def _cut_prompts(ledger: Ledger) -> Iterator[dict[str, str]]:
         yield {"kind": "error", "text": text}
 
 
-def _thinking(ledger: Ledger, config: Mapping[str, Json]) -> Iterator[dict[str, str]]:
+def _thinking(ledger: Ledger, config: Mapping[str, Json]) -> Iterator[BannerRow]:
     """Marks of thinking in answers where none are declared, and declared marks that no answer holds."""
     answered = [a for rows in ledger.answers.values() for a in rows if a.state == "answered" and a.calls]
     if declared := config.get("thinking"):

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from loom_report.records import Report, ReportTask
 from loom_report.render import authors, charts, svg, tables, text
 from loom_report.render.budgets import budgets
 from loom_report.render.losses import losses
@@ -42,9 +43,7 @@ def data(value: Json) -> str:
 Places = Sequence[Mapping[str, Json]]
 
 
-def page(
-    report: Mapping[str, Any], chunks: Iterable[Mapping[str, Json]], served: Places | None = None
-) -> Iterator[str]:
+def page(report: Report, chunks: Iterable[Mapping[str, Json]], served: Places | None = None) -> Iterator[str]:
     """The page in pieces; `chunks` (see `samples.chunks`) are written one at a time.
 
     served: the places ({task, level, n}) whose questions the page fetches from its server, in place of chunks.
@@ -88,7 +87,7 @@ def _digest(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode("utf-8")).digest()).decode("ascii")
 
 
-def _head(report: Mapping[str, Any], style: str, script: str, *, live: bool) -> str:
+def _head(report: Report, style: str, script: str, *, live: bool) -> str:
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
         "base-uri 'none'; form-action 'none'" + ("; connect-src 'self'" if live else "")
@@ -102,7 +101,7 @@ def _head(report: Mapping[str, Any], style: str, script: str, *, live: bool) -> 
     )
 
 
-def _header(report: Mapping[str, Any]) -> str:
+def _header(report: Report) -> str:
     run, state, model, server = report["run"], report["state"], report["model"], report["server"]
     command = escape(" ".join(run["command"] or []))
     n_arms, n_tasks = len(report["arms"]), sum(not t.get("unavailable") for t in report["tasks"])
@@ -129,7 +128,7 @@ def _header(report: Mapping[str, Any]) -> str:
     )
 
 
-def _banners(report: Mapping[str, Any]) -> str:
+def _banners(report: Report) -> str:
     return "".join(
         f'<p class="banner {banner["kind"]}"><b>{banner["kind"]}</b> {escape(banner["text"])}</p>'
         for banner in report["banners"]
@@ -168,7 +167,7 @@ def _breakable(name: str) -> str:
     return re.sub(r"[,+]", lambda found: found[0] + "<wbr>", escape(name))
 
 
-def _overview(report: Mapping[str, Any], styles: Mapping[str, Style]) -> str:
+def _overview(report: Report, styles: Mapping[str, Style]) -> str:
     drawn = tables.overview(report)
     links = "".join(
         f'<li><a href="#task-{i}">{escape(task["name"])}</a></li>'
@@ -185,13 +184,11 @@ def _overview(report: Mapping[str, Any], styles: Mapping[str, Style]) -> str:
     return f'<section id="results">{contents}{whole}{radar}</section>'
 
 
-def _task(
-    report: Mapping[str, Any], task: Mapping[str, Any], number: int, styles: Mapping[str, Style]
-) -> Iterator[str]:
+def _task(report: Report, task: ReportTask, number: int, styles: Mapping[str, Style]) -> Iterator[str]:
     yield f'<section class="task" id="task-{number}"><h2>{escape(task["name"])}</h2>'
     version = f"benchmark version {task.get('benchmark_version')}, task version {task.get('version')}"
     generation = task.get("generation") or {}
-    about = [task.get("capability"), task.get("language"), f"{task['n_samples']} questions", version]
+    about: list[str | None] = [task.get("capability"), task.get("language"), f"{task['n_samples']} questions", version]
     about += [f"≤ {generation.get('max_tokens')} new tokens", "extract of its data" if task.get("extract") else None]
     yield f'<p class="about">{escape(" · ".join(str(item) for item in about if item))}</p>'
     yield table(tables.headline(report, task, wide=True), kind="wide", marks=styles)
@@ -224,13 +221,13 @@ def _task(
     yield "</section>"
 
 
-def _absent(report: Mapping[str, Any]) -> str:
+def _absent(report: Report) -> str:
     """The tasks that could not be asked here: what each lacks, or why it was refused."""
     sections: dict[str, str] = {}
     for task in report["tasks"]:
         if task.get("unavailable"):
             head = "Refused" if task.get("refused") else "Unavailable here"
-            row = f"<li><b>{escape(task['name'])}</b>: {escape(text.one_line(task['unavailable'], 600))}</li>"
+            row = f"<li><b>{escape(task['name'])}</b>: {escape(text.one_line(task['unavailable'] or '', 600))}</li>"
             sections[head] = sections.get(head, "") + row
     return "".join(
         f'<section><h2>{head}</h2><ul class="notes">{rows}</ul></section>' for head, rows in sections.items()
@@ -245,12 +242,12 @@ def _figure(picture: charts.Picture, *, numbers: bool = True) -> str:
     return f'<figure>{picture.image}<ul class="key-list">{legend}</ul>{caption}{drawn}</figure>'
 
 
-def _official(report: Mapping[str, Any]) -> str:
+def _official(report: Report) -> str:
     drawn = "".join(table(own) for own in authors.tables(report))
     return f'<section id="official"><h2>Official tables</h2>{drawn}</section>' if drawn else ""
 
 
-def _every_cell(report: Mapping[str, Any]) -> str:
+def _every_cell(report: Report) -> str:
     drawn = tables.every_cell(report)
     if not drawn.rows:
         return '<section id="cells"><h2>All cells</h2><p class="about">No cell was planned.</p></section>'
@@ -260,7 +257,7 @@ def _every_cell(report: Mapping[str, Any]) -> str:
     return f'<section id="cells"><h2>All cells</h2>{table(drawn, kind="tall", title=False)}</section>'
 
 
-def _browser(report: Mapping[str, Any]) -> str:
+def _browser(report: Report) -> str:
     """The empty frame of the sample browser; report.js fills it."""
     filters = (
         ("all", "all"),
@@ -324,14 +321,14 @@ HOW_TO_READ = (
 )
 
 
-def _method(report: Mapping[str, Any]) -> str:
+def _method(report: Report) -> str:
     rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(meaning)}</dd></div>" for name, meaning in HOW_TO_READ)
     notes = "".join(f"<li>{escape(text.one_line(note, 600))}</li>" for note in report["notes"])
     terms = f'<dl class="terms">{rows}</dl><ul class="notes">{notes}</ul>'
     return f'<section id="method"><h2>How to read</h2>{terms}</section>'
 
 
-def _provenance(report: Mapping[str, Any]) -> str:
+def _provenance(report: Report) -> str:
     run = report["run"]
     groups = {
         "versions": run["versions"],

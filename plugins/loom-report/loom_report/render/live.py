@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from loom_report.build import build
 from loom_report.cells import metrics_of
 from loom_report.ledger import Ledger
+from loom_report.records import Report
 from loom_report.render import html
 from loom_report.render.samples import WHOLE, Asked, full_record, light_record, places_of, ranked_questions
 from loom_report.render.text import visible
@@ -33,7 +34,7 @@ class Live:
     def __init__(self, folder: RunFolder) -> None:
         self._folder, self._lock = folder, threading.Lock()
         self._stamp: object = None
-        self._report: Mapping[str, Json] = {}
+        self._report: Report
         self._ledger: Ledger
         self._samples: Samples
         self._places: list[tuple[Mapping[str, Any], str, list[Asked]]] = []

@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from loom_report.build import rows_of
+from loom_report.records import Report, ReportTask
 from loom_report.render import rewritten, text
-from loom_report.render.tables import Cell, Report, Table
-
-from loom_core.contract.types import Json
+from loom_report.render.tables import Cell, Table
 
 HEADS = ("arm", "score", "recall", "lost: retrieval", "truncation", "model", "with", "without", "kept", "time")
 
 
-def losses(report: Report, task: Mapping[str, Json]) -> Table | None:
+def losses(report: Report, task: ReportTask) -> Table | None:
     """Per arm, what is missing to the best score, by cause; None where every prompt reached the model as it was."""
     rows = rows_of(report["totals"], task["name"])
     if all(rewritten.recall(row) == text.NONE and rewritten.seconds(row) == text.NONE for row in rows):

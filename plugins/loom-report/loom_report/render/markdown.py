@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from loom_report.records import Report
 from loom_report.render import authors, charts, svg, tables
 from loom_report.render.budgets import budgets
 from loom_report.render.losses import losses
 from loom_report.render.metrics import other_metrics
 from loom_report.render.text import NONE, count, one_line, percent_depth, score
 
-from loom_core.contract.types import Json
 from loom_core.run.absent import absence
 
 _ESCAPED = str.maketrans({c: "\\" + c for c in "\\`*_[]<>#|~"} | {"&": "&amp;"})
@@ -22,12 +22,12 @@ def escape(value: str) -> str:
     return one_line(value, 2000).translate(_ESCAPED)
 
 
-def render(report: Mapping[str, Json]) -> str:
+def render(report: Report) -> str:
     """The whole report."""
     return "\n".join(_lines(report)) + "\n"
 
 
-def _lines(report: Mapping[str, Any]) -> Iterator[str]:
+def _lines(report: Report) -> Iterator[str]:
     yield f"# {escape(report['name'])}"
     yield ""
     yield from _facts(report)
@@ -72,7 +72,7 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"- {escape(note)}"
 
 
-def _facts(report: Mapping[str, Any]) -> Iterator[str]:
+def _facts(report: Report) -> Iterator[str]:
     run, state = report["run"], report["state"]
     yield f"- model: {escape(str(report['model']['name']))}, digest `{str(report['model']['digest'])[:12]}`"
     yield f"- server: {escape(str(report['server']['name']))} {escape(str(report['server'].get('version', '')))}"

@@ -5,16 +5,13 @@ Reads report.json's dict; a first metric without values must not hide those that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from loom_report.build import rows_of
+from loom_report.records import Report, ReportTask
 from loom_report.render import beside, text
-from loom_report.render.tables import Cell, Report, Table, answered
-
-from loom_core.contract.types import Json
+from loom_report.render.tables import Cell, Table, answered
 
 
-def other_metrics(report: Report, task: Mapping[str, Json]) -> Table | None:
+def other_metrics(report: Report, task: ReportTask) -> Table | None:
     """Arms × metrics but the first; None where there is no other, or none is judged and every answer has its value."""
     rows = [row for row in rows_of(report["totals"], task["name"]) if len(row["scores"]) > 1]
     judged = set((report.get("judge") or {}).get("metrics") or ())

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from loom_report.build import rows_of
+from loom_report.records import Report, ReportTask
 from loom_report.render import beside, rewritten, text
 
+from loom_core.contract.records import SystemRow
 from loom_core.contract.types import Json
 from loom_core.run.absent import absence
 
 Tone: TypeAlias = Literal["", "worse", "better", "quiet"]
-Report: TypeAlias = Mapping[str, Any]
 COSTS = ("bounds", *beside.HEADS, "kept", "KV held", "TTFT", "TPOT", "peak", "recall", "rewriting")
 
 
@@ -84,7 +85,7 @@ def delta_cell(delta: Mapping[str, Json] | None, span: float) -> Cell:
     return Cell(text.signed(delta["value"], span) + mark(delta), _tone(delta))
 
 
-def headline(report: Report, task: Mapping[str, Json], *, wide: bool = False) -> Table:
+def headline(report: Report, task: ReportTask, *, wide: bool = False) -> Table:
     """Arms with score, difference and cost over all levels of a task. wide: more columns than a terminal has."""
     heads = ["arm", "score", "95 % CI", "bounds", "Δ dense", *beside.HEADS]
     heads += ["kept", "KV held", "TTFT", "TPOT", "recall", "rewriting"]
@@ -157,7 +158,7 @@ def answered(row: Mapping[str, Json], score: Mapping[str, Json]) -> str:
     return str(n) if n == row["n_planned"] else f"{n} of {row['n_planned']}"
 
 
-def _headline_notes(report: Report, task: Mapping[str, Json]) -> Iterator[str]:
+def _headline_notes(report: Report, task: ReportTask) -> Iterator[str]:
     totals = rows_of(report["totals"], task["name"])
     if task.get("unavailable"):
         yield text.one_line(absence(task))
@@ -189,7 +190,7 @@ def _failures(totals: Sequence[Mapping[str, Any]], missing: str) -> str:
     return "".join(f", {n} {word}" for word, n in counts.items() if n)
 
 
-def by_level(report: Report, task: Mapping[str, Json]) -> Table | None:
+def by_level(report: Report, task: ReportTask) -> Table | None:
     """Arms × levels of a task; None where there is one level only."""
     levels = [level["level"] for level in task["levels"]]
     if len(levels) < 2:
@@ -254,7 +255,7 @@ def every_cell(report: Report) -> Table:
         cost, kv = row["cost"], row["cost"]["kv"] or {}
         for score in row["scores"]:
             span, delta = spans[row["task"]], score["delta"]
-            more = delta or {}
+            more: Mapping[str, Any] = delta or {}
             counts = [row["n_error"], row["n_missing"], score["n_unscored"], row["n_skipped"], row["n_truncated"]]
             table.rows.append(
                 [
@@ -285,7 +286,7 @@ def flat_rows(report: Report) -> Iterator[dict[str, Json]]:
     for row in [*report["cells"], *report["totals"]]:
         cost, kv = row["cost"], row["cost"]["kv"] or {}
         for score in row["scores"]:
-            delta = score["delta"] or {}
+            delta: Mapping[str, Any] = score["delta"] or {}
             yield {
                 "task": row["task"],
                 "level": "(all)" if row["level"] is None else row["level"],
@@ -376,5 +377,5 @@ def _latex_table(table: Table) -> str:
 
 def who(report: Report) -> str:
     """The model and its server; of a study those of every system."""
-    one = {"model": report["model"]["name"], "server": report["server"]["name"]}
+    one: SystemRow = {"name": "", "model": report["model"]["name"], "server": report["server"]["name"]}
     return "; ".join(f"{row['model']} on {row['server']}" for row in report.get("systems") or [one])

@@ -6,9 +6,9 @@ No text of a model, a plugin or a file is read as markup.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+from loom_report.records import Report
 from loom_report.render import authors, tables
 from loom_report.render.losses import losses
 from loom_report.render.metrics import other_metrics
@@ -18,8 +18,6 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from loom_core.contract.types import Json
-
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 TONES = {"": "", "worse": "red", "better": "green", "quiet": "dim"}
 LEFT_SHARE = 0.45
@@ -28,7 +26,7 @@ EDGES = 2
 NARROWEST = 22
 
 
-def show(report: Mapping[str, Json], console: Console) -> None:
+def show(report: Report, console: Console) -> None:
     """Print a report."""
     for renderable in render(report, console.width):
         console.print(renderable)
@@ -37,14 +35,14 @@ def show(report: Mapping[str, Json], console: Console) -> None:
 class Shown:
     """A report as a renderable of rich."""
 
-    def __init__(self, report: Mapping[str, Json]) -> None:
+    def __init__(self, report: Report) -> None:
         self._report = report
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield from render(self._report, options.max_width)
 
 
-def render(report: Mapping[str, Any], width: int) -> Iterator[RenderableType]:
+def render(report: Report, width: int) -> Iterator[RenderableType]:
     """What a report looks like in `width` columns, from top to bottom."""
     yield Text.assemble((one_line(report["name"]), "bold"), f"  {one_line(tables.who(report))}, {report['protocol']}")
     for banner in report["banners"]:
