@@ -63,7 +63,7 @@ def _print(record: dict[str, Any] | None, rows: list[tuple[str, Any, dict[str, A
 def _refused(made: Any) -> int:
     """Why the plan cannot run, printed; its exit code, 0 where nothing is in the way."""
     from loom_core.contract.errors import LoomError
-    from loom_core.run.plan import refuse
+    from loom_core.run.refusals import refuse
 
     try:
         refuse(made)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import islice
 from math import isfinite
 
-from loom_core.contract.errors import DataError, LoomError, PluginError, RunError, UsageError
+from loom_core.contract.errors import LoomError, PluginError, RunError, UsageError
 from loom_core.contract.keys import job_key, plain, prompt_digest
 from loom_core.contract.prompt import unfit_for_context_only
 from loom_core.contract.protocols import ModelCard
@@ -22,9 +22,10 @@ from loom_core.data.access import DataDir, Unavailable
 from loom_core.prompting.render import CHARACTERS_PER_TOKEN, render
 from loom_core.registry.names import arm_identity
 from loom_core.registry.plugins import Found
-from loom_core.run.absent import absence, drop, reason, refused_arm
+from loom_core.run.absent import drop, reason, refused_arm
 from loom_core.run.config import RunConfig
 from loom_core.run.manifest import redacted, secrets_of
+from loom_core.run.refusals import refuse
 from loom_core.run.selection import Chosen, Selection, plan_arm
 from loom_core.run.sizes import Sizes, batch_of
 from loom_core.run.store import RunFolder
@@ -78,53 +79,6 @@ def _refuse_unreachable(selection: Selection, card: ModelCard) -> None:
                 why=f"the window is {card.window}, answer included",
                 hint="choose --overlength truncate or --overlength skip, or shorter --lengths",
             )
-
-
-def refuse(plan: Plan) -> None:
-    """Raise what stops this plan from running; a plan that may run passes."""
-    over = plan["overlength"]
-    if over["n_refused"]:
-        raise UsageError(
-            f"{over['n_refused']} of {plan['n_samples']} prompts are longer than the model's window",
-            where=over["example"],
-            why=_why_over(plan),
-            hint="choose --overlength truncate or --overlength skip, or shorter --lengths" + _window_hint(plan),
-        )
-    if not plan["n_jobs"]:
-        refused = [t for t in plan["tasks"] if t["refused"]]
-        if len(refused) == 1 and len(plan["tasks"]) == 1:
-            raise LoomError.from_json(refused[0]["refused"])
-        if reasons := [f"{t['name']}: {absence(t)}" for t in plan["tasks"] if absence(t)]:
-            kind, what = (UsageError, "no task can be asked") if refused else (DataError, "no task is available here")
-            hint = "choose other tasks, lengths or options" if refused else "see loom data fetch"
-            raise kind(what, why="\n        ".join(reasons), hint=hint)
-        why = "; ".join(["the chosen tasks have no samples", *(n for n in plan["notes"] if "left out" in n)])
-        if over["n_over"]:
-            why = f"{over['n_over']} of {plan['n_samples']} prompts are longer than the model's window and were skipped"
-        hint = "choose --overlength truncate, or shorter --lengths" if over["n_over"] else "see loom plan"
-        raise UsageError("nothing is left to run", where=over["example"], why=why, hint=hint)
-
-
-def _why_over(plan: Plan) -> str:
-    window, longest = plan["model"]["window"], plan["overlength"]["longest"]
-    why = f"the longest has {longest} tokens; the window is {window}, answer included"
-    if window is not None and longest > window:
-        return why
-    n_new = max(task["generation"]["max_tokens"] for task in plan["tasks"])
-    return f"{why}: the prompts fit it, but not with up to {n_new} tokens of answer (lengths are of prompts alone)"
-
-
-def _window_hint(plan: Plan) -> str:
-    """Where the configuration scales positions by a factor that its window does not show, how to say so."""
-    rope = plan["model"]["facts"].get("rope") or {}
-    factor, trained = rope.get("factor"), rope.get("original_max_position_embeddings")
-    if not isinstance(factor, (int, float)) or not isinstance(trained, int):
-        return ""
-    window = plan["model"]["window"]
-    if window is not None and (stretched := int(trained * factor)) <= window:
-        return ""
-    scaling = f"{rope.get('rope_type') or rope.get('type')} × {factor:g} over {trained}"
-    return f"; its configuration says {scaling}: --model-option window={stretched} where it was made for that"
 
 
 def _measured(selection: Selection, card: ModelCard, data: DataDir, tally: Tally) -> Iterator[Sample]:

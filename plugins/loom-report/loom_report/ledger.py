@@ -176,7 +176,7 @@ def call_from(record: ResponseRecord) -> Call:
     timing: Mapping[str, Any] = record.get("timing") or {}
     kv: Mapping[str, Any] = record.get("kv") or {}
     started, first, ended = timing.get("started", 0.0), timing.get("first_token"), timing.get("ended", 0.0)
-    failed = record["finish"] == "error"
+    failed, evidence = record["finish"] == "error", record.get("evidence")
     return Call(
         batch=timing.get("batch", 1),
         forked=bool(timing.get("forked", False)),
@@ -202,7 +202,7 @@ def call_from(record: ResponseRecord) -> Call:
         unfinished=UNFINISHED in record.get("notes", ()),
         failure=str(record.get("error") or "no reason given")[:2000] if failed else None,
         rewriting=_rewriting(record),
-        evidence=EvidenceLeft(**record["evidence"]) if record["evidence"] else None,
+        evidence=EvidenceLeft(**evidence) if evidence else None,
         turn=record.get("turn") or 0,
         empty=not failed and not str(record["text"] if record.get("answer") is None else record["answer"]).strip(),
         reasoned=bool(record.get("reasoning")),

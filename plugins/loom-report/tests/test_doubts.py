@@ -8,7 +8,7 @@ import pytest
 from loom_report.ledger import Answer, Ledger, Question, call_from
 from loom_report.render.doubts import doubts
 
-from loom_core.run.plan import _why_over, _window_hint
+from loom_core.run.refusals import why_over, window_hint
 
 TIMING = {"started": 0.0, "ended": 1.0}
 
@@ -69,7 +69,7 @@ def test_a_refusal_of_long_prompts_names_the_answer_and_a_scaled_window() -> Non
         "overlength": {"longest": 4090},
         "tasks": [{"generation": {"max_tokens": 16}}],
     }
-    assert "not with up to 16 tokens of answer" in _why_over(plan) and _window_hint(plan) == ""
+    assert "not with up to 16 tokens of answer" in why_over(plan) and window_hint(plan) == ""
     plan |= {"model": {"window": 32768, "facts": {"rope": rope}}, "overlength": {"longest": 65000}}
-    assert "tokens of answer" not in _why_over(plan)
-    assert "yarn × 4 over 32768: --model-option window=131072" in _window_hint(plan)
+    assert "tokens of answer" not in why_over(plan)
+    assert "yarn × 4 over 32768: --model-option window=131072" in window_hint(plan)
