@@ -17,7 +17,7 @@ SPEC = SuiteSpec(name="mine", version="1", summary="x", factory="x:x")
     ("text", "fault"),
     [
         ('benchmarks = ["fable@n=2:tell"]\nsubset = 2', ""),
-        ("benchmarks = [", "no TOML"),
+        ("benchmarks = [", "not valid TOML"),
         ("subset = 2", "it selects nothing"),
         ('benchmarks = ["fable"]\nsuite = "other"', "names another suite (other)"),
         ('benchmarks = ["fable"]\nlenghts = ["1k"]', "unknown setting 'lenghts'"),
