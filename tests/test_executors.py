@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +103,12 @@ def test_an_exception_comes_with_its_traceback(loom: Any, stops: Any) -> None:
     assert "stops.py" in err and "Traceback" in err
 
 
-@pytest.mark.parametrize("more", [("--workers", "2"), ("--devices", "0"), ("--python", "python3")], ids=lambda m: m[0])
-def test_inline_is_one_worker_here(loom: Any, more: tuple[str, str]) -> None:
-    done = loom("run", "fable@n=2", "--model", "toy", "--executor", "inline", *more, code=2)
-    assert f"{more[0]} does not go with --executor inline" in done.err
+@pytest.mark.parametrize("flag", ["--workers", "--devices", "--python"])
+def test_inline_is_one_worker_here(loom: Any, tmp_path: Path, flag: str) -> None:
+    (tmp_path / "other").symlink_to(sys.executable)  # another interpreter, as far as its path tells
+    value = {"--workers": "2", "--devices": "0", "--python": tmp_path / "other"}[flag]
+    done = loom("run", "fable@n=2", "--model", "toy", "--executor", "inline", flag, value, code=2)
+    assert f"{flag} does not go with --executor inline" in done.err
 
 
 def test_an_unknown_executor_names_its_neighbours(loom: Any) -> None:

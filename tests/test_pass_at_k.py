@@ -18,7 +18,7 @@ def test_the_estimator_is_the_share_of_draws_with_a_right_answer(n: int, correct
 
 @pytest.mark.parametrize(("n", "correct", "k"), [(2, 1, 3), (2, 3, 1), (2, 1, 0)])
 def test_impossible_draws_are_refused(n: int, correct: int, k: int) -> None:
-    with pytest.raises(ValueError, match="cannot be had"):
+    with pytest.raises(ValueError, match="cannot be computed"):
         pass_at_k(n, correct, k)
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from loom_kit.upstream import pinned, put
 
-from loom_core.api import DataDir, DataError, DataSource, records
+from loom_core.api import DataDir, DataError, DataSource
+from loom_core.data import records
 
 
 def held(tmp_path: Path, content: bytes, name: str = "rows.jsonl") -> tuple[DataDir, DataSource]:
