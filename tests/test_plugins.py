@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from loom_core.api import Catalog, MetricSpec, hookimpl
+
 REGISTERS = """
 from loom_core.api import MetricSpec, hookimpl
 from loom_core.api.doubles import ToyTokenizer
@@ -278,3 +280,27 @@ class Mine:
     assert ("broken plugin", "again") in rows(loom, env=site.env) or ("broken plugin", "report") in rows(
         loom, env=site.env
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "said"),
+    [
+        ("fine", "1\ud800", "version: '1\\ud800' does not print"),
+        ("fine", "1\x1b[2J", "does not print"),
+        ("fi\ud800ne", "1", "name: "),
+        ("fine", "1/2", "version: '1/2' cannot be part of a file's name"),
+        ("../fine", "1", "name: '../fine' cannot be part of a file's name"),
+        ("fine", "1" * 300, "version: "),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_refused_when_it_is_registered(name: str, version: str, said: str) -> None:
+    catalog = Catalog()
+
+    class Plugin:
+        @hookimpl
+        def loom_metrics(self) -> list[MetricSpec]:
+            return [MetricSpec(name=name, version=version, summary="odd", factory="odd:Odd")]
+
+    catalog.register(Plugin(), "odd", "loom-odd", "1")
+    (broken,) = catalog.broken
+    assert said in broken.why and name not in catalog.metrics

@@ -116,8 +116,11 @@ def _fault(spec: Any) -> str:
             why = f"expected a dataclass, got {shown(value)}"
         if why:
             return f"{name}: {why}"
-    if not spec.name.isprintable():
-        return f"name: {spec.name!r} does not print"
+    for name, value in (("name", spec.name), ("version", spec.version)):
+        if not value.isprintable():
+            return f"{name}: {value!r} does not print"
+        if isinstance(spec, MetricSpec) and (len(value) > LONGEST or "/" in value):  # scores lie in a file of that name
+            return f"{name}: {value!r:.100} cannot be part of a file's name"
     return "low: it is not below high" if isinstance(spec, MetricSpec) and spec.low >= spec.high else ""
 
 
@@ -313,6 +316,8 @@ def load_all(group: str = GROUP) -> Catalog:
 
 
 ASKED = re.compile(r"^Requires-Dist:\s*loom-core\b\s*\(?([^;)\n]*)", re.M)
+LONGEST = 100
+"""Characters of a metric's name or version."""
 OURS = frozenset((">=0.1", ""))
 """Ranges that this version fits, so that nothing is imported to see it."""
 

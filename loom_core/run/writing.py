@@ -35,8 +35,8 @@ def recording(path: Path, *, hint: str = "") -> Iterator[None]:
             why=error.strerror or str(error),
             hint=hint or f"{advice(error)}; {KEPT}",
         ) from error
-    except ValueError as error:  # a path that holds NUL
-        if "null byte" not in str(error):
+    except ValueError as error:  # a path that holds NUL, or half a character
+        if "null byte" not in str(error) and not isinstance(error, UnicodeEncodeError):
             raise
         raise RunError("the run folder cannot be written", where=repr(str(path)), why=str(error)) from error
 
