@@ -27,7 +27,7 @@ from loom_core.run.plan import make_plan
 from loom_core.run.reporting import reporter
 from loom_core.run.runner import Outcome, Progress, Runner
 from loom_core.run.selection import Selection, select
-from loom_core.run.store import RunFolder, read_json
+from loom_core.run.store import ANEW, RunFolder, read_json
 from loom_core.run.trust import require
 from loom_core.run.writing import set_torn_tail_aside, write_json
 from loom_core.score.scoring import score_run
@@ -99,6 +99,7 @@ def run(config: RunConfig, catalog: Catalog, command: list[str], progress: Progr
             progress.note(f"a torn last line of {torn} bytes was set aside; its question is asked again")
         catalog.observe("loom_run_started", folder=folder.path, manifest=read_json(folder.manifest))
         jobs = job_source(folder, selection, progress.note)
+        _refuse_lost_jobs(folder, jobs.total, plan["n_jobs"])
         outcome = Runner(folder, selection, plan["model"]["digest"], progress, jobs, placement, executor).run()
         _remember(folder, outcome, environment)
         score_run(folder, selection, note=progress.note)
@@ -106,6 +107,17 @@ def run(config: RunConfig, catalog: Catalog, command: list[str], progress: Progr
         summary = {"planned": outcome.planned, "ended": outcome.ended, "failed": outcome.failed}
         catalog.observe("loom_run_ended", folder=folder.path, summary=summary)
     return result
+
+
+def _refuse_lost_jobs(folder: RunFolder, found: int, planned: int) -> None:
+    """Raise RunError where the file of jobs holds other than what was planned: the rest would be passed over."""
+    if found != planned:
+        raise RunError(
+            "the planned jobs cannot be read",
+            where=str(folder.jobs),
+            why=f"it holds {found:,} of the {planned:,} jobs that plan.json counts",
+            hint=ANEW,
+        )
 
 
 def prepare(folder: RunFolder, selection: Selection, command: list[str]) -> Plan:

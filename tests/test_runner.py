@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -228,3 +229,13 @@ def test_a_server_that_cannot_be_opened_is_the_runs_error(loom: Any, tmp_path: P
     done = loom("run", "fable:tell", "--model", "toy", "--server", "bad", "--workers", "2", env=env, code=1)
     assert "a worker failed" in done.err and "OSError: no such device" in done.err and "logs" in done.err
     assert loom.processes() == []
+
+
+@pytest.mark.parametrize("left", [0, 3])
+def test_jobs_that_are_gone_from_the_plan_are_missed(loom: Any, left: int) -> None:
+    loom("run", "fable@n=4:tell", "--model", "toy", "--out", "made", "-q")
+    file = loom.cwd / "made" / "jobs.jsonl.gz"
+    lines = gzip.decompress(file.read_bytes()).splitlines(keepends=True)
+    file.write_bytes(gzip.compress(b"".join(lines[:left])))
+    done = loom("run", "made", code=1)
+    assert f"it holds {left} of the 4 jobs" in done.err and "delete plan.json" in done.err
