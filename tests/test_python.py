@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,13 @@ def test_a_plan_and_a_run(here: Path) -> None:
     assert len(rows) == 9 and {"task", "sample", "arm", "fable_exact"} <= rows[0].keys() and "scores" not in rows[0]
     sample = again.sample(rows[0]["task"], rows[0]["sample"])
     assert sample.references and "".join(segment.text for segment in sample.prompt.segments)
+
+
+def test_a_run_in_a_thread_of_ones_own(here: Path) -> None:
+    """Where Python delivers no signals: as in a server."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(run, "fable@n=2:tell", executor="inline", out="threaded", **LINE).result(timeout=120)
+    assert [answer.state for answer in done.answers()] == ["answered"] * 6
 
 
 def test_what_is_missing_is_told(here: Path) -> None:

@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 explains them."""
 
 LARGEST_CORE = 14_700
-"""Lines of core. The aim is 6,000; this number only ever goes down."""
+"""Lines of core. The aim is 6,000: whoever raises this number says why in the commit."""
 
 API = frozenset(("loom_core.api", "loom_core.api.doubles", "loom_core.api.records", "loom_core.api.serving"))
 API |= {"loom_core.api.templates"}

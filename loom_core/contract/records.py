@@ -30,8 +30,10 @@ class LevelRow(TypedDict):
     tokens_max: int | None
 
 
-class TaskRow(TypedDict):
-    """A planned task. unavailable: why it is not asked; refused: the error that refused it."""
+class TaskFacts(TypedDict):
+    """What plan.json and report.json both say of a task. unavailable: why it is not asked; refused: the error that
+    refused it.
+    """
 
     name: str
     benchmark: str
@@ -54,8 +56,13 @@ class TaskRow(TypedDict):
     extract: bool
     n_samples: int
     n_bad_records: int
-    levels: list[LevelRow]
     scored_version: NotRequired[str]
+
+
+class TaskRow(TaskFacts):
+    """A planned task."""
+
+    levels: list[LevelRow]
 
 
 class PartRow(TypedDict):

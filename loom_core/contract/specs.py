@@ -58,7 +58,7 @@ class ServerSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentationSpec:
-    """A change of how a request is answered: a model, prompt or strategy augmentation (design §1).
+    """A change of how a request is answered: a model, prompt or strategy augmentation.
 
     requires: server capabilities. saves: whether memory is really freed. query_aware: the question steers what is
     kept. phase: when it acts. extends_context: works beyond the trained length. shares_prefix: questions on one

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import signal
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -115,7 +116,9 @@ class Runner:
         self._agenda = Agenda(left, size=self._bundle_size(), workers=workers)
         self._progress.begin(self._source.total, self.outcome.ended)
         self._out = Appender(self._folder.responses)
-        before = {sign: signal.signal(sign, self._interrupt) for sign in (signal.SIGINT, signal.SIGTERM)}
+        # Python hands signals to its main thread alone: a run in another one, a server's, is not stopped by them.
+        heard = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        before = {sign: signal.signal(sign, self._interrupt) for sign in heard}
         try:
             for number in range(1, workers + 1):
                 self._start(number, workers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
-from loom_core.contract.records import MetricRow, OverlengthRow, PartRow, ServerRow, SystemRow
+from loom_core.contract.records import OverlengthRow, PartRow, ServerRow, SystemRow, TaskFacts
 
 
 class DeltaRow(TypedDict):
@@ -103,31 +103,9 @@ class ReportLevel(TypedDict):
     tokens_max: int | None
 
 
-class ReportTask(TypedDict):
+class ReportTask(TaskFacts):
     """A task of a report: as planned, and what its n can find."""
 
-    name: str
-    benchmark: str
-    benchmark_version: str
-    distribution: str
-    options: Mapping[str, Any]
-    version: str
-    capability: str
-    language: str
-    metrics: list[MetricRow]
-    chance: float | None
-    judge: Any
-    chat: str
-    generation: Mapping[str, Any]
-    truncation: Mapping[str, Any]
-    licence: str
-    own_prompt: bool
-    unavailable: str | None
-    refused: Any
-    extract: bool
-    n_samples: int
-    n_bad_records: int
-    scored_version: NotRequired[str]
     levels: list[ReportLevel]
     primary: str | None
     binary: bool | None
