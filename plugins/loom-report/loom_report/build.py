@@ -45,7 +45,9 @@ def build(folder: RunFolder) -> tuple[Report, Ledger]:
         raise RunError(
             "there is nothing to report",
             where=str(folder.path),
-            why="the folder holds no plan.json: no run was prepared in it",
+            why="it holds no plan.json: no run was prepared in it"
+            if folder.path.is_dir()
+            else "there is no such folder",
             hint="give the folder of a run, e.g. `loom report runs/NAME`",
         )
     plan: Plan = read_json(folder.plan)
